@@ -1,0 +1,1 @@
+"""Flax autoencoders: the networks, their checkpoints, and where to find them."""

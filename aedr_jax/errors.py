@@ -1,0 +1,23 @@
+"""The exceptions of the package. Each message names the file or field at fault and what to do about it."""
+
+__all__ = ["AedrError", "AutoencoderError", "CalibrationError", "ImageError", "SourceError"]
+
+
+class AedrError(ValueError):
+    """Anything that this package refuses."""
+
+
+class ImageError(AedrError):
+    """An image file cannot be read as a photograph: the message names the file and the reason."""
+
+
+class AutoencoderError(AedrError):
+    """A config, a checkpoint or a download does not describe an autoencoder that this package can rebuild."""
+
+
+class CalibrationError(AedrError):
+    """Signals cannot be calibrated, or a calibration does not fit what it is used on."""
+
+
+class SourceError(AedrError):
+    """Inputs that name no image, or an output that cannot be written."""

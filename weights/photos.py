@@ -1,0 +1,47 @@
+"""The photographs that weights are trained, calibrated and tested on, split by subject.
+
+`DIR` (`--photos`) holds PNG files and an `INDEX.csv` with the columns `file, source, original`; the subject of a
+`dreambooth` photograph is the folder of its original. A subject is in one split only, and photographs from other
+sources (`kodak`, `debian`) are never trained or calibrated on.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+TRAINING_SIZES = (384, 256, 192)  # short sides: textures at three scales
+
+
+def read_index(photos: Path) -> list[dict[str, str]]:
+    """The rows of `INDEX.csv`."""
+    with open(photos / "INDEX.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def subject(row: dict[str, str]) -> str:
+    """The subject of a photograph: its original's folder for `dreambooth`, the file itself elsewhere."""
+    return row["original"].split("/")[-2] if row["source"] == "dreambooth" else row["file"]
+
+
+def subjects_split(photos: Path) -> dict[str, str]:
+    """`{file: "train" | "calibration" | "test"}`: of 30 sorted subjects, two of six are held out, one for each use."""
+    rows = read_index(photos)
+    subjects = sorted({subject(row) for row in rows if row["source"] == "dreambooth"})
+    part = {name: ("train", "train", "calibration", "train", "train", "test")[i % 6] for i, name in enumerate(subjects)}
+    return {row["file"]: part.get(subject(row), "test") for row in rows}
+
+
+def training_images(photos: Path, split: dict[str, str]) -> list[np.ndarray]:
+    """Every training photograph at three sizes, uint8 [h, w, 3]."""
+    images = []
+    for file in sorted(name for name, part in split.items() if part == "train"):
+        image = Image.open(photos / file).convert("RGB")
+        for size in TRAINING_SIZES:
+            scale = size / min(image.size)
+            resized = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+            images.append(np.asarray(resized))
+    return images
