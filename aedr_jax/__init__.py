@@ -1,2 +1,76 @@
-"""Which generative model made this image? AEDR in JAX."""
-__version__="0.1.0"
+"""Which generative model made this image? AEDR (AAAI 2026) in JAX, with Flax autoencoders.
+
+Arrays are NHWC; images are float32 in [-1, 1] unless a name says otherwise; one score for each image; small means
+that the image belongs to the model. Functions are pure and un-jitted. Importing this package starts no device and no
+network: every name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "aedr_jax.attribution": ("Attribution", "attribute"),
+    "aedr_jax.autoencoders.adapters": ("from_flax_diffusers", "from_functions"),
+    "aedr_jax.autoencoders.checkpoints": ("weights_hash",),
+    "aedr_jax.autoencoders.loading": ("load_autoencoder",),
+    "aedr_jax.autoencoders.registry": ("list_models",),
+    "aedr_jax.calibration": ("Calibration", "calibrate"),
+    "aedr_jax.errors": ("AedrError", "AutoencoderError", "CalibrationError", "ImageError", "SourceError"),
+    "aedr_jax.images": ("read_gray", "read_image"),
+    "aedr_jax.losses": ("mae", "mse", "psnr", "ssim"),
+    "aedr_jax.reconstruction": ("DoubleReconstruction", "double_reconstruct"),
+    "aedr_jax.sharding": ("make_sharded",),
+    "aedr_jax.signal": ("Measurement", "SignalConfig", "measure"),
+    "aedr_jax.texture": ("cooccurrence_matrix", "homogeneity"),
+    "aedr_jax.threshold": ("kde_cdf", "kde_quantile", "kde_threshold"),
+}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = sorted([*_MODULE_OF, "__version__"])
+
+if TYPE_CHECKING:
+    from aedr_jax.attribution import Attribution as Attribution
+    from aedr_jax.attribution import attribute as attribute
+    from aedr_jax.autoencoders.adapters import from_flax_diffusers as from_flax_diffusers
+    from aedr_jax.autoencoders.adapters import from_functions as from_functions
+    from aedr_jax.autoencoders.checkpoints import weights_hash as weights_hash
+    from aedr_jax.autoencoders.loading import load_autoencoder as load_autoencoder
+    from aedr_jax.autoencoders.registry import list_models as list_models
+    from aedr_jax.calibration import Calibration as Calibration
+    from aedr_jax.calibration import calibrate as calibrate
+    from aedr_jax.errors import AedrError as AedrError
+    from aedr_jax.errors import AutoencoderError as AutoencoderError
+    from aedr_jax.errors import CalibrationError as CalibrationError
+    from aedr_jax.errors import ImageError as ImageError
+    from aedr_jax.errors import SourceError as SourceError
+    from aedr_jax.images import read_gray as read_gray
+    from aedr_jax.images import read_image as read_image
+    from aedr_jax.losses import mae as mae
+    from aedr_jax.losses import mse as mse
+    from aedr_jax.losses import psnr as psnr
+    from aedr_jax.losses import ssim as ssim
+    from aedr_jax.reconstruction import DoubleReconstruction as DoubleReconstruction
+    from aedr_jax.reconstruction import double_reconstruct as double_reconstruct
+    from aedr_jax.sharding import make_sharded as make_sharded
+    from aedr_jax.signal import Measurement as Measurement
+    from aedr_jax.signal import SignalConfig as SignalConfig
+    from aedr_jax.signal import measure as measure
+    from aedr_jax.texture import cooccurrence_matrix as cooccurrence_matrix
+    from aedr_jax.texture import homogeneity as homogeneity
+    from aedr_jax.threshold import kde_cdf as kde_cdf
+    from aedr_jax.threshold import kde_quantile as kde_quantile
+    from aedr_jax.threshold import kde_threshold as kde_threshold
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -196,7 +196,10 @@ class Trainer:
 def export(trainer: Trainer, out: Path, name: str, split: dict[str, str]) -> None:
     """Write the averaged weights as float16 in diffusers' layout, with a manifest of how they were made."""
     model = copy.deepcopy(trainer.ema).to(memory_format=torch.contiguous_format)
-    latents = [model.encode(sample_batch(trainer.images, trainer.recipe, trainer.recipe.steps + i)).latent_dist.mean for i in range(16)]
+    latents = [
+        model.encode(sample_batch(trainer.images, trainer.recipe, trainer.recipe.steps + i)).latent_dist.mean
+        for i in range(16)
+    ]
     model.register_to_config(scaling_factor=round(1 / torch.cat(latents).std().item(), 5))
     model.half().save_pretrained(out)
     training = {

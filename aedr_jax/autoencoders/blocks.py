@@ -10,6 +10,7 @@ diffusers 0.39.0; equal in float32 to 1e-4 of the largest value (`tests/parity`)
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -49,9 +50,7 @@ def conv(inputs: int, outputs: int, size: int, numerics: Numerics, rngs: nnx.Rng
 
 def group_norm(channels: int, groups: int, numerics: Numerics, rngs: nnx.Rngs) -> nnx.GroupNorm:
     """Group norm with the two-pass variance: E[x²] − E[x]² loses everything where |mean| is far above the spread."""
-    return nnx.GroupNorm(
-        channels, groups, epsilon=EPSILON, dtype=numerics.dtype, use_fast_variance=False, rngs=rngs
-    )
+    return nnx.GroupNorm(channels, groups, epsilon=EPSILON, dtype=numerics.dtype, use_fast_variance=False, rngs=rngs)
 
 
 def upsample_nearest(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n hh ww c"]:
@@ -82,7 +81,10 @@ def make_norm(channels: int, groups: int, latent_channels: int | None, numerics:
 
 
 def apply_norm(norm: Any, x: Array, latents: Array | None) -> Array:
-    return norm(x, latents) if isinstance(norm, SpatialNorm) else norm(x)
+    if isinstance(norm, SpatialNorm):
+        assert latents is not None
+        return norm(x, latents)
+    return norm(x)
 
 
 class ResnetBlock(nnx.Module):
@@ -183,7 +185,7 @@ class _Block(nnx.Module):
     ) -> None:
         widths = [inputs, *[outputs] * layers]
         self.resnets = nnx.List(
-            [ResnetBlock(a, b, groups, latent_channels, numerics, rngs) for a, b in zip(widths, widths[1:], strict=False)]
+            [ResnetBlock(a, b, groups, latent_channels, numerics, rngs) for a, b in itertools.pairwise(widths)]
         )
         self.attentions = nnx.List(
             [Attention(outputs, groups, latent_channels, numerics, rngs) for _ in range(layers if attention else 0)]
@@ -264,9 +266,7 @@ class MidBlock(nnx.Module):
         self.resnets = nnx.List(
             [ResnetBlock(channels, channels, groups, latent_channels, numerics, rngs) for _ in range(2)]
         )
-        self.attentions = nnx.List(
-            [Attention(channels, groups, latent_channels, numerics, rngs)] if attention else []
-        )
+        self.attentions = nnx.List([Attention(channels, groups, latent_channels, numerics, rngs)] if attention else [])
 
     def __call__(self, x: Array, latents: Array | None = None) -> Array:
         x = self.resnets[0](x, latents)

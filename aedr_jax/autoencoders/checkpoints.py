@@ -45,7 +45,7 @@ def from_state_dict(
     tensors: Mapping[str, np.ndarray],
     config: AutoencoderConfig,
     *,
-    numerics: Numerics = Numerics(),  # noqa: B008 (frozen)
+    numerics: Numerics = Numerics(),
     quantize: bool | None = None,
     where: str = "checkpoint",
 ) -> AutoencoderKL | VQModel:
@@ -88,8 +88,7 @@ def from_state_dict(
     flat = dict(nnx.to_flat_state(state))
     for path, leaf in flat.items():
         name = ".".join(map(str, path))
-        value = filled[name] if name in filled else config.scaling_factor
-        flat[path] = leaf.replace(jnp.asarray(value, jnp.float32))
+        flat[path] = leaf.replace(jnp.asarray(filled.get(name, config.scaling_factor), jnp.float32))
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 

@@ -106,7 +106,9 @@ def parse_config(config: Mapping[str, Any], *, where: str = "config.json") -> Au
     if given.get("lookup_from_codebook", False):
         problems.append("lookup_from_codebook = true; latents that are indices are not supported")
 
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if name in fields}
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if name in fields
+    }
     if class_name == "VQModel":
         values.setdefault("vq_embed_dim", values.get("latent_channels", cls.latent_channels))
     architecture = cls(**values)

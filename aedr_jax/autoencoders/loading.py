@@ -16,10 +16,10 @@ from aedr_jax.autoencoders.checkpoints import from_state_dict, to_flat_dict, wei
 from aedr_jax.autoencoders.config import parse_config
 from aedr_jax.autoencoders.hub import WEIGHT_FILES, download, file_sha256, no_safetensors
 from aedr_jax.autoencoders.models import AutoencoderKL, VQModel
-from aedr_jax.autoencoders.registry import REGISTRY
+from aedr_jax.autoencoders.registry import REGISTRY, local_folder
 from aedr_jax.errors import AutoencoderError
 
-__all__ = ["Source", "convert", "load_autoencoder", "local_folder", "resolve"]
+__all__ = ["Source", "convert", "load_autoencoder", "resolve"]
 
 CONVERTED_FILE = "flax_model.safetensors"
 MAX_WEIGHT_BYTES = 4 << 30  # no autoencoder of this kind comes near: a larger file is not one
@@ -33,23 +33,6 @@ class Source:
     folder: Path
     origin: str
     quantize: bool | None
-
-
-def weight_roots() -> list[Path]:
-    """Where folders named after a model are looked for: `$AEDR_WEIGHTS`, the wheel's own, the checkout's."""
-    package = Path(__file__).resolve().parents[1]
-    roots = [package / "weights", package.parent / "weights"]
-    if extra := os.environ.get("AEDR_WEIGHTS"):
-        roots.insert(0, Path(extra))
-    return roots
-
-
-def local_folder(name: str) -> Path | None:
-    """The folder of a registry name's weights on this machine, or None."""
-    for root in weight_roots():
-        if (root / name / "config.json").is_file():
-            return root / name
-    return None
 
 
 def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Source:
@@ -81,7 +64,8 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Sourc
     parts = name.split("/")
     if len(parts) < 2 or not all(parts) or path.is_absolute() or ".." in parts or parts[0] == ".":
         raise AutoencoderError(
-            f"{name!r} is no model of the registry ({', '.join(REGISTRY)}), no local folder and no hub path (org/repo/subfolder)"
+            f"{name!r} is no model of the registry ({', '.join(REGISTRY)}), "
+            "no local folder and no hub path (org/repo/subfolder)"
         )
     return Source(download("/".join(parts[:2]), "/".join(parts[2:]), revision), name, None)
 

@@ -134,6 +134,7 @@ class AutoencoderKL(nnx.Module):
 
     def __init__(self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs) -> None:
         a = config.architecture
+        assert isinstance(a, KLArchitecture)
         self.architecture, self.numerics = a, numerics
         self.scaling_factor = nnx.Variable(jnp.asarray(config.scaling_factor, jnp.float32))
         self.encoder = Encoder(a, 2 * a.latent_channels, numerics, rngs)

@@ -7,8 +7,10 @@ lock file, which is enforced from then on (`hub.py`). None is invented.
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
 
-__all__ = ["REGISTRY", "Entry", "list_models"]
+__all__ = ["REGISTRY", "Entry", "calibration_file", "list_models", "local_folder"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,3 +55,27 @@ REGISTRY: dict[str, Entry] = {
 def list_models() -> tuple[str, ...]:
     """The names in the registry: the eight models of the paper, then the miniature ones that ship."""
     return tuple(REGISTRY)
+
+
+def weight_roots() -> list[Path]:
+    """Where folders named after a model are looked for: `$AEDR_WEIGHTS`, the wheel's own, the checkout's."""
+    package = Path(__file__).resolve().parents[1]
+    roots = [package / "weights", package.parent / "weights"]
+    if extra := os.environ.get("AEDR_WEIGHTS"):
+        roots.insert(0, Path(extra))
+    return roots
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of a registry name's weights on this machine, or None."""
+    for root in weight_roots():
+        if (root / name / "config.json").is_file():
+            return root / name
+    return None
+
+
+def calibration_file(name: str) -> Path | None:
+    """The calibration that lies beside a model's weights, or None."""
+    folder = local_folder(name)
+    file = folder / "calibration.json" if folder else None
+    return file if file and file.is_file() else None

@@ -1,0 +1,333 @@
+"""`aedr`: the command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aedr_jax import __version__
+from aedr_jax.errors import AedrError, SourceError
+
+if TYPE_CHECKING:
+    from aedr_jax.calibration import Calibration
+    from aedr_jax.scoring import Row
+
+__all__ = ["main"]
+
+PRESETS = ("default", "paper", "official")
+OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0 when every image got a row, 2 for a wrong call, 1 for a failed run."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except AedrError as error:
+        print(f"aedr {args.command}: {error}", file=sys.stderr)
+        return WRONG_CALL
+    except KeyboardInterrupt:
+        print(f"aedr {args.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        if os.environ.get("AEDR_DEBUG"):
+            raise
+        print(f"aedr {args.command}: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        print("(AEDR_DEBUG=1 shows where)", file=sys.stderr)
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="aedr", description="Which generative model made this image?")
+    parser.add_argument("--version", action="version", version=f"aedr {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    command("models", _models, "list the models, and which weights and calibrations are on this machine")
+
+    sub = command("convert", _convert, "write an autoencoder as Flax-ready safetensors that load offline")
+    sub.add_argument("source", help="a registry name, a diffusers folder, or a hub path (org/repo/subfolder)")
+    sub.add_argument("out", help="the folder to write, such as weights/sd1.5")
+    sub.add_argument("--revision", help="commit, tag or branch of a hub path")
+
+    sub = command("score", _score, "losses, ratio, homogeneity and signal of each image with each model")
+    _add_inputs(sub)
+    sub.add_argument("--model", action="append", required=True, metavar="M", help="a model; may be repeated")
+    sub.add_argument("--out", help="scores.parquet, .csv or .jsonl, or a folder for Parquet (default: print CSV)")
+    _add_measuring(sub)
+
+    sub = command("calibrate", _calibrate, "a model's threshold from images known to belong to it")
+    sub.add_argument("inputs", nargs="+", metavar="BELONGING", help="folders, patterns or files of its own images")
+    sub.add_argument("--model", required=True, metavar="M")
+    sub.add_argument("--out", required=True, help="FILE.json")
+    sub.add_argument("--alpha", type=float, default=0.05, help="share of its own images to turn away (default .05)")
+    sub.add_argument("--rule", choices=("exact", "grid"), default="exact", help="grid: the authors' own rule")
+    _add_measuring(sub)
+
+    sub = command("attribute", _attribute, "a verdict for each image: a model, several, or none of the candidates")
+    _add_inputs(sub)
+    sub.add_argument("--models", help="A,B: the candidates (default: every model with a calibration here)")
+    sub.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: those that ship)")
+    sub.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
+    _add_measuring(sub)
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="folders, patterns or image files")
+
+
+def _add_measuring(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", choices=PRESETS, default="default", help="what to measure (default: default)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="what to compute in")
+    parser.add_argument("--precision", choices=("highest", "high", "default"), default="highest", help="of products")
+    parser.add_argument("--batch-size", type=_positive, metavar="N", help="images at once (default: 1 a CPU, 8 a GPU)")
+    parser.add_argument(
+        "--multiple", type=_positive, metavar="N", help="crop to a multiple of N pixels; 64 compiles less on many sizes"
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a positive number")
+    return value
+
+
+def _models(args: argparse.Namespace) -> int:
+    from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder
+
+    rows: list[dict[str, Any]] = []
+    for name, entry in REGISTRY.items():
+        folder = local_folder(name)
+        manifest = folder / "manifest.json" if folder else None
+        known = json.loads(manifest.read_text()) if manifest and manifest.is_file() else {}
+        rows.append(
+            {
+                "model": name,
+                "source": f"{entry.repository}/{entry.subfolder}" if entry.repository else "ships with the package",
+                "gated": entry.gated,
+                "native_size": entry.native_size,
+                "quantize": entry.quantize,
+                "weights": str(folder) if folder else None,
+                "family": known.get("weights_hash"),
+                "calibration": str(calibration_file(name) or "") or None,
+            }
+        )
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return OK
+    for row in rows:
+        row["family"] = (row["family"] or "")[:12]
+        row["weights"] = "here" if row["weights"] else "gated" if row["gated"] else "to download"
+        row["calibration"] = "here" if row["calibration"] else "-"
+    _print_table(rows, ("model", "native_size", "weights", "calibration", "family", "source"))
+    return OK
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from aedr_jax.autoencoders.loading import convert
+
+    manifest = convert(args.source, args.out, revision=args.revision)
+    if args.json:
+        print(json.dumps(manifest, indent=1))
+    else:
+        print(f"{args.out}: {manifest['source']}, family {manifest['weights_hash'][:12]}; loads offline from here")
+    return OK
+
+
+def _score(args: argparse.Namespace) -> int:
+    from aedr_jax.tables import check_output, to_json, write_rows
+
+    out = check_output(args.out) if args.out else None
+    rows, complete = _scored(args, args.model)
+    records = [vars(row) for row in rows]
+    if out:
+        write_rows(rows, out)
+        _say(args, f"{out}: {_counted(rows)}")
+    elif args.json:
+        for record in records:
+            print(to_json(record))
+    else:
+        _print_csv(records)
+    return OK if complete else INTERRUPTED
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    import hashlib
+
+    from aedr_jax.calibration import calibrate
+    from aedr_jax.scoring import rows_to_measurement
+
+    rows, complete = _scored(args, [args.model])
+    if not complete:
+        raise KeyboardInterrupt
+    good = [row for row in rows if row.status == "ok"]
+    for row in rows:
+        if row.status != "ok":
+            print(f"left out: {row.error}", file=sys.stderr)
+    images = hashlib.sha256("\n".join(sorted(row.sha256 for row in good)).encode()).hexdigest()
+    scorer = args.scorer
+    (candidate,) = scorer.candidates
+    calibration = calibrate(
+        rows_to_measurement(good),
+        config=scorer.config,
+        autoencoder=candidate.autoencoder,
+        alpha=args.alpha,
+        model=candidate.name,
+        rule=args.rule,
+        source=args.model,
+        images_hash=images,
+        size_rule=scorer.size_rule,
+    )
+    calibration.save(args.out)
+    summary = {
+        "out": args.out,
+        "model": candidate.name,
+        "images": len(good),
+        "left_out": len(rows) - len(good),
+        "alpha": args.alpha,
+        "threshold": calibration.threshold,
+    }
+    text = (
+        f"{args.out}: {candidate.name}, {len(good)} images, alpha {args.alpha:g}, threshold {calibration.threshold:.6f}"
+    )
+    print(json.dumps(summary) if args.json else text)
+    return OK
+
+
+def _attribute(args: argparse.Namespace) -> int:
+    from aedr_jax.attribution import CAVEAT
+    from aedr_jax.tables import check_output, to_json, write_rows
+    from aedr_jax.verdicts import verdict_rows
+
+    out = check_output(args.out) if args.out else None
+    calibrations = _calibrations(args)
+    sources = [calibration.provenance.source or name for name, calibration in calibrations.items()]
+    rows, complete = _scored(args, sources, calibrations)
+    verdicts = verdict_rows(rows, calibrations)
+    if out:
+        write_rows(verdicts, out)
+    if args.json:
+        for verdict in verdicts:
+            print(to_json(vars(verdict)))
+    elif not out:
+        _print_table(
+            [
+                {
+                    "image": v.id,
+                    "verdict": v.verdict,
+                    "p-values": v.error or ", ".join(f"{name} {p:.3f}" for name, p in v.p_values.items()),
+                }
+                for v in verdicts
+            ],
+            ("image", "verdict", "p-values"),
+        )
+    _say(args, f"\n{_counted(rows)}\n{CAVEAT}")
+    return OK if complete else INTERRUPTED
+
+
+def _calibrations(args: argparse.Namespace) -> dict[str, Calibration]:
+    from aedr_jax.autoencoders.registry import calibration_file, list_models
+    from aedr_jax.calibration import Calibration
+
+    found: dict[str, Calibration] = {}
+    if args.calibrations:
+        folder = Path(args.calibrations)
+        files = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
+        if not files:
+            raise SourceError(f"{folder}: no calibration (*.json) there; make one with aedr calibrate")
+        for file in files:
+            calibration = Calibration.load(file)
+            name = calibration.model or file.stem
+            if name in found:
+                raise SourceError(f"{folder}: two calibrations of {name}; keep one of them there")
+            found[name] = calibration
+    else:
+        shipped = {name: calibration_file(name) for name in list_models()}
+        found = {name: Calibration.load(path) for name, path in shipped.items() if path}
+    if args.models:
+        wanted = args.models.split(",")
+        if missing := [name for name in wanted if name not in found]:
+            raise SourceError(f"no calibration of {', '.join(missing)}; make one with aedr calibrate --model NAME")
+        found = {name: found[name] for name in wanted}
+    return found
+
+
+def _scored(
+    args: argparse.Namespace, models: Sequence[str], calibrations: dict[str, Calibration] | None = None
+) -> tuple[list[Row], bool]:
+    """Rows in the order of the images, and whether the run was not interrupted."""
+    from aedr_jax.sources import find_images
+
+    items = find_images(args.inputs)
+
+    from tqdm import tqdm
+
+    from aedr_jax.scoring import Scorer, load_candidate
+
+    options = {"preset": args.preset, "dtype": args.dtype, "precision": args.precision}
+    candidates = [load_candidate(name, **options) for name in models]
+    args.scorer = Scorer(candidates, preset=args.preset, batch_size=args.batch_size, multiple=args.multiple)
+    for candidate in candidates:
+        if calibrations is not None:
+            where = f"calibration of {candidate.name}"
+            calibrations[candidate.name].check_against(candidate.weights_hash, args.scorer.config, where=where)
+    rows: list[Row] = []
+    complete = True
+    terminal = sys.stderr.isatty()
+    with tqdm(total=len(items), unit="image", disable=None, file=sys.stderr) as bar:
+        if not terminal:
+            print(f"{len(items)} images, {len(models)} models", file=sys.stderr)
+        try:
+            for row in args.scorer.score(items, on_progress=bar.update):
+                rows.append(row)
+        except KeyboardInterrupt:
+            complete = False
+    if not complete:
+        print(f"interrupted: {len(rows)} of {len(items) * len(models)} rows are done and kept", file=sys.stderr)
+    order = {str(item.path): i for i, item in enumerate(items)}
+    return sorted(rows, key=lambda row: order[row.path]), complete
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    images = {row.path for row in rows}
+    unreadable = {row.path for row in rows if row.status != "ok"}
+    return f"{len(images)} images, {len(unreadable)} unreadable, {len(rows)} rows"
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    print(text, file=sys.stderr if args.json else sys.stdout)
+
+
+def _print_csv(records: Sequence[dict[str, Any]]) -> None:
+    import csv
+
+    if records:
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def _print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    cells = [list(columns), *([str(row[column]) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Batches over every local device, each image computed where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+__all__ = ["local_mesh", "make_sharded"]
+
+
+def local_mesh() -> Mesh:
+    """A one-axis mesh over this process's devices (Auto axes: group norm's reshapes fail on Explicit ones)."""
+    return jax.make_mesh(
+        (jax.local_device_count(),), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices()
+    )
+
+
+def make_sharded(fn: Callable[..., Any], *, mesh: Mesh | None = None) -> Callable[..., Any]:
+    """Compile a per-image function so that its batch is spread over a mesh, with no communication.
+
+    Args:
+      fn: `fn(replicated, *batches) -> per-image pytree`: the first argument (an autoencoder, say) is copied to every
+        device; every other argument is a pytree of arrays [n, ...], as is the result. What it computes for an image
+        must not depend on the others.
+      mesh: one axis, any name; None: every local device.
+
+    Returns:
+      A function of the same arguments. A batch that the devices do not divide is padded with its last image and the
+      result cut back, both outside the compiled program; `.jitted` is that program.
+    """
+    mesh = local_mesh() if mesh is None else mesh
+    (axis,) = mesh.axis_names
+    replicated, split = PartitionSpec(), PartitionSpec(axis)
+
+    def per_device(shared: Any, batches: tuple[Any, ...]) -> Any:
+        return fn(shared, *batches)
+
+    jitted = jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=(replicated, split), out_specs=split))
+
+    def sharded(shared: Any, *batches: Any) -> Any:
+        sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batches)}
+        if len(sizes) != 1:
+            raise ValueError(f"batches of different sizes: {sorted(sizes)}")
+        (n,) = sizes
+        padding = -n % mesh.size
+        if padding:
+            batches = jax.tree.map(lambda x: _repeat_last(x, padding), batches)
+        batches = jax.device_put(batches, NamedSharding(mesh, split))
+        out = jitted(jax.device_put(shared, NamedSharding(mesh, replicated)), batches)
+        return jax.tree.map(lambda x: x[:n], out) if padding else out
+
+    sharded.jitted = jitted  # type: ignore[attr-defined]
+    return sharded
+
+
+def _repeat_last(x: Any, times: int) -> Any:
+    """Pad with copies of the last image: real pixels, so that no NaN or infinity is computed for nothing."""
+    numpy = jnp if isinstance(x, jax.Array) else np
+    return numpy.concatenate([x, numpy.repeat(x[-1:], times, axis=0)])

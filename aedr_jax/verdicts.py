@@ -1,0 +1,67 @@
+"""Rows of scores to rows of verdicts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from aedr_jax.attribution import CAVEAT, attribute
+from aedr_jax.calibration import Calibration
+from aedr_jax.scoring import Row, rows_to_measurement
+
+__all__ = ["Verdict", "verdict_rows"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One image's verdict; scores and p-values by model. The caveat is part of every verdict."""
+
+    id: str
+    path: str
+    sha256: str
+    verdict: str
+    scores: dict[str, float]
+    p_values: dict[str, float]
+    accepted: dict[str, bool]
+    status: str
+    error: str
+    caveat: str = CAVEAT
+
+
+def verdict_rows(rows: Sequence[Row], calibrations: Mapping[str, Calibration]) -> list[Verdict]:
+    """A verdict for each image of rows of several models, in the order in which images first appear.
+
+    An image that could not be read, or that not every model has scored (an interrupted run), has the verdict "error".
+    """
+    by_image: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_image.setdefault(row.path, {})[row.model] = row
+    models = list(calibrations)
+    ready = {
+        path: group
+        for path, group in by_image.items()
+        if all(name in group and group[name].status == "ok" for name in models)
+    }
+    judged: dict[str, Verdict] = {}
+    if ready:
+        measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
+        result = attribute(measured, calibrations)
+        for i, (path, group) in enumerate(ready.items()):
+            first = next(iter(group.values()))
+            judged[path] = Verdict(
+                first.id,
+                path,
+                first.sha256,
+                result.verdicts[i],
+                dict(zip(models, result.scores[i].tolist(), strict=True)),
+                dict(zip(models, result.p_values[i].tolist(), strict=True)),
+                dict(zip(models, result.accepted[i].tolist(), strict=True)),
+                "ok",
+                "",
+            )
+    return [judged.get(path) or _unjudged(next(iter(group.values()))) for path, group in by_image.items()]
+
+
+def _unjudged(row: Row) -> Verdict:
+    message = row.error or "not scored by every model: the run was interrupted"
+    return Verdict(row.id, row.path, row.sha256, "error", {}, {}, {}, "error", message)
