@@ -18,8 +18,8 @@ NONE = "none"
 NOT_ASSESSABLE = "not assessable"
 CAVEAT = (
     '"none" means: none of these candidates. It does not mean a real photograph: closed services, GANs and '
-    "autoencoders that were not among the candidates end there too. A photograph that went through a candidate's autoencoder once "
-    "looks like that model's own."
+    "autoencoders that were not among the candidates end there too. A photograph that went through a candidate's "
+    "autoencoder once looks like that model's own."
 )
 
 
@@ -73,9 +73,9 @@ def attribute(
     p_values = np.stack([np.asarray(calibrations[name].p_value(column)) for name, column in pairs], axis=1)
     # A NaN score is below no threshold: whatever cannot be measured is not accepted.
     accepted = np.stack([column < calibrations[name].threshold for name, column in pairs], axis=1)
-    judged = np.isfinite(scores).all(axis=1)
+    judged = [bool(np.isfinite(row).all()) for row in scores]
     if assessable is not None:
-        judged = np.logical_and(judged, assessable)
+        judged = [ok and bool(given) for ok, given in zip(judged, assessable, strict=True)]
     families = _families(models, calibrations)
     verdicts = tuple(
         _verdict([models[j] for j in np.flatnonzero(row)], families) if ok else NOT_ASSESSABLE

@@ -117,13 +117,15 @@ def decode_photo(data: bytes, *, name: str | os.PathLike[str], orient: bool = Tr
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height as `read_image` will return them, from the header alone.
+    """Width and height as `read_image` will return them, without decoding (but a PNG's EXIF may follow its pixels).
 
     Raises:
       ImageError: with the file and the reason.
     """
+    _check_regular(path)
     with _explained(path), _opened(path, path) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        size_is_turned = image.format == "TIFF"  # Pillow itself orients these
+        turned = not size_is_turned and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (image.height, image.width) if turned else image.size
 
 
@@ -150,7 +152,14 @@ def fit_official(
     return np.asarray(Image.fromarray(image).resize(target))
 
 
+def _check_regular(path: str | os.PathLike[str]) -> None:
+    """Pipes and devices may never end."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ImageError(f"{path}: is a pipe or device, not an image file")
+
+
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    _check_regular(path)
     with _explained(path):
         if (size := os.stat(path).st_size) > MAX_FILE_BYTES:
             raise ImageError(f"{path}: {size} bytes; files above {MAX_FILE_BYTES} are not read")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dm_pix
+import jax
 from jaxtyping import Array, Float
 
 __all__ = ["mae", "mse", "psnr", "ssim"]
@@ -35,4 +36,5 @@ def ssim(a: Float[Array, "n h w c"], b: Float[Array, "n h w c"], *, data_range: 
     Reference: `skimage.metrics.structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)`,
     to 1e-4.
     """
-    return dm_pix.ssim(a, b, max_val=data_range)
+    with jax.numpy_dtype_promotion("standard"):  # dm-pix adds Python floats to integers
+        return dm_pix.ssim(a, b, max_val=data_range)

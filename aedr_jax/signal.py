@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from aedr_jax import losses, texture
 from aedr_jax.autoencoders.models import Autoencoder
@@ -134,7 +134,7 @@ def measure(
     autoencoder: Autoencoder,
     images: Float[Array, "n h w 3"],
     *,
-    gray: Int[Array, "n hg wg"] | None = None,
+    gray: Integer[Array, "n hg wg"] | None = None,
     homogeneity: Values | None = None,
     config: SignalConfig = SignalConfig(),
     key: Array | None = None,

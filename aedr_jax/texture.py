@@ -10,7 +10,8 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Num
+import numpy as np
+from jaxtyping import Array, Float, Int, Integer, Num
 
 __all__ = ["KINDS", "cooccurrence_matrix", "gray_levels", "homogeneity"]
 
@@ -19,7 +20,7 @@ PAIR_BLOCK = 1 << 14  # pairs of one image counted at once; a block's counts are
 
 
 def cooccurrence_matrix(
-    levels: Int[Array, "n h w"],
+    levels: Integer[Array | np.ndarray, "n h w"],
     *,
     num_levels: int = 32,
     offset: tuple[int, int] = (0, 1),
@@ -38,12 +39,18 @@ def cooccurrence_matrix(
     Returns:
       float32 [n,l,l] where normed, else int32 counts.
 
+    Raises:
+      ValueError: when the offset is larger than the images.
+
     Reference: `skimage.feature.graycomatrix` with one distance and angle; counts equal exactly.
     """
+    levels = jnp.asarray(levels)
     rows, columns = offset
     height, width = levels.shape[1:]
     top, left = max(0, -rows), max(0, -columns)
     bottom, right = min(height, height - rows), min(width, width - columns)
+    if top >= bottom or left >= right:
+        raise ValueError(f"offset {offset} leaves no pair in an image of {height}×{width}")
     first = levels[:, top:bottom, left:right]
     second = levels[:, top + rows : bottom + rows, left + columns : right + columns]
     counts = _count_pairs(first, second, num_levels)
@@ -57,7 +64,7 @@ def cooccurrence_matrix(
 
 def _count_pairs(first: Int[Array, "n h w"], second: Int[Array, "n h w"], num_levels: int) -> Int[Array, "n l l"]:
     n, pairs = first.shape[0], math.prod(first.shape[1:])
-    block = min(PAIR_BLOCK, max(pairs, 1))
+    block = min(PAIR_BLOCK, pairs)
     blocks = -(-pairs // block)
 
     def in_blocks(levels: Array) -> Array:
@@ -76,7 +83,7 @@ def _count_pairs(first: Int[Array, "n h w"], second: Int[Array, "n h w"], num_le
 
 
 def homogeneity(
-    gray: Int[Array, "n h w"],
+    gray: Integer[Array | np.ndarray, "n h w"],
     *,
     kind: str = "inverse_difference",
     num_levels: int = 32,
@@ -104,12 +111,15 @@ def homogeneity(
         raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
     if num_levels < 2 or 256 % num_levels:
         raise ValueError(f"num_levels {num_levels}: expected a divisor of 256, at least 2")
-    levels = gray.astype(jnp.int32) // (256 // num_levels)
-    counts = cooccurrence_matrix(levels, num_levels=num_levels, offset=offset, normed=False).astype(jnp.float32)
+    levels = jnp.asarray(gray, jnp.int32) // (256 // num_levels)
+    counts = cooccurrence_matrix(levels, num_levels=num_levels, offset=offset, normed=False)
+    # Integers as long as possible: pairs by their difference, then a float32 sum of few terms.
     index = jnp.arange(num_levels)
-    distance = jnp.abs(index[:, None] - index[None, :]).astype(jnp.float32)
-    weights = 1.0 / (1.0 + (distance if kind == "inverse_difference" else distance**2))
-    return (counts * weights).sum(axis=(1, 2)) / counts.sum(axis=(1, 2))
+    of_difference = jnp.abs(index[:, None] - index[None, :])[..., None] == index
+    by_difference = jnp.einsum("nij,ijd->nd", counts, of_difference.astype(jnp.int32)).astype(jnp.float32)
+    difference = index.astype(jnp.float32)
+    weights = 1.0 / (1.0 + (difference if kind == "inverse_difference" else difference**2))
+    return (by_difference * weights).sum(axis=1) / by_difference.sum(axis=1)
 
 
 def gray_levels(images: Float[Array, "n h w 3"]) -> Int[Array, "n h w"]:

@@ -21,12 +21,12 @@ GRID_POINTS = 10_000
 BISECTIONS = 100  # halves the bracket until float64 has no number left between its ends
 
 
-def kde_bandwidth(samples: Float[Array, " n"]) -> Float[Array, ""]:
+def kde_bandwidth(samples: Float[Array | np.ndarray, " n"]) -> Float[Array, ""]:
     """Scott's bandwidth: standard deviation (ddof 1) · n^(-1/5)."""
     return jnp.std(samples, ddof=1) * samples.shape[0] ** -0.2
 
 
-def kde_cdf(x: Float[Array, "*q"], samples: Float[Array, " n"]) -> Float[Array, "*q"]:
+def kde_cdf(x: Float[Array | np.ndarray, "*q"], samples: Float[Array | np.ndarray, " n"]) -> Float[Array, "*q"]:
     """The share of the estimated density that lies below x.
 
     Args:
@@ -38,12 +38,13 @@ def kde_cdf(x: Float[Array, "*q"], samples: Float[Array, " n"]) -> Float[Array, 
 
     Reference: `scipy.stats.gaussian_kde.integrate_box_1d(-inf, x)`, to 1e-6.
     """
+    samples = jnp.asarray(samples)
     z = (jnp.asarray(x)[..., None] - samples) / kde_bandwidth(samples)
     return jax.scipy.stats.norm.cdf(z).mean(axis=-1)
 
 
 def kde_quantile(
-    samples: Float[Array, " n"], q: Float[Array, ""] | float, *, method: str = "exact"
+    samples: Float[Array | np.ndarray, " n"], q: Float[Array, ""] | float, *, method: str = "exact"
 ) -> Float[Array, ""]:
     """The x below which a share q of the estimated density lies.
 
@@ -64,7 +65,7 @@ def kde_quantile(
     # Beyond the extreme samples by 40 bandwidths a normal tail is 0 in any float.
     margin = 40.0 * kde_bandwidth(samples)
 
-    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         middle = 0.5 * (low + high)
         below = kde_cdf(middle, samples) < q

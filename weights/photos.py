@@ -35,13 +35,23 @@ def subjects_split(photos: Path) -> dict[str, str]:
     return {row["file"]: part.get(subject(row), "test") for row in rows}
 
 
+def resized(path: Path, short_side: int) -> np.ndarray:
+    """A photograph at a short side, Lanczos, uint8 [h, w, 3]."""
+    image = Image.open(path).convert("RGB")
+    scale = short_side / min(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
+
+
 def training_images(photos: Path, split: dict[str, str]) -> list[np.ndarray]:
     """Every training photograph at three sizes, uint8 [h, w, 3]."""
-    images = []
-    for file in sorted(name for name, part in split.items() if part == "train"):
-        image = Image.open(photos / file).convert("RGB")
-        for size in TRAINING_SIZES:
-            scale = size / min(image.size)
-            resized = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-            images.append(np.asarray(resized))
-    return images
+    files = sorted(name for name, part in split.items() if part == "train")
+    return [resized(photos / file, size) for file in files for size in TRAINING_SIZES]
+
+
+def random_crop(path: Path, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A random square of a photograph, at a random one of the training sizes, uint8 [side, side, 3]."""
+    image = resized(path, int(rng.choice(TRAINING_SIZES)))
+    top = rng.integers(image.shape[0] - side + 1)
+    left = rng.integers(image.shape[1] - side + 1)
+    return image[top : top + side, left : left + side]

@@ -29,8 +29,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from photos import subjects_split, training_images
 from tqdm import trange
+
+from photos import subjects_split, training_images
 
 CHECKPOINT_EVERY = 250
 

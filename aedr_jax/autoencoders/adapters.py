@@ -118,7 +118,9 @@ def from_flax_diffusers(model: Any, params: Any) -> FunctionAutoencoder:
         return distribution.mean + distribution.std * normal_like(key, distribution.mean)
 
     def decode(params: Any, latents: Array) -> Array:
-        decoded = apply(params, latents.transpose(0, 3, 1, 2), model.decode).sample
+        # Channels last is what its decoder takes: it turns whatever does not end in latent_channels, and NCHW latents
+        # as wide as they have channels would stay unturned.
+        decoded = apply(params, latents, model.decode).sample
         return decoded.transpose(0, 2, 3, 1).astype(jnp.float32)
 
     return from_functions(

@@ -6,6 +6,7 @@ named as ignored, every slot of the network is filled, and shapes agree; what is
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from aedr_jax.autoencoders.blocks import Numerics
-from aedr_jax.autoencoders.config import AutoencoderConfig
+from aedr_jax.autoencoders.config import AutoencoderConfig, KLArchitecture, VQArchitecture
 from aedr_jax.autoencoders.models import AutoencoderKL, VQModel, build
 from aedr_jax.errors import AutoencoderError
 
@@ -61,7 +62,7 @@ def from_state_dict(
     Raises:
       AutoencoderError: one error with every unused tensor, unfilled slot and wrong shape.
     """
-    abstract = nnx.eval_shape(lambda: build(config, numerics, nnx.Rngs(0), quantize=quantize))
+    abstract = _abstract(config.architecture, numerics, quantize)
     slots = {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(abstract, nnx.Param))}
 
     filled: dict[str, np.ndarray] = {}
@@ -90,6 +91,15 @@ def from_state_dict(
         name = ".".join(map(str, path))
         flat[path] = leaf.replace(jnp.asarray(filled.get(name, config.scaling_factor), jnp.float32))
     return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract(
+    architecture: KLArchitecture | VQArchitecture, numerics: Numerics, quantize: bool | None
+) -> AutoencoderKL | VQModel:
+    """The network without values, only to be read; tracing its construction takes seconds, and models share it."""
+    config = AutoencoderConfig(architecture)
+    return nnx.eval_shape(lambda: build(config, numerics, nnx.Rngs(0), quantize=quantize))
 
 
 def module_path(key: str) -> str:

@@ -91,7 +91,7 @@ def parse_config(config: Mapping[str, Any], *, where: str = "config.json") -> Au
     """
     classes = {cls.class_name: cls for cls in (KLArchitecture, VQArchitecture)}
     class_name = config.get("_class_name")
-    if class_name not in classes:
+    if not isinstance(class_name, str) or class_name not in classes:
         raise AutoencoderError(
             f"{where}: _class_name is {class_name!r}; expected one of {', '.join(sorted(classes))} "
             "(is this the autoencoder's own folder, such as vae/, vqvae/ or movq/?)"
@@ -109,13 +109,33 @@ def parse_config(config: Mapping[str, Any], *, where: str = "config.json") -> Au
     values: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if name in fields
     }
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)} | {"scaling_factor": 1.0}
+    mistyped = [name for name, v in given.items() if name in defaults and not _same_type(v, defaults[name])]
+    problems += [f"{name} = {given[name]!r}; expected the likes of {defaults[name]!r}" for name in mistyped]
+    if mistyped:
+        raise AutoencoderError(_unusable(where, class_name, problems))
     if class_name == "VQModel":
         values.setdefault("vq_embed_dim", values.get("latent_channels", cls.latent_channels))
     architecture = cls(**values)
     problems += _inconsistencies(architecture)
     if problems:
-        raise AutoencoderError(f"{where}: cannot rebuild this {class_name}:\n  " + "\n  ".join(problems))
+        raise AutoencoderError(_unusable(where, class_name, problems))
     return AutoencoderConfig(architecture, float(given.get("scaling_factor", AutoencoderConfig.scaling_factor)))
+
+
+def _unusable(where: str, class_name: str, problems: list[str]) -> str:
+    return f"{where}: cannot rebuild this {class_name}:\n  " + "\n  ".join(problems)
+
+
+def _same_type(value: Any, default: Any) -> bool:
+    """Whether a JSON value can stand where this default does: sizes are positive, lists hold one kind and something."""
+    if isinstance(default, tuple):
+        return isinstance(value, list) and bool(value) and all(_same_type(item, default[0]) for item in value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, int):
+        return isinstance(value, int) and value > 0
+    return isinstance(value, int | float) if isinstance(default, float) else isinstance(value, str)
 
 
 def _known(name: str, fields: set[str]) -> bool:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aedr_jax.errors import AutoencoderError
@@ -55,8 +55,10 @@ def download(repository: str, subfolder: str, revision: str | None = None) -> Pa
     key = f"{where}@{revision or 'default'}"
     locked = entries.get(key)
     wanted = locked["commit"] if locked else revision
+    # What was recorded is what is asked for: without a network, nobody can say that the other file does not exist.
+    names = [name for name in WEIGHT_FILES if not locked or name in locked["sha256"]]
     with _explained(where):
-        config, weights = _fetch(repository, subfolder, wanted, where)
+        config, weights = _fetch(repository, subfolder, wanted, names, where)
 
     commit = config.relative_to(_snapshots(config)).parts[0]
     found = {path.name: file_sha256(path) for path in (config, weights)}
@@ -72,7 +74,9 @@ def download(repository: str, subfolder: str, revision: str | None = None) -> Pa
     return config.parent
 
 
-def _fetch(repository: str, subfolder: str, revision: str | None, where: str) -> tuple[Path, Path]:
+def _fetch(
+    repository: str, subfolder: str, revision: str | None, names: Sequence[str], where: str
+) -> tuple[Path, Path]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -82,7 +86,7 @@ def _fetch(repository: str, subfolder: str, revision: str | None, where: str) ->
     config = fetch("config.json", revision)
     # The weights from the very commit that the config came from, even if the branch moves in between.
     commit = config.relative_to(_snapshots(config)).parts[0]
-    for name in WEIGHT_FILES:
+    for name in names:
         try:
             return config, fetch(name, commit)
         except LocalEntryNotFoundError:
@@ -110,13 +114,14 @@ def _explained(where: str) -> Iterator[None]:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
 
     try:
         yield
+    except AutoencoderError:
+        raise
     except GatedRepoError as error:
         raise AutoencoderError(
             f"{where}: this model is gated. Accept its licence on its hub page, then log in with `hf auth login` "
@@ -131,17 +136,24 @@ def _explained(where: str) -> Iterator[None]:
         ) from error
     except EntryNotFoundError as error:
         raise AutoencoderError(f"{where}: holds no config.json; is the subfolder right?") from error
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # OSError, the errors of whichever HTTP client it uses, ValueError for an odd name, ...
         raise AutoencoderError(f"{where}: the download failed: {error}") from error
 
 
 def _read_lock(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        entries = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except json.JSONDecodeError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AutoencoderError(f"{path}: the lock file is no valid JSON ({error}); repair or delete it") from error
+    whole = isinstance(entries, dict) and all(
+        isinstance(entry, dict) and isinstance(entry.get("commit"), str) and isinstance(entry.get("sha256"), dict)
+        for entry in entries.values()
+    )
+    if not whole:
+        raise AutoencoderError(f"{path}: the lock file holds more than commits and hashes; repair or delete it")
+    return entries
 
 
 def _write_lock(path: Path, entries: dict) -> None:

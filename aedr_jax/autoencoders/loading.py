@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ __all__ = ["Source", "convert", "load_autoencoder", "resolve"]
 CONVERTED_FILE = "flax_model.safetensors"
 MAX_WEIGHT_BYTES = 4 << 30  # no autoencoder of this kind comes near: a larger file is not one
 DTYPES = ("float32", "bfloat16", "float16")
+PRECISIONS = ("highest", "high", "default", None)
+FILE_DTYPES = ("F32", "BF16", "F16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +97,12 @@ def load_autoencoder(
     Raises:
       AutoencoderError: with the file at fault and what is wrong with it.
     """
+    if precision not in PRECISIONS:
+        raise AutoencoderError(f"precision {precision!r}: expected one of {', '.join(map(str, PRECISIONS))}")
+    numerics = Numerics(dtype_of(dtype), precision)
     source = resolve(model, revision)
     config = parse_config(_read_json(source.folder / "config.json"), where=str(source.folder / "config.json"))
     path = weights_file(source.folder)
-    numerics = Numerics(dtype_of(dtype), precision)
     quantize = source.quantize if quantize is None else quantize
     return from_state_dict(read_tensors(path), config, numerics=numerics, quantize=quantize, where=str(path))
 
@@ -134,16 +140,18 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     Raises:
       AutoencoderError: when the file is too large, damaged, or holds other dtypes.
     """
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.flax import load_file
 
     if (size := path.stat().st_size) > MAX_WEIGHT_BYTES:
         raise AutoencoderError(f"{path}: {size} bytes, more than any autoencoder of this kind ({MAX_WEIGHT_BYTES})")
     try:
-        tensors = load_file(path)
+        with safe_open(path, "np") as file:  # JAX would cut 64-bit values to 32 and say nothing
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        tensors = {} if set(dtypes.values()) - set(FILE_DTYPES) else load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise AutoencoderError(f"{path}: not a readable safetensors file: {error}") from error
-    wrong = [f"{name} ({value.dtype})" for name, value in tensors.items() if value.dtype.name not in DTYPES]
+    wrong = [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype not in FILE_DTYPES]
     if wrong:
         raise AutoencoderError(f"{path}: tensors of other dtypes than {', '.join(DTYPES)}: {', '.join(wrong[:10])}")
     return {name: np.asarray(value) for name, value in tensors.items()}
@@ -176,7 +184,7 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revis
         "source": source.origin,
         "source_file": original.name,
         "source_sha256": file_sha256(original),
-        "source_commit": source.folder.parent.name if "snapshots" in source.folder.parts else None,
+        "source_commit": _commit(source.folder),
         "quantize": source.quantize,
         "weights_hash": weights_hash(autoencoder),
         "aedr_jax": __version__,
@@ -189,6 +197,12 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revis
     return manifest
 
 
+def _commit(folder: Path) -> str | None:
+    """The commit below which a downloaded folder lies."""
+    parents = itertools.pairwise(folder.parts)
+    return next((name for above, name in parents if above == "snapshots" and re.fullmatch("[0-9a-f]{40}", name)), None)
+
+
 def _manifest(folder: Path) -> dict:
     path = folder / "manifest.json"
     return _read_json(path) if path.is_file() else {}
@@ -197,7 +211,7 @@ def _manifest(folder: Path) -> dict:
 def _read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AutoencoderError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(value, dict):
         raise AutoencoderError(f"{path}: expected a JSON object")

@@ -1,0 +1,116 @@
+"""Eight fake devices, strict dtype promotion, signatures checked at run time; set before JAX or the package load."""
+
+import os
+
+# Most of the suite's time is compilation: optimise less. The parity suite runs with the flags that users have.
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jaxtyping
+
+jaxtyping.install_import_hook("aedr_jax", "beartype.beartype")
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of published figures beside the project; it is not part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared beside the project: the authors' published figures are not distributed with it")
+    return SHARED
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def images() -> jax.Array:
+    """Eight smooth images in [-1, 1], 16×24."""
+    coarse = jax.random.uniform(jax.random.key(3), (8, 4, 6, 3), minval=-1.0, maxval=1.0)
+    return jax.image.resize(coarse, (8, 16, 24, 3), "linear")
+
+
+def tiny_architecture(kind: str) -> dict:
+    """Configs of tiny autoencoders, in diffusers' words."""
+    common = {
+        "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+        "block_out_channels": [8, 8],
+        "norm_num_groups": 4,
+    }
+    if kind == "kl":
+        return {"_class_name": "AutoencoderKL", **common, "latent_channels": 3}
+    return {"_class_name": "VQModel", **common, "latent_channels": 3, "num_vq_embeddings": 37, "vq_embed_dim": 3}
+
+
+def tiny_autoencoder(kind: str, seed: int = 0):
+    """A tiny random autoencoder of each kind that the package takes: kl, vq, functions."""
+    if kind == "functions":
+        return function_autoencoder(seed)
+    return random_autoencoder(tiny_architecture(kind), seed)
+
+
+def random_autoencoder(config: dict, seed: int = 0, numerics=None, quantize=None):
+    """Random weights, drawn by NumPy: Flax's own initialisers would be compiled one by one."""
+    from aedr_jax.autoencoders.blocks import Numerics
+    from aedr_jax.autoencoders.checkpoints import from_state_dict
+    from aedr_jax.autoencoders.config import parse_config
+    from aedr_jax.autoencoders.models import build
+
+    numerics = numerics or Numerics()
+    parsed = parse_config(config)
+    abstract = nnx.eval_shape(lambda: build(parsed, numerics, nnx.Rngs(0)))
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for path, leaf in nnx.to_flat_state(nnx.state(abstract, nnx.Param)):
+        spread = 0.3 if path[-1] in ("bias", "scale") else 1 / np.sqrt(np.prod(leaf.shape[:-1]))
+        spread = 1.0 if path[-1] == "embedding" else spread
+        draw = spread * rng.normal(size=leaf.shape) + (path[-1] == "scale")
+        tensors[".".join(map(str, path))] = draw.astype(np.float32)
+    return from_state_dict(tensors, parsed, numerics=numerics, quantize=quantize)
+
+
+def _encode(params: dict, x: jax.Array) -> jax.Array:
+    n, h, w, c = x.shape
+    patches = x.reshape(n, h // 2, 2, w // 2, 2, c).swapaxes(2, 3).reshape(n, h // 2, w // 2, 4 * c)
+    return jnp.tanh(patches @ params["down"])
+
+
+def _decode(params: dict, z: jax.Array) -> jax.Array:
+    n, h, w, _ = z.shape
+    return (z @ params["up"]).reshape(n, h, w, 2, 2, 3).swapaxes(2, 3).reshape(n, 2 * h, 2 * w, 3)
+
+
+def _sample(params: dict, x: jax.Array, key: jax.Array) -> jax.Array:
+    from aedr_jax.autoencoders.models import normal_like
+
+    latents = _encode(params, x)
+    return latents + 0.1 * normal_like(key, latents)
+
+
+def function_autoencoder(seed: int = 0):
+    """A linear autoencoder of 2×2 patches, given as functions."""
+    from aedr_jax import from_functions
+
+    down = np.random.default_rng(seed).normal(size=(12, 5)).astype(np.float32) / 3
+    params = {"down": jnp.asarray(down), "up": jnp.asarray(down.T)}
+    return from_functions(_encode, _decode, params, sample=_sample, factor=2)
+
+
+@pytest.fixture(scope="session", params=["kl", "vq", "functions"])
+def autoencoder(request: pytest.FixtureRequest):
+    return tiny_autoencoder(request.param)

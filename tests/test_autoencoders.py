@@ -1,0 +1,207 @@
+"""What every autoencoder must be: a pytree with pure methods, under each of JAX's transformations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_autoencoder, tiny_architecture, tiny_autoencoder
+from flax import nnx
+
+import aedr_jax as aedr
+from aedr_jax.autoencoders.blocks import QUERY_BLOCK, Attention, Numerics
+from aedr_jax.autoencoders.models import Autoencoder, normal_like
+from aedr_jax.autoencoders.quantizer import CODE_BLOCK, nearest_codes
+
+# Two programs for one function differ by the order of float32 sums.
+CLOSE = {"rtol": 2e-5, "atol": 2e-5}
+
+
+@jax.jit
+def reconstruct(ae, x):
+    return ae.decode(ae.encode(x))
+
+
+def test_protocol_and_shapes(autoencoder, images):
+    assert isinstance(autoencoder, Autoencoder)
+    latents = autoencoder.encode(images)
+    assert latents.shape[:3] == (8, 16 // autoencoder.factor, 24 // autoencoder.factor)
+    out = autoencoder.decode(latents)
+    assert out.shape == images.shape
+    assert out.dtype == jnp.float32
+
+
+def test_jit_vmap_and_single_images_agree(autoencoder, images):
+    plain = reconstruct(autoencoder, images)
+    np.testing.assert_allclose(jax.jit(reconstruct)(autoencoder, images), plain, **CLOSE)
+    mapped = jax.vmap(lambda ae, x: reconstruct(ae, x[None])[0], in_axes=(None, 0))(autoencoder, images)
+    np.testing.assert_allclose(mapped, plain, **CLOSE)
+    singles = jnp.concatenate([reconstruct(autoencoder, x[None]) for x in images])
+    np.testing.assert_allclose(singles, plain, **CLOSE)
+
+
+def test_gradients(autoencoder, images):
+    def loss(x, ae):
+        return jnp.mean(jnp.square(reconstruct(ae, x) - x))
+
+    gradient = jax.grad(loss)(images, autoencoder)
+    assert np.isfinite(gradient).all()
+    assert float(jnp.abs(gradient).max()) > 0
+    weights = jax.grad(loss, argnums=1, allow_int=True)(images, autoencoder)
+    assert any(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(weights))
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_shard_map(autoencoder, images, devices):
+    mesh = jax.make_mesh((devices,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
+    sharded = aedr.make_sharded(reconstruct, mesh=mesh)
+    np.testing.assert_allclose(sharded(autoencoder, images), reconstruct(autoencoder, images), **CLOSE)
+    np.testing.assert_allclose(sharded(autoencoder, images[:5]), reconstruct(autoencoder, images[:5]), **CLOSE)
+
+
+def test_pmap(autoencoder, images):
+    parts = images.reshape(4, 2, *images.shape[1:])
+    out = jax.pmap(reconstruct, in_axes=(None, 0), devices=jax.devices()[:4])(autoencoder, parts)
+    np.testing.assert_allclose(out.reshape(images.shape), reconstruct(autoencoder, images), **CLOSE)
+
+
+def test_sampling(images):
+    for kind in ("kl", "functions"):
+        ae = tiny_autoencoder(kind)
+        key = jax.random.key(1)
+        assert not np.allclose(ae.encode(images, key), ae.encode(images))
+        np.testing.assert_array_equal(ae.encode(images, key), ae.encode(images, key))
+        keys = jax.random.split(key, len(images))
+        batch = ae.encode(images, keys)
+        np.testing.assert_allclose(ae.encode(images[2:3], keys[2:3]), batch[2:3], **CLOSE)
+        legacy = jax.vmap(jax.random.key_data)(keys)
+        np.testing.assert_array_equal(ae.encode(images, legacy), batch)
+        with pytest.raises(ValueError, match="3 keys for 8 images"):
+            ae.encode(images, keys[:3])
+
+
+def test_posterior_sample_has_the_posteriors_spread(images):
+    ae = tiny_autoencoder("kl")
+    mean, deviation = ae.posterior(images[:1])
+    samples = jnp.stack([ae.encode(images[:1], jax.random.key(i)) for i in range(200)])
+    z = (samples - mean) / deviation
+    assert abs(float(z.mean())) < 0.02  # 57,600 draws: standard error .004
+    assert abs(float(z.std()) - 1) < 0.02
+
+
+def test_one_compiled_program_for_models_of_one_architecture(images):
+    traces = []
+
+    @jax.jit
+    def traced(ae, x):
+        traces.append(1)
+        return reconstruct(ae, x)
+
+    config = tiny_architecture("kl")
+    for seed, scaling in ((0, 0.18215), (1, 0.13025)):
+        traced(random_autoencoder({**config, "scaling_factor": scaling}, seed), images)
+    assert len(traces) == 1
+    traced(tiny_autoencoder("vq"), images)
+    assert len(traces) == 2
+
+
+def test_precision_and_dtype_reach_every_product(images):
+    config = tiny_architecture("kl")
+
+    for precision in ("highest", "default"):
+        ae = random_autoencoder(config, numerics=Numerics(jnp.float32, precision))
+        text = str(jax.make_jaxpr(reconstruct)(ae, images))
+        wanted, other = ("HIGHEST", "DEFAULT") if precision == "highest" else ("DEFAULT", "HIGHEST")
+        assert f"Precision.{wanted}" in text
+        assert f"Precision.{other}" not in text
+        assert "precision=None" not in text
+    half = random_autoencoder(config, numerics=Numerics(jnp.dtype("bfloat16"), "highest"))
+    with jax.numpy_dtype_promotion("standard"):  # Flax's group norm scales bfloat16 by float32 statistics
+        assert half.encode(images).dtype == jnp.bfloat16
+        assert half.decode(half.encode(images)).dtype == jnp.float32
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(half, nnx.Param)))
+
+
+def test_quantize_on_and_off(images):
+    ae = tiny_autoencoder("vq")
+    latents = ae.encode(images)
+    codes = ae.quantize(latents)
+    codebook = np.asarray(ae.quantizer.embedding.embedding[...])
+    entries = {row.tobytes() for row in codebook}
+    assert all(row.tobytes() in entries for row in np.asarray(codes).reshape(-1, 3))
+    np.testing.assert_array_equal(ae.decode(latents), ae.decode(latents, quantize=True))
+    np.testing.assert_allclose(ae.decode(latents), ae.decode(codes, quantize=False), **CLOSE)
+    assert not np.allclose(ae.decode(latents), ae.decode(latents, quantize=False))
+    np.testing.assert_allclose(jax.grad(lambda z: ae.quantize(z).sum())(latents), 1.0)
+    with pytest.raises(ValueError, match="no codebook"):
+        tiny_autoencoder("kl").decode(tiny_autoencoder("kl").encode(images), quantize=True)
+    assert not hasattr(tiny_autoencoder("kl"), "quantize")
+    assert not hasattr(tiny_autoencoder("functions"), "quantize")
+
+
+@pytest.mark.parametrize("codes", [1, 5, CODE_BLOCK - 1, CODE_BLOCK, 2 * CODE_BLOCK + 3])
+def test_nearest_codes_equal_an_exhaustive_search(rng, codes):
+    latents, codebook = rng.normal(size=(300, 4)), rng.normal(size=(codes, 4))
+    distances = ((latents[:, None] - codebook[None]) ** 2).sum(-1)
+    best = np.sort(distances, axis=1)[:, :2]
+    clear = best[:, -1] - best[:, 0] > 1e-5 if codes > 1 else np.ones(300, bool)
+    found = nearest_codes(jnp.asarray(latents, jnp.float32), jnp.asarray(codebook, jnp.float32))
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(np.asarray(found)[clear], distances.argmin(1)[clear])
+
+
+def test_nearest_codes_takes_the_first_of_equal_codes():
+    codebook = jnp.tile(jnp.asarray([[3.0, 0.0], [1.0, 1.0]]), (CODE_BLOCK, 1))
+    assert nearest_codes(jnp.asarray([[1.0, 1.0], [3.0, 0.0]]), codebook).tolist() == [1, 0]
+
+
+def test_lookup_does_not_hold_every_distance():
+    latents, codebook = jnp.zeros((4096, 4)), jnp.zeros((16384, 4))
+    memory = jax.jit(nearest_codes).lower(latents, codebook).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4096 * 16384 * 4 / 4
+
+
+def test_attention_in_blocks_equals_attention_at_once():
+
+    attention = Attention(8, 4, None, Numerics(), nnx.Rngs(0))
+    side = int(QUERY_BLOCK**0.5) + 3  # not a multiple of the block either
+    x = jax.random.normal(jax.random.key(0), (1, side, side, 8))
+    tokens = attention.group_norm(x).reshape(-1, 8)
+    query, key, value = (f(tokens) for f in (attention.to_q, attention.to_k, attention.to_v))
+    weights = jax.nn.softmax(jnp.matmul(query, key.T, precision="highest") / jnp.sqrt(8.0), axis=-1)
+    expected = x + attention.to_out(jnp.matmul(weights, value, precision="highest")).reshape(x.shape)
+    np.testing.assert_allclose(attention(x), expected, **CLOSE)
+
+
+def test_normal_like_is_one_draw_or_one_an_image():
+    x = jnp.zeros((3, 2, 2, 1))
+    keys = jax.random.split(jax.random.key(0), 3)
+    np.testing.assert_array_equal(normal_like(keys, x)[1], jax.random.normal(keys[1], (2, 2, 1)))
+    np.testing.assert_array_equal(normal_like(keys[0], x), jax.random.normal(keys[0], x.shape))
+
+
+def test_from_functions_says_what_is_missing(images):
+    ae = aedr.from_functions(lambda p, x: x, lambda p, z: z, factor=1)
+    with pytest.raises(aedr.AutoencoderError, match="sample="):
+        ae.encode(images, jax.random.key(0))
+    with pytest.raises(aedr.AutoencoderError, match="quantize="):
+        aedr.from_functions(lambda p, x: x, lambda p, z: z, quantize_on_decode=True)
+    with pytest.raises(aedr.AutoencoderError, match="no parameters"):
+        aedr.weights_hash(ae)
+
+
+def test_from_functions_with_a_codebook(images):
+    codebook = jnp.asarray([[-0.5, 0.0, 0.5]]).T
+    functions = (lambda p, x: x[..., :1], lambda p, z: jnp.repeat(z, 3, -1))
+    ae = aedr.from_functions(*functions, {"codebook": codebook}, quantize=_round_to_codebook, factor=1)
+    assert set(np.unique(ae.decode(ae.encode(images)))) <= {-0.5, 0.0, 0.5}
+    free = aedr.from_functions(
+        *functions, {"codebook": codebook}, quantize=_round_to_codebook, quantize_on_decode=False, factor=1
+    )
+    np.testing.assert_array_equal(free.decode(free.encode(images))[..., 0], images[..., 0])
+    measured = aedr.measure(free, images)
+    assert np.isfinite(measured.latent_error).all()
+
+
+def _round_to_codebook(params, latents):
+    index = jnp.argmin(jnp.abs(latents - params["codebook"][:, 0]), axis=-1)
+    return params["codebook"][index]

@@ -1,0 +1,178 @@
+"""`load_autoencoder` and `aedr convert`: folders, names, and what a conversion keeps. Downloads: `test_hub.py`."""
+
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from make_tiny import KL, MOVQ, WEIGHTS, make_tensors, with_old_attention, write_folder
+
+from aedr_jax import __version__
+from aedr_jax.autoencoders import loading
+from aedr_jax.autoencoders.checkpoints import weights_hash
+from aedr_jax.autoencoders.loading import convert, load_autoencoder
+from aedr_jax.cli import main
+from aedr_jax.errors import AutoencoderError
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Nothing here may download; what is tried is in the list."""
+    tried = []
+
+    def download(*arguments):
+        tried.append(arguments)
+        raise AutoencoderError("no network in this test")
+
+    monkeypatch.setattr(loading, "download", download)
+    return tried
+
+
+@pytest.fixture(scope="module")
+def kl_folder(tmp_path_factory):
+    config = {**KL, "scaling_factor": 0.3}
+    return write_folder(tmp_path_factory.mktemp("kl") / "vae", config, with_old_attention(make_tensors(KL)))
+
+
+@pytest.fixture(scope="module")
+def movq_folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("movq") / "movq", MOVQ, make_tensors(MOVQ))
+
+
+@pytest.fixture(scope="module")
+def x():
+    return jax.random.uniform(jax.random.key(0), (1, 8, 8, 3), minval=-1.0, maxval=1.0)
+
+
+def reconstruct(autoencoder, x):
+    return np.asarray(autoencoder.decode(autoencoder.encode(x)))
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_convert_round_trip(kl_folder, tmp_path, capsys, x):
+    out = tmp_path / "weights" / "mine"
+    assert main(["convert", str(kl_folder), str(out), "--json"]) == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert manifest == json.loads((out / "manifest.json").read_text())
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "flax_model.safetensors", "manifest.json"]
+
+    original, converted = load_autoencoder(kl_folder), load_autoencoder(out)
+    np.testing.assert_array_equal(reconstruct(converted, x), reconstruct(original, x))
+    assert float(converted.scaling_factor[...]) == np.float32(0.3)
+    assert manifest == {
+        "format": "aedr_jax autoencoder 1",
+        "source": str(kl_folder),
+        "source_file": WEIGHTS,
+        "source_sha256": sha256(kl_folder / WEIGHTS),
+        "source_commit": None,
+        "quantize": None,
+        "weights_hash": weights_hash(original),
+        "aedr_jax": __version__,
+        "sha256": sha256(out / "flax_model.safetensors"),
+    }
+    assert weights_hash(converted) == manifest["weights_hash"]
+
+
+def test_converting_again_changes_nothing_and_says_so(kl_folder, tmp_path, capsys):
+    first = convert(kl_folder, tmp_path / "first")
+    assert main(["convert", str(tmp_path / "first"), str(tmp_path / "second")]) == 0
+    assert f"family {first['weights_hash'][:12]}" in capsys.readouterr().out
+    assert sha256(tmp_path / "first" / "flax_model.safetensors") == sha256(tmp_path / "second/flax_model.safetensors")
+
+
+def test_how_a_model_generates_survives_conversion(movq_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("AEDR_WEIGHTS", str(tmp_path))
+    (tmp_path / "kandinsky2.1").symlink_to(movq_folder)
+    assert convert("kandinsky2.1", tmp_path / "by-name")["quantize"] is False
+    assert convert(tmp_path / "by-name", tmp_path / "again")["quantize"] is False
+    assert load_autoencoder(tmp_path / "again").quantize_on_decode is False
+    assert convert(movq_folder, tmp_path / "bare")["quantize"] is None
+    assert load_autoencoder(tmp_path / "bare").quantize_on_decode is True
+
+
+def test_quantize_is_the_models_own_unless_said(movq_folder, tmp_path, monkeypatch, x):
+    monkeypatch.setenv("AEDR_WEIGHTS", str(tmp_path))
+    for name in ("kandinsky2.1", "vqdm"):
+        (tmp_path / name).symlink_to(movq_folder)
+    assert load_autoencoder("vqdm").quantize_on_decode is True
+    kandinsky, official = load_autoencoder("kandinsky2.1"), load_autoencoder("kandinsky2.1", quantize=True)
+    assert (kandinsky.quantize_on_decode, official.quantize_on_decode) == (False, True)
+    latents = kandinsky.encode(x)
+    assert not np.allclose(kandinsky.decode(latents), official.decode(latents))
+    np.testing.assert_array_equal(kandinsky.decode(latents, quantize=True), official.decode(latents))
+
+
+def test_codebook_where_there_is_none_is_an_error(kl_folder):
+    with pytest.raises(AutoencoderError, match="an AutoencoderKL has no codebook"):
+        load_autoencoder(kl_folder, quantize=True)
+
+
+def test_registry_name_is_looked_up_here_first(kl_folder, tmp_path, monkeypatch, no_network):
+    monkeypatch.setenv("AEDR_WEIGHTS", str(tmp_path))
+    with pytest.raises(AutoencoderError, match="no network in this test"):
+        load_autoencoder("sd1.5")
+    assert no_network == [("stable-diffusion-v1-5/stable-diffusion-v1-5", "vae", None)]
+    expected = convert(kl_folder, tmp_path / "sd1.5")["weights_hash"]
+    assert weights_hash(load_autoencoder("sd1.5")) == expected
+    assert len(no_network) == 1
+    with pytest.raises(AutoencoderError, match="no network in this test"):
+        load_autoencoder("sd1.5", revision="v2")  # a named revision is not what lies here
+    assert no_network[1:] == [("stable-diffusion-v1-5/stable-diffusion-v1-5", "vae", "v2")]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("org/name", ("org/name", "", None)),
+        ("org/name/vae", ("org/name", "vae", None)),
+        ("org/name/a/b", ("org/name", "a/b", None)),
+    ],
+)
+def test_hub_path_is_repository_and_subfolder(name, asked, no_network, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AutoencoderError, match="no network"):
+        load_autoencoder(name)
+    assert no_network == [asked]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, "bfloat16", np.dtype("float16")])
+def test_dtype_is_what_is_computed_in(kl_folder, dtype, x):
+    autoencoder = load_autoencoder(kl_folder, dtype=dtype, precision="default")
+    assert autoencoder.numerics.dtype == jnp.dtype(dtype)
+    assert autoencoder.numerics.precision == "default"
+    with jax.numpy_dtype_promotion("standard"):  # flax mixes its float32 statistics with the layers' dtype
+        latents = autoencoder.encode(x)
+        assert latents.dtype == jnp.dtype(dtype)
+        assert autoencoder.decode(latents).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8", "half-ish", jnp.int32, complex, 3])
+def test_other_dtypes_are_refused(kl_folder, dtype):
+    with pytest.raises(AutoencoderError, match="expected one of float32, bfloat16, float16"):
+        load_autoencoder(kl_folder, dtype=dtype)
+
+
+def test_other_precisions_are_refused(kl_folder):
+    with pytest.raises(AutoencoderError, match="precision 'exact': expected one of highest, high, default"):
+        load_autoencoder(kl_folder, precision="exact")
+
+
+def test_failed_conversion_is_a_wrong_call_and_leaves_nothing(tmp_path, capsys):
+    folder = write_folder(tmp_path / "vae", {**KL, "double_z": True}, make_tensors(KL))
+    assert main(["convert", str(folder), str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("aedr convert: ")
+    assert "unknown field 'double_z'" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_manifest_is_named(kl_folder, tmp_path):
+    convert(kl_folder, tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text("{")
+    with pytest.raises(AutoencoderError, match=r"manifest\.json: not readable as JSON"):
+        load_autoencoder(tmp_path / "out")

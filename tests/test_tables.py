@@ -1,0 +1,153 @@
+"""Rows to files, and back with the readers that people use."""
+
+import csv
+import dataclasses
+import json
+import math
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from aedr_jax.errors import SourceError
+from aedr_jax.sources import find_images
+from aedr_jax.tables import check_output, to_json, write_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    id: str
+    count: int
+    loss: float
+    quantize: bool | None
+    p_values: dict[str, float]
+
+
+ROWS = [
+    Row('a,"b"\n.png', 1, 0.1 + 0.2, None, {"m": 0.5, "ü": math.nan}),
+    Row("写真.png", 2, math.nan, None, {"m": 1e-300}),
+]
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("s.parquet", "s.parquet"), ("scores", "scores/part-0.parquet")], ids=["file", "folder"]
+)
+def test_parquet(tmp_path, name, expected):
+    for _ in range(2):  # a second run replaces the first
+        write_rows(ROWS, tmp_path / name)
+        assert files(tmp_path) == [expected]
+    table = pq.read_table(tmp_path / name)
+    assert table.column_names == [field.name for field in dataclasses.fields(Row)]
+    assert table.column("id").to_pylist() == [row.id for row in ROWS]
+    assert table.column("loss").to_pylist()[0] == ROWS[0].loss
+    assert math.isnan(table.column("loss").to_pylist()[1])
+    assert table.schema.field("quantize").type == pa.bool_()
+    assert table.column("quantize").to_pylist() == [None, None]
+    assert table.column("p_values").to_pylist()[1]["m"] == 1e-300
+
+
+def test_column_without_values_joins_one_with(tmp_path):
+    folder = tmp_path / "scores"
+    write_rows(ROWS, folder)
+    pq.write_table(pq.read_table(folder / "part-0.parquet"), folder / "part-1.parquet")
+    write_rows([dataclasses.replace(ROWS[0], quantize=True)], folder)
+    assert pq.read_table(folder).column("quantize").to_pylist() == [True, None, None]
+
+
+def test_dicts_that_are_all_empty_can_be_written(tmp_path):
+    """As where no image could be read, and so none has p-values."""
+    write_rows([dataclasses.replace(row, p_values={}) for row in ROWS], tmp_path / "s.parquet")
+    table = pq.read_table(tmp_path / "s.parquet")
+    assert table.num_rows == 2
+    assert table.column("id").to_pylist() == [row.id for row in ROWS]
+
+
+def test_csv_holds_dicts_as_json(tmp_path):
+    write_rows(ROWS, tmp_path / "s.csv")
+    assert files(tmp_path) == ["s.csv"]
+    with open(tmp_path / "s.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [field.name for field in dataclasses.fields(Row)]
+    assert [row["id"] for row in rows] == [row.id for row in ROWS]
+    assert float(rows[0]["loss"]) == ROWS[0].loss
+    assert rows[1]["loss"] == "nan"
+    assert rows[0]["quantize"] == ""
+    assert json.loads(rows[0]["p_values"]) == {"m": 0.5, "ü": None}
+
+
+def test_json_lines_are_strict(tmp_path):
+    write_rows(ROWS, tmp_path / "s.jsonl")
+    assert files(tmp_path) == ["s.jsonl"]
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = (tmp_path / "s.jsonl").read_text(encoding="utf-8").splitlines()
+    first, second = (json.loads(line, parse_constant=refuse) for line in lines)
+    assert first == {**dataclasses.asdict(ROWS[0]), "p_values": {"m": 0.5, "ü": None}}
+    assert second == {**dataclasses.asdict(ROWS[1]), "loss": None}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_has_null_for_what_is_no_number(value):
+    assert to_json({"a": [value, (1.5, value)], "b": {"c": value}}) == '{"a": [null, [1.5, null]], "b": {"c": null}}'
+
+
+@pytest.mark.parametrize("name", ["s.parquet", "s.csv", "s.jsonl", "s"])
+def test_no_rows_is_a_file_without_rows(tmp_path, name):
+    write_rows([], tmp_path / name)
+    if name in ("s.parquet", "s"):
+        assert pq.read_table(tmp_path / name).num_rows == 0
+    else:
+        assert (tmp_path / name).read_text().strip() == ""
+
+
+@pytest.mark.parametrize("name", ["s.xlsx", "s.json", "s.parquet.gz", "s.PARQUET"])
+def test_other_endings_are_refused(tmp_path, name):
+    for act in (check_output, lambda path: write_rows(ROWS, path)):
+        with pytest.raises(SourceError, match=r"expected an ending of \.parquet, \.csv, \.jsonl"):
+            act(tmp_path / name)
+    assert files(tmp_path) == []
+
+
+def test_missing_folder_is_named_before_the_work(tmp_path):
+    with pytest.raises(SourceError, match=r"s\.csv: the folder .*nowhere does not exist"):
+        check_output(tmp_path / "nowhere" / "s.csv")
+    assert check_output(str(tmp_path / "s.csv")) == tmp_path / "s.csv"
+
+
+def test_file_in_place_of_a_folder_and_the_reverse_are_named_before_the_work(tmp_path):
+    (tmp_path / "scores").touch()
+    (tmp_path / "scores.csv").mkdir()
+    with pytest.raises(SourceError, match="scores: is a file"):
+        check_output(tmp_path / "scores")
+    with pytest.raises(SourceError, match=r"scores\.csv: is a folder"):
+        check_output(tmp_path / "scores.csv")
+
+
+@pytest.mark.parametrize("name", ["s.parquet", "s.csv", "s.jsonl"])
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, name):
+    (tmp_path / name).write_text("old")
+    with pytest.raises((TypeError, pa.ArrowException)):
+        write_rows([ROWS[0], dataclasses.replace(ROWS[1], p_values={"m": object()})], tmp_path / name)
+    assert files(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "old"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+@pytest.mark.parametrize("name", ["s.parquet", "s.csv", "s.jsonl"])
+def test_file_name_that_is_no_text_can_be_written(tmp_path, name):
+    with open(bytes(tmp_path) + b"/\xff.png", "w"):
+        pass
+    (item,) = find_images([tmp_path])
+    write_rows([dataclasses.replace(ROWS[0], id=item.id)], tmp_path / name)
+    if name == "s.parquet":
+        written = pq.read_table(tmp_path / name).column("id").to_pylist()[0]
+    else:
+        written = (tmp_path / name).read_text(encoding="utf-8")
+    assert "udcff.png" in written

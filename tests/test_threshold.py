@@ -1,0 +1,89 @@
+"""The density estimate against scipy, its inverse, and what calibration refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import aedr_jax as aedr
+from aedr_jax.threshold import MIN_SIGNALS
+
+
+@pytest.fixture
+def samples(rng):
+    return rng.lognormal(0.1, 0.2, 300)
+
+
+def test_cdf_equals_scipys_integral(samples):
+    reference = scipy.stats.gaussian_kde(samples)
+    x = np.linspace(0.2, 3, 57)
+    expected = [reference.integrate_box_1d(-np.inf, value) for value in x]
+    # float32 against float64: a mean of 300 values in [0, 1] keeps 1e-6.
+    np.testing.assert_allclose(
+        aedr.kde_cdf(jnp.asarray(x, jnp.float32), jnp.asarray(samples, jnp.float32)), expected, atol=1e-6
+    )
+
+
+def test_cdf_and_quantile_under_jit_vmap_and_grad(samples):
+    values = jnp.asarray(samples, jnp.float32)
+    q = jnp.asarray([0.05, 0.5, 0.95])
+    quantiles = jax.jit(jax.vmap(lambda share: aedr.kde_quantile(values, share)))(q)
+    np.testing.assert_allclose(jax.jit(aedr.kde_cdf)(quantiles, values), q, atol=1e-6)
+    density = jax.grad(lambda x: aedr.kde_cdf(x, values))(jnp.float32(1.1))
+    np.testing.assert_allclose(density, scipy.stats.gaussian_kde(samples)(1.1)[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.9, 0.5, 0.05, 0.003, 1e-6, 1e-12])
+def test_exact_threshold_inverts_the_cdf(samples, alpha):
+    threshold = aedr.kde_threshold(samples, alpha=alpha)
+    reference = scipy.stats.gaussian_kde(samples)
+    np.testing.assert_allclose(reference.integrate_box_1d(threshold, np.inf), alpha, rtol=1e-3, atol=1e-15)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_threshold_follows_scale_and_shift(samples, scale):
+    plain = aedr.kde_threshold(samples, alpha=0.1)
+    np.testing.assert_allclose(aedr.kde_threshold(samples * scale, alpha=0.1), plain * scale, rtol=1e-9)
+    np.testing.assert_allclose(aedr.kde_threshold(samples - 5, alpha=0.1), plain - 5, rtol=1e-9)
+
+
+def test_grid_rule_written_out(samples):
+    spread = samples.std(ddof=1)
+    grid = np.linspace(samples.min() - spread, samples.max() + spread, 10_000)
+    cumulative = np.cumsum(scipy.stats.gaussian_kde(samples)(grid))
+    expected = np.interp(0.95, cumulative / cumulative[-1], grid)
+    np.testing.assert_allclose(aedr.kde_threshold(samples, method="grid"), expected, rtol=1e-9)
+    np.testing.assert_allclose(aedr.kde_threshold(samples, method="exact"), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("signals", "message"),
+    [
+        (np.linspace(1, 2, MIN_SIGNALS - 1), "4 given"),
+        ([], "0 given"),
+        (np.ones(30), "all 30 equal 1.0"),
+        ([1.0, 1.1, float("nan"), 1.2, 1.3, 1.4], r"1 of 6 are NaN or infinite \(first at 2: nan\)"),
+        ([1.0, 1.1, 1.2, 1.3, float("inf"), float("inf")], "2 of 6 are NaN or infinite"),
+        (np.ones((3, 3)), "shape"),
+    ],
+)
+def test_refusals(signals, message):
+    with pytest.raises(aedr.CalibrationError, match=message):
+        aedr.kde_threshold(signals)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, float("nan")])
+def test_alpha_must_be_a_share(samples, alpha):
+    with pytest.raises(aedr.CalibrationError, match="alpha"):
+        aedr.kde_threshold(samples, alpha=alpha)
+
+
+def test_unknown_method(samples):
+    with pytest.raises(ValueError, match="'exact' or 'grid'"):
+        aedr.kde_quantile(jnp.asarray(samples, jnp.float32), 0.5, method="guess")
+
+
+def test_x64_stays_off(samples):
+    aedr.kde_threshold(samples)
+    assert jnp.zeros(1).dtype == jnp.float32
