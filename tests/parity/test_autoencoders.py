@@ -1,7 +1,7 @@
 """The eight models' autoencoders at full width against PyTorch diffusers 0.39.0, in float32 with random weights.
 
 Tolerance: 1e-4 of the largest value. Both sides compute in float32 and add in another order, some 40 convolutions
-deep; measured 3e-6 to 6e-6 for latents, 8e-6 to 2e-5 for images. A missing affine, a shifted padding or a wrong epsilon shows at 1e-3 or more.
+deep; measured 3e-6 to 8e-6 for latents and 3e-6 to 2e-5 for images.
 """
 
 import tempfile
@@ -50,7 +50,7 @@ encode, decode = jax.jit(_encode), jax.jit(_decode, static_argnums=2)
 
 @pytest.fixture(scope="module", params=MODELS)
 def pair(request):
-    """A model's name, its reference, and what `load_autoencoder` makes of the folder that the reference was saved to."""
+    """A model's name, its reference, and what `load_autoencoder` makes of the folder it was saved to."""
     name = request.param
     reference = random_network(*MODELS[name], seed=list(MODELS).index(name))
     with tempfile.TemporaryDirectory() as folder:

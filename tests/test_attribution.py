@@ -1,0 +1,79 @@
+"""Verdicts over several models."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import aedr_jax as aedr
+from aedr_jax.attribution import CAVEAT
+
+
+@pytest.fixture
+def calibrations(rng):
+    return {name: aedr.calibrate(rng.normal(1.0, 0.1, 50), model=name) for name in ("a", "b", "c")}
+
+
+def with_hash(calibration, weights):
+    provenance = dataclasses.replace(calibration.provenance, weights_hash=weights)
+    return dataclasses.replace(calibration, provenance=provenance)
+
+
+IN, OUT = 1.0, 5.0
+
+
+def test_verdicts(calibrations):
+    scores = {
+        "a": np.array([IN, OUT, IN, OUT, np.nan]),
+        "b": np.array([OUT, OUT, OUT, OUT, IN]),
+        "c": np.array([OUT, IN, IN, OUT, OUT]),
+    }
+    result = aedr.attribute(scores, calibrations)
+    assert result.verdicts == ("a", "c", "ambiguous: a, c", "none", "not assessable")
+    assert result.models == ("a", "b", "c")
+    np.testing.assert_array_equal(result.scores[:, 1], scores["b"])
+    assert result.accepted.tolist()[:4] == [[1, 0, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0]]
+    assert not result.accepted[4, 0]
+    for j, name in enumerate(scores):
+        expected = calibrations[name].p_value(scores[name].astype(np.float32))
+        np.testing.assert_allclose(result.p_values[:, j], expected, rtol=1e-4, atol=1e-12)
+
+
+def test_acceptance_is_p_above_alpha(calibrations, rng):
+    scores = {name: rng.uniform(0.7, 1.5, 200) for name in calibrations}
+    result = aedr.attribute(scores, calibrations)
+    np.testing.assert_array_equal(result.accepted, result.p_values > 0.05)
+
+
+def test_models_of_one_autoencoder_are_one_family(calibrations):
+    shared = {"a": with_hash(calibrations["a"], "x"), "b": with_hash(calibrations["b"], "y")}
+    shared["c"] = with_hash(calibrations["c"], "x")
+    scores = {"a": np.array([IN, OUT, IN]), "b": np.array([OUT, OUT, IN]), "c": np.array([IN, IN, OUT])}
+    assert aedr.attribute(scores, shared).verdicts == ("a|c", "a|c", "ambiguous: a|c, b")
+    # Unknown hashes are no evidence of a shared autoencoder.
+    unknown = {name: with_hash(calibration, None) for name, calibration in calibrations.items()}
+    assert aedr.attribute(scores, unknown).verdicts[0] == "ambiguous: a, c"
+
+
+def test_assessable_is_given_by_the_caller(calibrations):
+    scores = {"a": np.array([IN, IN])}
+    result = aedr.attribute(scores, calibrations, assessable=np.array([True, False]))
+    assert result.verdicts == ("a", "not assessable")
+
+
+def test_measurements_and_rival_scores_mix(calibrations):
+    measured = aedr.Measurement.from_losses(np.array([1.0, 5.0]), np.ones(2), np.ones(2))
+    assert aedr.attribute({"a": measured, "b": np.array([OUT, OUT])}, calibrations).verdicts == ("a", "none")
+
+
+def test_refusals(calibrations):
+    with pytest.raises(aedr.CalibrationError, match="no model"):
+        aedr.attribute({}, calibrations)
+    with pytest.raises(aedr.CalibrationError, match="no calibration for d"):
+        aedr.attribute({"a": np.ones(2), "d": np.ones(2)}, calibrations)
+    with pytest.raises(aedr.CalibrationError, match="different numbers"):
+        aedr.attribute({"a": np.ones(2), "b": np.ones(3)}, calibrations)
+
+
+def test_the_caveat_says_what_none_is_not():
+    assert "does not mean a real photograph" in CAVEAT

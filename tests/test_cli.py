@@ -1,0 +1,211 @@
+"""The command line, in process: outputs by ending, JSON, exit codes, interruption."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from make_tiny import KL as ATTENTIVE
+from make_tiny import make_tensors, write_folder
+from PIL import Image
+
+from aedr_jax import Calibration, scoring
+from aedr_jax.cli import main
+
+KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Two models in the order of a fresh user: weights, own images, photographs."""
+    root = tmp_path_factory.mktemp("world")
+    for name, seed in (("m1", 0), ("m2", 1)):
+        write_folder(root / name, KL, make_tensors(KL, seed=seed))
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        (root / "own").mkdir(exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        coarse.resize((64, 64), Image.Resampling.BICUBIC).save(root / "own" / f"{i}.png")
+    (root / "bad.png").write_text("no image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def calibrations(world):
+    for name in ("m1", "m2"):
+        code = main(
+            [
+                "calibrate",
+                str(world / "own"),
+                "--model",
+                str(world / name),
+                "--out",
+                str(world / "cal" / f"{name}.json"),
+            ]
+        )
+        assert code == 0
+    return world / "cal"
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_score_to_a_file(world, tmp_path, capsys, ending):
+    out = tmp_path / f"scores.{ending}"
+    inputs = [str(world / "own" / "*.png"), str(world / "bad.png")]
+    assert main(["score", *inputs, "--model", str(world / "m1"), "--out", str(out)]) == 0
+    assert "7 images, 1 unreadable, 7 rows" in capsys.readouterr().out
+    if ending == "parquet":
+        rows = pq.read_table(out).to_pylist()
+    elif ending == "csv":
+        rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    else:
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["status"] for row in rows] == ["ok"] * 6 + ["error"]
+    assert [row["id"] for row in rows][-1].endswith("bad.png")  # the order of the inputs
+    assert all(float(row["signal"]) > 0 for row in rows[:6])
+
+
+def test_score_prints_csv_or_json(world, capsys):
+    assert main(["score", str(world / "own" / "0.png"), "--model", str(world / "m1")]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert main(["score", str(world / "own" / "0.png"), "--model", str(world / "m1"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["signal"] == float(row["signal"])
+
+
+def test_calibrate_records_its_provenance(world, calibrations, capsys):
+    calibration = Calibration.load(calibrations / "m1.json")
+    assert (calibration.model, len(calibration.scores), calibration.alpha) == ("m1", 6, 0.05)
+    assert calibration.provenance.source == str(world / "m1")
+    assert calibration.provenance.size_rule == "crop1"
+    assert len(calibration.provenance.images_hash) == 64
+    out = calibrations.parent / "again.json"
+    main(
+        [
+            "calibrate",
+            str(world / "own"),
+            str(world / "bad.png"),
+            "--model",
+            str(world / "m1"),
+            "--out",
+            str(out),
+            "--json",
+        ]
+    )
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["images"], summary["left_out"]) == (6, 1)
+    assert Calibration.load(out).provenance.images_hash == calibration.provenance.images_hash
+
+
+def test_attribute_prints_a_table_with_the_caveat(world, calibrations, capsys):
+    inputs = [str(world / "own" / "1.png"), str(world / "bad.png")]
+    assert main(["attribute", *inputs, "--calibrations", str(calibrations)]) == 0
+    out = capsys.readouterr().out
+    header, own, bad, *rest = out.splitlines()
+    assert header.split() == ["image", "verdict", "p-values"]
+    assert "m1 0." in own
+    assert "error" in bad
+    assert "does not mean a real photograph" in " ".join(rest)
+
+
+def test_attribute_json_and_files(world, calibrations, tmp_path, capsys):
+    inputs = [str(world / "own"), str(world / "bad.png")]
+    call = ["attribute", *inputs, "--calibrations", str(calibrations), "--models", "m1,m2"]
+    assert main([*call, "--json"]) == 0
+    verdicts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(verdicts) == 7
+    for verdict in verdicts[:6]:
+        accepted = [name for name, yes in verdict["accepted"].items() if yes]
+        expected = accepted[0] if len(accepted) == 1 else f"ambiguous: {', '.join(accepted)}" if accepted else "none"
+        assert verdict["verdict"] == expected
+        assert set(verdict["p_values"]) == {"m1", "m2"}
+        assert "photograph" in verdict["caveat"]
+    assert verdicts[6]["verdict"] == "error"
+    assert main([*call, "--out", str(tmp_path / "verdicts.parquet")]) == 0
+    table = pq.read_table(tmp_path / "verdicts.parquet").to_pylist()
+    assert [row["verdict"] for row in table] == [row["verdict"] for row in verdicts]
+
+
+def test_attribute_refuses_other_weights_and_settings(world, calibrations, tmp_path, capsys):
+    stolen = tmp_path / "cal"
+    stolen.mkdir()
+    text = (calibrations / "m1.json").read_text().replace(str(world / "m1"), str(tmp_path / "m1"))
+    (stolen / "m1.json").write_text(text)
+    write_folder(tmp_path / "m1", KL, make_tensors(KL, seed=5))
+    call = ["attribute", str(world / "own")]
+    assert main([*call, "--calibrations", str(stolen)]) == 2
+    assert "made with weights" in capsys.readouterr().err
+    assert main([*call, "--calibrations", str(calibrations), "--preset", "paper"]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (["score", "missing.png", "--model", "M"], "no such file"),
+        (["score", "OWN", "--model", "sd9"], "no model of the registry"),
+        (["score", "OWN", "--model", "M", "--out", "scores.xlsx"], "ending"),
+        (["score", "OWN", "--model", "M", "--model", "M"], "two models of one name"),
+        (["calibrate", "OWN", "--model", "M", "--out", "x.json", "--alpha", "2"], "alpha"),
+        (["calibrate", "OWN/0.png", "--model", "M", "--out", "x.json"], "1 given"),
+        (["attribute", "OWN", "--calibrations", "OWN"], "no calibration"),
+        (["attribute", "OWN", "--calibrations", "CAL", "--models", "m1,m7"], "no calibration of m7"),
+    ],
+)
+def test_wrong_calls_exit_with_2_and_one_reason(world, calibrations, capsys, monkeypatch, tmp_path, call, message):
+    monkeypatch.chdir(tmp_path)
+    places = {
+        "OWN": str(world / "own"),
+        "OWN/0.png": str(world / "own" / "0.png"),
+        "M": str(world / "m1"),
+        "CAL": str(calibrations),
+    }
+    assert main([places.get(word, word) for word in call]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_usage_errors_exit_with_2(capsys):
+    for call in ([], ["score"], ["paint"], ["score", "x", "--model", "m", "--batch-size", "0"]):
+        with pytest.raises(SystemExit) as stop:
+            main(call)
+        assert stop.value.code == 2
+    capsys.readouterr()
+
+
+def test_a_failed_run_exits_with_1(world, capsys, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("the device went away")
+
+    monkeypatch.setattr(scoring.Scorer, "score", fail)
+    assert main(["score", str(world / "own"), "--model", str(world / "m1")]) == 1
+    assert "the device went away" in capsys.readouterr().err
+
+
+def test_interruption_keeps_what_is_finished(world, capsys, monkeypatch, tmp_path):
+    whole = scoring.Scorer.score
+
+    def interrupted(self, items, on_progress):
+        for i, row in enumerate(whole(self, items, on_progress=on_progress)):
+            if i == 3:
+                raise KeyboardInterrupt
+            yield row
+
+    monkeypatch.setattr(scoring.Scorer, "score", interrupted)
+    out = tmp_path / "scores.csv"
+    assert main(["score", str(world / "own"), "--model", str(world / "m1"), "--out", str(out)]) == 130
+    assert "3 of 6 rows are done and kept" in capsys.readouterr().err
+    assert len(out.read_text().splitlines()) == 4
+    calibration = tmp_path / "c.json"
+    assert main(["calibrate", str(world / "own"), "--model", str(world / "m1"), "--out", str(calibration)]) == 130
+    assert not calibration.exists()
+
+
+def test_models(capsys):
+    assert main(["models", "--json"]) == 0
+    rows = {row["model"]: row for row in json.loads(capsys.readouterr().out)}
+    assert list(rows)[:8] == ["sd1.5", "sd2-base", "sd2.1", "sdxl", "sd3.5", "flux", "vqdm", "kandinsky2.1"]
+    assert rows["kandinsky2.1"]["quantize"] is False
+    assert rows["mini-kl4-a"]["weights"]
+    assert main(["models"]) == 0
+    assert "mini-kl4-a" in capsys.readouterr().out

@@ -1,0 +1,193 @@
+"""Files to rows: sizes, errors, batches, and that a row does not depend on its company."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from make_tiny import KL, MOVQ, make_tensors, write_folder
+from PIL import Image
+
+import aedr_jax as aedr
+from aedr_jax.scoring import Row, Scorer, load_candidate, rows_to_measurement
+from aedr_jax.sources import find_images
+
+CONTRACT = [
+    "id",
+    "path",
+    "sha256",
+    "width",
+    "height",
+    "format",
+    "used_width",
+    "used_height",
+    "size_rule",
+    "model",
+    "weights_hash",
+    "preset",
+    "dtype",
+    "precision",
+    "quantize",
+    "first_loss",
+    "second_loss",
+    "ratio",
+    "homogeneity",
+    "signal",
+    "status",
+    "error",
+    "schema_version",
+]
+
+
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    two_level = {
+        **KL,
+        "mid_block_add_attention": False,  # over 4,480 positions it would take most of the time
+        "block_out_channels": [8, 8],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }
+    movq = {**MOVQ, "mid_block_add_attention": False}
+    folders = [write_folder(root / "kl", two_level, make_tensors(two_level))]
+    folders.append(write_folder(root / "movq", movq, make_tensors(movq)))
+    return [load_candidate(str(folder)) for folder in folders]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name, size in {
+        "a.png": (70, 64),
+        "b.png": (71, 65),
+        "c.jpg": (70, 64),
+        "d.png": (80, 66),
+        "e.png": (70, 64),
+    }.items():
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        coarse.resize(size, Image.Resampling.BICUBIC).save(folder / name)
+    Image.new("RGB", (63, 200)).save(folder / "small.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(candidates, photos):
+    done = []
+    scorer = Scorer(candidates, batch_size=2)
+    rows = list(scorer.score(find_images([photos]), on_progress=done.append))
+    assert sum(done) == 7
+    return {(row.id, row.model): row for row in rows}
+
+
+def test_columns_are_the_contracts():
+    assert [field.name for field in dataclasses.fields(Row)] == CONTRACT
+
+
+def test_one_row_for_each_image_and_model(rows, photos):
+    names = sorted(path.name for path in photos.iterdir())
+    assert sorted(rows) == sorted((name, model) for name in names for model in ("kl", "movq"))
+
+
+def test_values_are_those_of_the_pure_functions(rows, photos, candidates):
+    for name in ("b.png", "c.jpg"):
+        pixels = aedr.read_image(photos / name)[:64, :70]  # cropped right and bottom to even sides
+        images = jnp.asarray(pixels[None], jnp.float32) / 127.5 - 1
+        gray = aedr.read_gray(photos / name)[None]  # in the original size
+        for candidate in candidates:
+            expected = jax.jit(aedr.measure)(candidate.autoencoder, images, gray=gray)
+            row = rows[name, candidate.name]
+            for column in ("first_loss", "second_loss", "ratio", "homogeneity", "signal"):
+                np.testing.assert_allclose(getattr(row, column), getattr(expected, column)[0], rtol=1e-4)
+            assert (row.width, row.height, row.used_width, row.used_height, row.size_rule) == (
+                (71, 65, 70, 64, "crop2") if name == "b.png" else (70, 64, 70, 64, "crop2")
+            )
+            assert (row.status, row.error, row.format) == ("ok", "", "PNG" if name == "b.png" else "JPEG")
+
+
+def test_errors_are_rows(rows):
+    for model in ("kl", "movq"):
+        small, broken = rows["small.png", model], rows["broken.png", model]
+        assert "63×200" in small.error
+        assert "broken.png" in broken.error
+        for row in (small, broken):
+            assert row.status == "error"
+            assert math.isnan(row.signal)
+
+
+def test_provenance_columns(rows, candidates):
+    row = rows["a.png", "movq"]
+    assert row.weights_hash == aedr.weights_hash(candidates[1].autoencoder)
+    assert (row.preset, row.dtype, row.precision, row.quantize) == ("default", "float32", "highest", True)
+    assert rows["a.png", "kl"].quantize is None
+
+
+def test_a_row_does_not_depend_on_its_company(rows, photos, candidates):
+    alone = list(Scorer(candidates, batch_size=2).score(find_images([photos / "e.png"])))
+    for row in alone:
+        # The same program on the same numbers: equal to the bit.
+        assert dataclasses.replace(row, path="") == dataclasses.replace(rows["e.png", row.model], path="")
+
+
+def test_few_programs_for_many_sizes(candidates, photos):
+    scorer = Scorer(candidates, batch_size=2, multiple=64)
+    rows = list(scorer.score(find_images([photos])))
+    assert {(r.used_width, r.used_height) for r in rows if r.status == "ok"} == {(64, 64)}
+    assert {r.size_rule for r in rows} == {"crop64"}
+    assert scorer._measure.jitted._cache_size() == len(candidates)
+    assert scorer._homogeneity._cache_size() == 1
+
+
+def test_official_preset(candidates, photos, tmp_path):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (65, 90, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    scorer = Scorer(candidates[:1], preset="official", batch_size=1)
+    (row,) = scorer.score(find_images([tmp_path]))
+    # The losses ignore the orientation, and 65 becomes round(65 / 2) * 2 = 64.
+    assert (row.width, row.height, row.used_width, row.used_height, row.size_rule) == (90, 65, 90, 64, "official")
+    gray = aedr.read_gray(tmp_path / "turned.jpg")
+    assert gray.shape == (90, 65)
+    expected = aedr.homogeneity(gray[None], kind="inverse_difference_moment")[0]
+    np.testing.assert_allclose(row.homogeneity, round(float(expected), 6), atol=1e-6)
+    again, other = scorer.score(find_images([tmp_path, photos / "a.png"]))
+    assert row.signal in (again.signal, other.signal)  # the noise comes from the file's content
+
+
+def test_signals_of_rows(rows):
+    chosen = [rows["a.png", "kl"], rows["d.png", "kl"]]
+    measured = rows_to_measurement(chosen)
+    np.testing.assert_array_equal(measured.signal, [row.signal for row in chosen])
+    assert np.isnan(measured.latent_error).all()
+
+
+def test_refusals(candidates):
+    with pytest.raises(aedr.SourceError, match="two models of one name"):
+        Scorer([candidates[0], candidates[0]])
+    with pytest.raises(aedr.SourceError, match="no multiple"):
+        Scorer(candidates, multiple=3)
+
+
+def test_official_dtype_and_quantization_come_from_the_registry(monkeypatch):
+    asked = {}
+
+    def load(model, **options):
+        asked[model] = options
+        raise aedr.AutoencoderError("stop")
+
+    monkeypatch.setattr("aedr_jax.scoring.load_autoencoder", load)
+    for model in ("flux", "kandinsky2.1", "sd1.5"):
+        with pytest.raises(aedr.AutoencoderError, match="stop"):
+            load_candidate(model, preset="official")
+    assert asked["flux"]["dtype"] == "bfloat16"
+    assert asked["kandinsky2.1"] == {"dtype": "float32", "precision": "highest", "quantize": True}
+    assert asked["sd1.5"]["quantize"] is None
+    with pytest.raises(aedr.AutoencoderError, match="stop"):
+        load_candidate("kandinsky2.1")
+    assert asked["kandinsky2.1"]["quantize"] is None  # the registry entry decides: not quantized
