@@ -115,9 +115,7 @@ def _models(args: argparse.Namespace) -> int:
 
     rows: list[dict[str, Any]] = []
     for name, entry in REGISTRY.items():
-        folder = local_folder(name)
-        manifest = folder / "manifest.json" if folder else None
-        known = json.loads(manifest.read_text()) if manifest and manifest.is_file() else {}
+        folder, calibration = local_folder(name), calibration_file(name)
         rows.append(
             {
                 "model": name,
@@ -126,8 +124,8 @@ def _models(args: argparse.Namespace) -> int:
                 "native_size": entry.native_size,
                 "quantize": entry.quantize,
                 "weights": str(folder) if folder else None,
-                "family": known.get("weights_hash"),
-                "calibration": str(calibration_file(name) or "") or None,
+                "family": _family(folder, calibration),
+                "calibration": str(calibration) if calibration else None,
             }
         )
     if args.json:
@@ -139,6 +137,14 @@ def _models(args: argparse.Namespace) -> int:
         row["calibration"] = "here" if row["calibration"] else "-"
     _print_table(rows, ("model", "native_size", "weights", "calibration", "family", "source"))
     return OK
+
+
+def _family(folder: Path | None, calibration: Path | None) -> str | None:
+    """The weights' hash as written beside them by `aedr convert` or `aedr calibrate`: no network is loaded for it."""
+    if calibration:
+        return json.loads(calibration.read_text())["provenance"]["weights_hash"]
+    manifest = folder / "manifest.json" if folder else None
+    return json.loads(manifest.read_text()).get("weights_hash") if manifest and manifest.is_file() else None
 
 
 def _convert(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -203,8 +204,10 @@ def export(trainer: Trainer, out: Path, name: str, split: dict[str, str]) -> Non
     ]
     model.register_to_config(scaling_factor=round(1 / torch.cat(latents).std().item(), 5))
     model.half().save_pretrained(out)
-    training = {
+    weights = (out / "diffusion_pytorch_model.safetensors").read_bytes()
+    manifest = {
         "name": name,
+        "sha256": hashlib.sha256(weights).hexdigest(),
         "recipe": dataclasses.asdict(trainer.recipe),
         "steps_done": trainer.step,
         "photographs": len({k for k, v in split.items() if v == "train"}),
@@ -212,7 +215,7 @@ def export(trainer: Trainer, out: Path, name: str, split: dict[str, str]) -> Non
         "licence": "Apache-2.0",
         "training_data": "google/dreambooth dataset/ (CC-BY-4.0), subjects of the train split",
     }
-    (out / "training.json").write_text(json.dumps(training, indent=2) + "\n")
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def main() -> None:
