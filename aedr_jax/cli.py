@@ -239,7 +239,7 @@ def _attribute(args: argparse.Namespace) -> int:
                 {
                     "image": v.id,
                     "verdict": v.verdict,
-                    "p-values": v.error or ", ".join(f"{name} {p:.3f}" for name, p in v.p_values.items()),
+                    "p-values": v.error or ", ".join(f"{name} {_three(p)}" for name, p in v.p_values.items()),
                 }
                 for v in verdicts
             ],
@@ -310,6 +310,10 @@ def _scored(
         print(f"interrupted: {len(rows)} of {len(items) * len(models)} rows are done and kept", file=sys.stderr)
     order = {str(item.path): i for i, item in enumerate(items)}
     return sorted(rows, key=lambda row: order[row.path]), complete
+
+
+def _three(p: float) -> str:
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def _counted(rows: Sequence[Row]) -> str:

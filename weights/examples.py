@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    write_samples("mini-kl4-a", args.photos, "test", 6, 3, args.out / "own")
+    # Only photographs under CC-BY-4.0: what is decoded from a blend of their latents is shipped.
+    write_samples("mini-kl4-a", args.photos, "test", 6, 3, args.out / "own", source="dreambooth")
     files = [Path(skimage.__file__).parent / "data" / name for name in SKIMAGE]
     files += [Path(sklearn.datasets.__file__).parent / "images" / name for name in SKLEARN]
     (args.out / "photographs").mkdir(parents=True, exist_ok=True)

@@ -18,10 +18,10 @@ from PIL import Image
 from tqdm import trange
 
 from aedr_jax import load_autoencoder
-from photos import random_crop, subjects_split
+from photos import random_crop, read_index, subjects_split
 
 SIDE = 128
-NOISE = 0.25  # in standard deviations of the latents
+NOISE = 0.1  # in standard deviations of the latents
 
 
 def smooth_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -43,12 +43,16 @@ def main() -> None:
     write_samples(args.model, args.photos, args.split, args.count, args.seed, args.out)
 
 
-def write_samples(model: str, photos: Path, split: str, count: int, seed: int, out: Path) -> None:
-    """Write `count` belonging images made from the photographs of a split; each image has its own seed."""
+def write_samples(
+    model: str, photos: Path, split: str, count: int, seed: int, out: Path, source: str | None = None
+) -> None:
+    """Write `count` belonging images made from the photographs of a split (and source); each has its own seed."""
     autoencoder = load_autoencoder(model)
     encode = jax.jit(lambda ae, x: ae.encode(x))
     decode = jax.jit(lambda ae, z: ae.decode(z))
-    files = sorted(file for file, part in subjects_split(photos).items() if part == split)
+    sources = {row["file"]: row["source"] for row in read_index(photos)}
+    parts = subjects_split(photos)
+    files = sorted(file for file, part in parts.items() if part == split and source in (None, sources[file]))
     out.mkdir(parents=True, exist_ok=True)
     for i in trange(count, desc=out.name, disable=None):
         rng = np.random.default_rng([seed, i])
