@@ -121,7 +121,11 @@ class Scorer:
         names = [candidate.name for candidate in candidates]
         if len(set(names)) < len(names):
             raise SourceError(f"two models of one name: {', '.join(names)}")
-        self.candidates, self.preset, self.config = tuple(candidates), preset, SignalConfig.preset(preset)
+        self.preset, self.config = preset, SignalConfig.preset(preset)
+        self._measure = make_sharded(self._measure_batch)
+        self.candidates = tuple(
+            dataclasses.replace(c, autoencoder=self._measure.replicate(c.autoencoder)) for c in candidates
+        )
         per_device = 1 if jax.default_backend() == "cpu" else 8
         self.batch_size = batch_size or per_device * jax.local_device_count()
         factor = math.lcm(*(c.autoencoder.factor for c in candidates))
@@ -129,7 +133,6 @@ class Scorer:
             raise SourceError(f"{multiple} is no multiple of the autoencoders' factor, {factor}")
         self.multiple = multiple or factor
         self.size_rule = "official" if preset == "official" else f"crop{self.multiple}"
-        self._measure = make_sharded(self._measure_batch)
         self._homogeneity = jax.jit(lambda gray: texture.homogeneity(gray, kind=self.config.kind)[0])
 
     def score(self, items: Sequence[Item], *, on_progress: Callable[[int], None] = lambda done: None) -> Iterator[Row]:

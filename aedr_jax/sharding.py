@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["local_mesh", "make_sharded"]
+__all__ = ["Sharded", "local_mesh", "make_sharded"]
 
 
 def local_mesh() -> Mesh:
@@ -20,7 +20,43 @@ def local_mesh() -> Mesh:
     )
 
 
-def make_sharded(fn: Callable[..., Any], *, mesh: Mesh | None = None) -> Callable[..., Any]:
+class Sharded:
+    """A compiled per-image function whose batch is spread over a mesh; what `make_sharded` returns.
+
+    Attributes:
+      mesh: the devices.
+      jitted: the compiled program, `jitted(replicated, batches)`, for batches that the devices divide.
+    """
+
+    def __init__(self, fn: Callable[..., Any], mesh: Mesh) -> None:
+        (axis,) = mesh.axis_names
+        self.mesh = mesh
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._split = NamedSharding(mesh, PartitionSpec(axis))
+
+        def per_device(shared: Any, batches: tuple[Any, ...]) -> Any:
+            return fn(shared, *batches)
+
+        specs = (PartitionSpec(), PartitionSpec(axis))
+        self.jitted = jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=specs, out_specs=specs[1]))
+
+    def replicate(self, shared: Any) -> Any:
+        """Copy a pytree to every device: do it once, and calls with the result copy nothing."""
+        return jax.device_put(shared, self._everywhere)
+
+    def __call__(self, shared: Any, *batches: Any) -> Any:
+        sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batches)}
+        if len(sizes) != 1:
+            raise ValueError(f"batches of different sizes: {sorted(sizes)}")
+        (n,) = sizes
+        padding = -n % self.mesh.size
+        if padding:
+            batches = jax.tree.map(lambda x: _repeat_last(x, padding), batches)
+        out = self.jitted(self.replicate(shared), jax.device_put(batches, self._split))
+        return jax.tree.map(lambda x: x[:n], out) if padding else out
+
+
+def make_sharded(fn: Callable[..., Any], *, mesh: Mesh | None = None) -> Sharded:
     """Compile a per-image function so that its batch is spread over a mesh, with no communication.
 
     Args:
@@ -31,31 +67,9 @@ def make_sharded(fn: Callable[..., Any], *, mesh: Mesh | None = None) -> Callabl
 
     Returns:
       A function of the same arguments. A batch that the devices do not divide is padded with its last image and the
-      result cut back, both outside the compiled program; `.jitted` is that program.
+      result cut back, both outside the compiled program.
     """
-    mesh = local_mesh() if mesh is None else mesh
-    (axis,) = mesh.axis_names
-    replicated, split = PartitionSpec(), PartitionSpec(axis)
-
-    def per_device(shared: Any, batches: tuple[Any, ...]) -> Any:
-        return fn(shared, *batches)
-
-    jitted = jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=(replicated, split), out_specs=split))
-
-    def sharded(shared: Any, *batches: Any) -> Any:
-        sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batches)}
-        if len(sizes) != 1:
-            raise ValueError(f"batches of different sizes: {sorted(sizes)}")
-        (n,) = sizes
-        padding = -n % mesh.size
-        if padding:
-            batches = jax.tree.map(lambda x: _repeat_last(x, padding), batches)
-        batches = jax.device_put(batches, NamedSharding(mesh, split))
-        out = jitted(jax.device_put(shared, NamedSharding(mesh, replicated)), batches)
-        return jax.tree.map(lambda x: x[:n], out) if padding else out
-
-    sharded.jitted = jitted  # type: ignore[attr-defined]
-    return sharded
+    return Sharded(fn, local_mesh() if mesh is None else mesh)
 
 
 def _repeat_last(x: Any, times: int) -> Any:
