@@ -1,9 +1,11 @@
 """Eight fake devices, strict dtype promotion, signatures checked at run time; set before JAX or the package load."""
 
 import os
+import sys
 
-# Most of the suite's time is compilation: optimise less. The parity suite runs with the flags that users have.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# Most of the suite's time is compilation: optimise less, but for the parity suite, which runs with users' flags.
+PARITY = any("parity" in argument for argument in sys.argv)
+FLAGS = "--xla_force_host_platform_device_count=8" + ("" if PARITY else " --xla_backend_optimization_level=0")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
