@@ -85,8 +85,8 @@ show(6)
 measured = jax.jit(aedr.measure)(ae, images, gray=gray)
 print(f"{'image':28s} {'L1':>9s} {'L2':>9s} {'ratio':>7s} {'H':>6s} {'signal':>7s}")
 for i, path in enumerate(paths):
-    row = [float(column[i]) for column in measured]
-    print(f"{path.parent.name[:5]}/{path.name[:21]:22s} {row[0]:9.5f} {row[1]:9.5f} {row[2]:7.2f} {row[3]:6.3f} {row[4]:7.2f}")
+    l1, l2, ratio, texture, signal, _ = (float(column[i]) for column in measured)
+    print(f"{path.parent.name[:5]}/{path.name[:21]:22s} {l1:9.5f} {l2:9.5f} {ratio:7.2f} {texture:6.3f} {signal:7.2f}")
 
 # %% [markdown]
 # ## Verdict
