@@ -113,13 +113,16 @@ def homogeneity(
         raise ValueError(f"num_levels {num_levels}: expected a divisor of 256, at least 2")
     levels = jnp.asarray(gray, jnp.int32) // (256 // num_levels)
     counts = cooccurrence_matrix(levels, num_levels=num_levels, offset=offset, normed=False)
-    # Integers as long as possible: pairs by their difference, then a float32 sum of few terms, of what is missing to 1.
+    # Integers as long as possible: pairs by their difference, then a float32 sum of few terms.
     difference = np.arange(num_levels)
     of_difference = np.abs(difference[:, None] - difference[None, :])[..., None] == difference
     by_difference = jnp.einsum("nij,ijd->nd", counts, of_difference.astype(np.int32)).astype(jnp.float32)
-    power = difference if kind == "inverse_difference" else difference**2
-    missing = by_difference * (1.0 - 1.0 / (1.0 + power)).astype(np.float32)
-    return 1.0 - missing.sum(axis=1) / by_difference.sum(axis=1)
+    weights = 1.0 / (1.0 + (difference if kind == "inverse_difference" else difference**2))
+    total = by_difference.sum(axis=1)
+    # Sum the smaller of what is there and what is missing to 1: its rounding is the smaller too.
+    there = (by_difference * weights.astype(np.float32)).sum(axis=1) / total
+    missing = (by_difference * (1.0 - weights).astype(np.float32)).sum(axis=1) / total
+    return jnp.where(there < missing, there, 1.0 - missing)
 
 
 def gray_levels(images: Float[Array, "n h w 3"]) -> Int[Array, "n h w"]:
