@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.autoencoders.models import Autoencoder, is_per_image
 
 __all__ = ["DoubleReconstruction", "double_reconstruct", "split_keys", "to_display"]
 
@@ -61,8 +61,7 @@ def to_display(images: Float[Array, "*shape"], *, clip: bool, round8: bool) -> F
 
 def split_keys(key: Array) -> tuple[Array, Array]:
     """Two independent keys (or two for each image, from one for each image)."""
-    several = key.ndim == (1 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 2)
-    if several:
+    if is_per_image(key):
         pairs = jax.vmap(jax.random.split)(key)
         return pairs[:, 0], pairs[:, 1]
     first, second = jax.random.split(key)

@@ -170,24 +170,18 @@ class Scorer:
         return used
 
     def _score_batch(self, items: Sequence[Item]) -> Iterator[Row]:
-        photos: list[Photo] = []
-        readable: list[Item] = []
+        # Within a group sizes agree, unless a file changed meanwhile or (official) EXIF turned it.
+        by_shape: dict[tuple[int, ...], list[tuple[Item, Photo]]] = defaultdict(list)
         for item in items:
             try:
-                photos.append(read_photo(item.path, orient=self.preset != "official"))
-                readable.append(item)
+                photo = read_photo(item.path, orient=self.preset != "official")
             except ImageError as error:
                 yield from self._error_rows(item, str(error))
-        # Within a group sizes agree, unless a file changed meanwhile or (official) EXIF turned it.
-        shapes = {photo.image.shape for photo in map(self._cropped, photos)}
-        for shape in sorted(shapes):
-            chosen = [i for i, photo in enumerate(photos) if self._cropped(photo).image.shape == shape]
-            yield from self._measure_photos([readable[i] for i in chosen], [photos[i] for i in chosen])
-
-    def _cropped(self, photo: Photo) -> Photo:
-        if self.preset == "official":
-            return photo
-        return photo._replace(image=fit_crop(photo.image, self.multiple))
+                continue
+            kept = photo.image if self.preset == "official" else fit_crop(photo.image, self.multiple)
+            by_shape[kept.shape].append((item, photo))
+        for _, group in sorted(by_shape.items()):
+            yield from self._measure_photos(*zip(*group, strict=True))
 
     def _measure_photos(self, items: Sequence[Item], photos: Sequence[Photo]) -> Iterator[Row]:
         homogeneities = np.array([float(self._homogeneity(_padded(photo.gray))) for photo in photos], np.float32)

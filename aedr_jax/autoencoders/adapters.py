@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from aedr_jax.autoencoders.models import normal_like
 from aedr_jax.errors import AutoencoderError
 
 __all__ = ["FunctionAutoencoder", "from_flax_diffusers", "from_functions"]
@@ -112,8 +113,6 @@ def from_flax_diffusers(model: Any, params: Any) -> FunctionAutoencoder:
         return posterior(params, images).mode()
 
     def sample(params: Any, images: Array, key: Array) -> Array:
-        from aedr_jax.autoencoders.models import normal_like
-
         distribution = posterior(params, images)
         return distribution.mean + distribution.std * normal_like(key, distribution.mean)
 

@@ -22,7 +22,7 @@ from aedr_jax.autoencoders.config import DOWN_BLOCKS, UP_BLOCKS, AutoencoderConf
 from aedr_jax.autoencoders.quantizer import Quantizer
 from aedr_jax.errors import AutoencoderError
 
-__all__ = ["Autoencoder", "AutoencoderKL", "VQModel", "build", "normal_like"]
+__all__ = ["Autoencoder", "AutoencoderKL", "VQModel", "build", "is_per_image", "normal_like"]
 
 
 @runtime_checkable
@@ -40,15 +40,18 @@ class Autoencoder(Protocol):
         """Images, not clipped; `quantize` None: as the model generates."""
 
 
+def is_per_image(key: Array) -> bool:
+    """Whether this is one key for each image rather than a single key; new-style or legacy keys."""
+    return key.ndim == (1 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 2)
+
+
 def normal_like(key: Array, x: Float[Array, "n *rest"]) -> Float[Array, "n *rest"]:
     """Standard normal noise in the shape of `x`: from one key for the whole batch, or from one key for each image.
 
     Raises:
       ValueError: when there are several keys, but not one for each image.
     """
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    several = key.ndim == (1 if typed else 2)
-    if not several:
+    if not is_per_image(key):
         return jax.random.normal(key, x.shape, x.dtype)
     if key.shape[0] != x.shape[0]:
         raise ValueError(f"{key.shape[0]} keys for {x.shape[0]} images; give one key, or one for each image")
