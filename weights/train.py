@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, VQModel
 from tqdm import trange
 
 from photos import subjects_split, training_images
@@ -45,20 +45,53 @@ class Recipe:
     latent_channels: int = 4
     norm_num_groups: int = 8
     quant_convs: bool = True
-    steps: int = 4000
-    batch: int = 8
+    codes: int = 0  # entries of the codebook: 0 makes an AutoencoderKL, more a VQModel
+    norm_type: str = "group"  # of a VQModel's decoder: "group" or "spatial"
+    quantized_share: float = 1.0  # of the images that train the decoder on codebook entries
+    decoder_of: str | None = None  # the model whose encoder is kept and whose decoder is trained further
+    steps: int = 3200
+    batch: int = 4
     crop: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
+    l1_weight: float = 1.0
+    mse_weight: float = 1.0
     gradient_weight: float = 0.5
     kl_weight: float = 1e-6
-    adversarial_weight: float = 0.04
-    feature_weight: float = 0.08
+    commitment_weight: float = 0.25
+    adversarial_weight: float = 0.06
+    feature_weight: float = 0.12
     adversarial_start: float = 0.25  # as a share of the run
     ema: float = 0.999
     seed: int = 0
 
 
-RECIPES = {"mini-kl4-a": Recipe()}
+RECIPES = {
+    "mini-kl4-a": Recipe(),
+    "mini-kl4-b": Recipe(
+        decoder_of="mini-kl4-a",
+        steps=1000,
+        learning_rate=5e-4,
+        l1_weight=0.0,
+        mse_weight=10.0,
+        gradient_weight=0.0,
+        adversarial_weight=0.0,
+        feature_weight=0.0,
+        seed=1,
+    ),
+    "mini-kl16": Recipe(
+        latent_channels=16, quant_convs=False, steps=4400, adversarial_weight=0.04, feature_weight=0.08, seed=2
+    ),
+    "mini-vq": Recipe(latent_channels=8, codes=1024, adversarial_weight=0.05, feature_weight=0.1, seed=3),
+    "mini-movq": Recipe(
+        widths=(32, 32, 64, 64),
+        codes=1024,
+        norm_type="spatial",
+        quantized_share=0.5,
+        adversarial_weight=0.05,
+        feature_weight=0.1,
+        seed=4,
+    ),
+}
 
 
 class PatchDiscriminator(torch.nn.Module):
@@ -87,20 +120,68 @@ class PatchDiscriminator(torch.nn.Module):
         return [*features, self.out(x)]
 
 
-def build(recipe: Recipe) -> AutoencoderKL:
+def build(recipe: Recipe) -> AutoencoderKL | VQModel:
     levels = len(recipe.widths)
+    common = {
+        "block_out_channels": recipe.widths,
+        "layers_per_block": 1,
+        "latent_channels": recipe.latent_channels,
+        "norm_num_groups": recipe.norm_num_groups,
+        "sample_size": 128,
+        "scaling_factor": 1.0,  # replaced by 1 / std of the training latents at the end
+    }
+    if recipe.codes:
+        return VQModel(
+            down_block_types=("DownEncoderBlock2D",) * (levels - 1) + ("AttnDownEncoderBlock2D",),
+            up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * (levels - 1),
+            num_vq_embeddings=recipe.codes,
+            vq_embed_dim=recipe.latent_channels,
+            norm_type=recipe.norm_type,
+            **common,
+        )
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=recipe.widths,
-        layers_per_block=1,
-        latent_channels=recipe.latent_channels,
-        norm_num_groups=recipe.norm_num_groups,
-        sample_size=128,
         use_quant_conv=recipe.quant_convs,
         use_post_quant_conv=recipe.quant_convs,
-        scaling_factor=1.0,  # replaced by 1 / std of the training latents at the end
+        **common,
     )
+
+
+class Codebook(torch.nn.Module):
+    """Running counts and sums of the vectors that fall to each entry; entries follow them, and dead ones start again."""
+
+    DECAY, RESTART_EVERY, RESTART_UNTIL = 0.99, 25, 0.75
+
+    def __init__(self, embedding: torch.nn.Embedding) -> None:
+        super().__init__()
+        self.entries = [embedding.weight]  # in a list: the model's own parameter, not one of this module
+        embedding.weight.requires_grad_(False)
+        self.register_buffer("counts", torch.zeros(embedding.num_embeddings))
+        self.register_buffer("sums", torch.zeros_like(embedding.weight))
+
+    def nearest(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The nearest entry of each vector of [n, c, h, w], and the vectors' indices [n * h * w]."""
+        flat = z.permute(0, 2, 3, 1)
+        indices = torch.cdist(flat.reshape(-1, flat.shape[-1]), self.entries[0]).argmin(1)
+        return self.entries[0][indices].reshape(flat.shape).permute(0, 3, 1, 2), indices
+
+    @torch.no_grad()
+    def update(self, z: torch.Tensor, indices: torch.Tensor, step: int, recipe: Recipe) -> None:
+        flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+        counts = torch.bincount(indices, minlength=len(self.counts)).float()
+        sums = torch.zeros_like(self.sums).index_add_(0, indices, flat)
+        self.counts.lerp_(counts, 1 - self.DECAY)
+        self.sums.lerp_(sums, 1 - self.DECAY)
+        if step % self.RESTART_EVERY == 0 and step < self.RESTART_UNTIL * recipe.steps:
+            fair = len(flat) / len(self.counts)
+            dead = (self.counts < 0.1 * fair).nonzero()[:, 0]
+            rng = np.random.default_rng([recipe.seed, step, 1])
+            fresh = flat[torch.from_numpy(rng.integers(len(flat), size=len(dead)))]
+            fresh = fresh + 0.05 * flat.std() * torch.from_numpy(rng.standard_normal(fresh.shape)).float()
+            self.counts[dead] = fair
+            self.sums[dead] = fair * fresh
+        self.entries[0].copy_(self.sums / self.counts.clamp_min(1e-12)[:, None])
 
 
 def sample_batch(images: list[np.ndarray], recipe: Recipe, step: int) -> torch.Tensor:
@@ -130,27 +211,52 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 class Trainer:
     """The state of a run and one step of it."""
 
-    def __init__(self, recipe: Recipe, images: list[np.ndarray]) -> None:
+    def __init__(self, recipe: Recipe, images: list[np.ndarray], start: AutoencoderKL | None = None) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.images, self.step = recipe, images, 0
-        self.model = build(recipe).to(memory_format=torch.channels_last)
+        self.model = build(recipe) if start is None else start
+        self.model.to(memory_format=torch.channels_last)
+        self.codebook = Codebook(self.model.quantize.embedding) if recipe.codes else None
+        if recipe.decoder_of:
+            self.model.encoder.requires_grad_(False)
+            self.model.quant_conv.requires_grad_(False)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.discriminator = PatchDiscriminator().to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
+        self.optimizer = torch.optim.AdamW(
+            [p for p in self.model.parameters() if p.requires_grad], betas=(0.9, 0.99), weight_decay=1e-4
+        )
         self.discriminator_optimizer = torch.optim.AdamW(
             self.discriminator.parameters(), lr=5e-4, betas=(0.5, 0.9), weight_decay=1e-4
         )
+
+    def sampled_pass(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A KL model's reconstruction from a draw of its posterior, and the weighted KL term."""
+        posterior = self.model.encode(x).latent_dist
+        seed = self.recipe.seed * 2**32 + self.step
+        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(seed))
+        y = self.model.decode(posterior.mean + posterior.std * noise).sample
+        return y, self.recipe.kl_weight * posterior.kl().mean()
+
+    def quantized_pass(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A VQ model's straight-through reconstruction, and the weighted commitment; updates the codebook."""
+        recipe = self.recipe
+        z = self.model.encode(x).latents
+        entries, indices = self.codebook.nearest(z.detach())
+        self.codebook.update(z.detach(), indices, self.step, recipe)
+        quantized = np.random.default_rng([recipe.seed, self.step, 2]).random(len(x)) < recipe.quantized_share
+        quantized = torch.from_numpy(quantized).float()[:, None, None, None]
+        latents = z + quantized * (entries - z.detach())
+        y = self.model.decode(latents, force_not_quantize=True).sample
+        return y, recipe.commitment_weight * F.mse_loss(z, entries)
 
     def train_step(self) -> dict[str, float]:
         recipe, step = self.recipe, self.step
         x = sample_batch(self.images, recipe, step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        posterior = self.model.encode(x).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(recipe.seed * 2**32 + step))
-        y = self.model.decode(posterior.mean + posterior.std * noise).sample
-        loss = F.l1_loss(y, x) + F.mse_loss(y, x) + recipe.gradient_weight * gradient_l1(y, x)
-        loss = loss + recipe.kl_weight * posterior.kl().mean()
+        y, loss = self.quantized_pass(x) if self.codebook else self.sampled_pass(x)
+        loss = loss + recipe.l1_weight * F.l1_loss(y, x) + recipe.mse_weight * F.mse_loss(y, x)
+        loss = loss + recipe.gradient_weight * gradient_l1(y, x)
         adversarial = step >= recipe.adversarial_start * recipe.steps and recipe.adversarial_weight > 0
         if adversarial:
             *real_features, real_logits = self.discriminator(x)
@@ -176,8 +282,8 @@ class Trainer:
         return {"loss": loss.item(), "psnr": 10 * math.log10(4 / F.mse_loss(y, x).item())}
 
     def _parts(self) -> dict:
-        names = ("model", "ema", "discriminator", "optimizer", "discriminator_optimizer")
-        return {name: getattr(self, name) for name in names}
+        names = ("model", "ema", "codebook", "discriminator", "optimizer", "discriminator_optimizer")
+        return {name: part for name in names if (part := getattr(self, name)) is not None}
 
     def save(self, path: Path) -> None:
         state = {name: part.state_dict() for name, part in self._parts().items()}
@@ -198,10 +304,9 @@ class Trainer:
 def export(trainer: Trainer, out: Path, name: str, split: dict[str, str]) -> None:
     """Write the averaged weights as float16 in diffusers' layout, with a manifest of how they were made."""
     model = copy.deepcopy(trainer.ema).to(memory_format=torch.contiguous_format)
-    latents = [
-        model.encode(sample_batch(trainer.images, trainer.recipe, trainer.recipe.steps + i)).latent_dist.mean
-        for i in range(16)
-    ]
+    encode = (lambda x: model.encode(x).latents) if trainer.codebook else (lambda x: model.encode(x).latent_dist.mean)
+    steps = trainer.recipe.steps
+    latents = [encode(sample_batch(trainer.images, trainer.recipe, steps + i)) for i in range(32)]
     model.register_to_config(scaling_factor=round(1 / torch.cat(latents).std().item(), 5))
     model.half().save_pretrained(out)
     weights = (out / "diffusion_pytorch_model.safetensors").read_bytes()
@@ -228,7 +333,8 @@ def main() -> None:
     args = parser.parse_args()
     recipe = RECIPES[args.name]
     split = subjects_split(args.photos)
-    trainer = Trainer(recipe, training_images(args.photos, split))
+    start = recipe.decoder_of and AutoencoderKL.from_pretrained(args.out.parent / recipe.decoder_of).float()
+    trainer = Trainer(recipe, training_images(args.photos, split), start)
     args.work.mkdir(parents=True, exist_ok=True)
     checkpoint = args.work / f"{args.name}.pt"
     if checkpoint.exists():
