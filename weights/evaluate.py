@@ -1,60 +1,122 @@
-"""How well a miniature autoencoder's own images are told from photographs of subjects that it never saw.
+"""The cards' figures, and the matrix: how well each miniature model's own images are told from all others.
 
-    python weights/evaluate.py mini-kl4-a --photos DIR --work WORK
+    python weights/evaluate.py --photos DIR --work WORK [--models mini-vq,mini-movq] [--out weights/results]
 
-Own images: made by `samples.py` from the test photographs, seed 2, which played no part in training or calibration.
-Photographs: three crops of each test photograph (held-out dreambooth subjects, Kodak, Debian). Every image is an 8-bit
-PNG of the same size, read back from disk.
+Own images: 200 from each model's sampler, with seeds that played no part in calibration. Photographs: two crops of each
+that no model was trained or calibrated on (held-out dreambooth subjects, Kodak, Debian). Every image is an 8-bit PNG
+of 128 pixels, read back from disk. Scores are kept in WORK model by model, so an interrupted run goes on where it
+stopped; `--models` scores some of them only (two processes, one core each, are faster than one on two).
 
-AUC of the default signal, of the paper's, and of homogeneity and first loss alone: own images and photographs differ
-in content as well, and what content alone achieves must stand beside. Intervals: 95 % percentile bootstrap over
-clusters, which are photographs (a photograph's crops, and the own images whose first parent it is).
+Printed for each candidate against each other source: AUC of the default signal, of the paper's, and of homogeneity and
+first loss alone, since content alone may tell images apart; and accuracy at the shipped threshold, the mean of own
+images accepted and others turned away. Intervals: 95 % percentile bootstrap over clusters, which are single generated
+images, and subjects of photographs.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from tqdm import tqdm
+from tqdm import trange
 
-from aedr_jax import __version__
-from aedr_jax.autoencoders.registry import calibration_file
-from aedr_jax.calibration import Calibration
-from aedr_jax.scoring import Row, Scorer, load_candidate
-from aedr_jax.sources import find_images
-from photos import random_crop, subjects_split
-from samples import SIDE, write_samples
+from aedr_jax import Calibration, Measurement, homogeneity, load_autoencoder, mse, read_gray, read_image
+from aedr_jax.autoencoders.registry import REGISTRY, calibration_file
+from aedr_jax.miniature import sample_images
+from photos import random_crop, read_index, subject, subjects_split
 
-CROPS = 3
+MODELS = tuple(name for name, entry in REGISTRY.items() if entry.repository is None)
+PHOTOGRAPHS = "photographs"
+SIDE = 128
 OWN = 200
-SEED = 2
+FIRST_SEED = 1_000_000  # calibrations use small seeds
+CROPS = 2
 REPEATS = 1000
+BATCH = 8
 
 
-def write_crops(photos: Path, out: Path) -> None:
-    """Three crops of each test photograph, `NUMBER_PHOTOGRAPH.png`."""
-    out.mkdir(parents=True, exist_ok=True)
+def write_images(photos: Path, work: Path) -> None:
+    """`WORK/images/MODEL/SEED.png`, and `WORK/images/photographs/NUMBER_PHOTOGRAPH.png`; what is there is kept."""
+    for k, model in enumerate(MODELS):
+        folder = work / "images" / model
+        folder.mkdir(parents=True, exist_ok=True)
+        first = FIRST_SEED * (k + 1)
+        seeds = [s for s in range(first, first + OWN) if not (folder / f"{s}.png").exists()]
+        for start in trange(0, len(seeds), BATCH, desc=f"images of {model}", disable=None):
+            chosen = seeds[start : start + BATCH]
+            for seed, pixels in zip(chosen, sample_images(model, chosen), strict=True):
+                Image.fromarray(pixels).save(folder / f"{seed}.png")
+    folder = work / "images" / PHOTOGRAPHS
+    folder.mkdir(parents=True, exist_ok=True)
     files = sorted(file for file, part in subjects_split(photos).items() if part == "test")
     for n, file in enumerate(files):
-        rng = np.random.default_rng([SEED, n])
+        rng = np.random.default_rng([FIRST_SEED, n])
         for i in range(CROPS):
-            Image.fromarray(random_crop(photos / file, SIDE, rng)).save(out / f"{i}_{Path(file).stem}.png")
+            Image.fromarray(random_crop(photos / file, SIDE, rng)).save(folder / f"{i}_{Path(file).stem}.png")
 
 
-def score(model: str, preset: str, folder: Path) -> list[Row]:
-    scorer = Scorer([load_candidate(model)], preset=preset, batch_size=8)
-    items = find_images([folder])
-    with tqdm(total=len(items), desc=f"{folder.name} {preset}", disable=None) as bar:
-        return list(scorer.score(items, on_progress=bar.update))
+@jax.jit
+def losses(autoencoder, images):
+    """The first loss, and the second with the first reconstruction clipped (default) and not (paper): [n] each."""
+    first = autoencoder.decode(autoencoder.encode(images))
+    clipped = jnp.clip(first, -1, 1)
+    again = [autoencoder.decode(autoencoder.encode(x)) for x in (clipped, first)]
+    return mse(clipped, images), mse(again[0], clipped), mse(first, images), mse(again[1], first)
 
 
-def cluster(row: Row) -> str:
-    return Path(row.path).stem.split("_", 1)[1]
+def score(model: str, work: Path) -> None:
+    """Write `WORK/scores/MODEL.csv`: one row for each image of each source."""
+    out = work / "scores" / f"{model}.csv"
+    if out.exists():
+        return
+    autoencoder = load_autoencoder(model)
+    files = sorted((work / "images").rglob("*.png"))
+    rows = []
+    for start in trange(0, len(files), BATCH, desc=f"scores by {model}", disable=None):
+        chosen = files[start : start + BATCH]
+        padded = chosen + [chosen[-1]] * (BATCH - len(chosen))
+        images = np.stack([read_image(file) for file in padded]).astype(np.float32) / 127.5 - 1
+        texture = homogeneity(jnp.asarray(np.stack([read_gray(file) for file in padded])))
+        columns = [np.asarray(column, np.float64) for column in (texture, *losses(autoencoder, jnp.asarray(images)))]
+        rows += [(file.parent.name, file.name, *(c[i] for c in columns)) for i, file in enumerate(chosen)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out.with_suffix(".partial"), "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("source", "image", "homogeneity", "first_loss", "second_loss", "first_raw", "second_raw"))
+        writer.writerows(rows)
+    out.with_suffix(".partial").replace(out)
+
+
+def read_scores(model: str, work: Path, subjects: dict[str, str]) -> dict[str, dict[str, np.ndarray]]:
+    """`{source: {signal or column: [n]}}`, with the cluster of each image."""
+    with open(work / "scores" / f"{model}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = {}
+    for source in (*MODELS, PHOTOGRAPHS):
+        mine = [row for row in rows if row["source"] == source]
+        numbers = {name: np.array([float(row[name]) for row in mine]) for name in list(mine[0])[2:]}
+        texture = numbers["homogeneity"]
+        default = Measurement.from_losses(numbers["first_loss"], numbers["second_loss"], texture)
+        paper = Measurement.from_losses(numbers["first_raw"], numbers["second_raw"], texture)
+        stems = [Path(row["image"]).stem for row in mine]
+        clusters = [subjects[s.split("_", 1)[1]] if source == PHOTOGRAPHS else s for s in stems]
+        scores[source] = {
+            "default": np.asarray(default.signal, np.float64),
+            "paper": np.asarray(paper.signal, np.float64),
+            "homogeneity": texture,
+            "first_loss": numbers["first_loss"],
+            "ratio": np.asarray(default.ratio, np.float64),
+            "cluster": np.unique(clusters, return_inverse=True)[1],
+        }
+    return scores
 
 
 def auc(own: np.ndarray, other: np.ndarray) -> float:
@@ -63,60 +125,145 @@ def auc(own: np.ndarray, other: np.ndarray) -> float:
     return float(roc_auc_score(truth, np.r_[own, other]))
 
 
-def bootstrap_auc(own: list[Row], other: list[Row], values: dict[str, float]) -> tuple[float, float, float]:
-    """AUC with a 95 % interval; clusters of both sides are drawn with replacement."""
-    sides = []
-    for rows in (own, other):
-        groups: dict[str, list[float]] = {}
-        for row in rows:
-            groups.setdefault(cluster(row), []).append(values[row.path])
-        sides.append([np.array(group) for group in groups.values()])
+def with_interval(
+    statistic: Callable[[np.ndarray, np.ndarray], float], own: dict, other: dict, column: str
+) -> tuple[float, float, float]:
+    """A statistic of two samples with its 95 % interval; clusters of both sides are drawn with replacement."""
     rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(REPEATS):
-        picks = [[groups[i] for i in rng.integers(len(groups), size=len(groups))] for groups in sides]
-        drawn.append(auc(np.concatenate(picks[0]), np.concatenate(picks[1])))
-    point = auc(*(np.concatenate(groups) for groups in sides))
-    return point, *map(float, np.percentile(drawn, [2.5, 97.5]))
+
+    def draw(side: dict) -> np.ndarray:
+        members = [np.flatnonzero(side["cluster"] == c) for c in range(side["cluster"].max() + 1)]
+        return side[column][np.concatenate([members[c] for c in rng.integers(len(members), size=len(members))])]
+
+    drawn = [statistic(draw(own), draw(other)) for _ in range(REPEATS)]
+    return statistic(own[column], other[column]), *map(float, np.percentile(drawn, [2.5, 97.5]))
+
+
+def card(model: str, scores: dict, work: Path, photos: Path) -> dict:
+    """What a model's card says about reconstruction, codebook and samples."""
+    autoencoder = load_autoencoder(model)
+    encode = jax.jit(lambda ae, x: ae.encode(x))
+    own, photographs = scores[model], scores[PHOTOGRAPHS]
+    with open(work / "scores" / f"{model}.csv", newline="") as file:
+        kodak = [float(row["first_loss"]) for row in csv.DictReader(file) if "kodak" in row["image"]]
+    figures = {
+        "model": model,
+        "parameters": sum(x.size for x in jax.tree.leaves(autoencoder)),
+        "psnr_kodak": float(np.median(10 * np.log10(4 / np.array(kodak)))),
+        "ratio_own": float(np.median(own["ratio"])),
+        "ratio_photographs": float(np.median(photographs["ratio"])),
+        "codes_used": None,
+    }
+    if hasattr(autoencoder, "quantize"):
+        files = sorted(file for file, part in subjects_split(photos).items() if part == "train")
+        rng = np.random.default_rng(FIRST_SEED)
+        used: set[bytes] = set()
+        for start in range(0, 512, BATCH):
+            crops = [random_crop(photos / files[i % len(files)], SIDE, rng) for i in range(start, start + BATCH)]
+            latents = encode(autoencoder, jnp.asarray(np.stack(crops), jnp.float32) / 127.5 - 1)
+            entries = np.asarray(autoencoder.quantize(latents))
+            used |= {entry.tobytes() for entry in entries.reshape(-1, entries.shape[-1])}
+        figures["codes_used"] = len(used)
+    return figures
+
+
+def diversity(source: str, work: Path) -> dict:
+    """Spread of a source's images: colour, homogeneity, and how alike the two most alike are."""
+    files = sorted((work / "images" / source).glob("*.png"))
+    images = np.stack([read_image(file) for file in files]).astype(np.float64) / 255
+    small = images.reshape(len(images), 16, SIDE // 16, 16, SIDE // 16, 3).mean((2, 4)).reshape(len(images), -1)
+    squares = (small**2).sum(1)
+    distance = np.sqrt(np.maximum(squares[:, None] + squares - 2 * small @ small.T, 0) / small.shape[1])
+    if source == PHOTOGRAPHS:  # crops of one photograph may be alike
+        stems = np.array([file.stem.split("_", 1)[1] for file in files])
+        distance[stems[:, None] == stems] = np.inf
+    np.fill_diagonal(distance, np.inf)
+    texture = np.asarray(homogeneity(jnp.asarray(np.stack([read_gray(file) for file in files]))))
+    return {
+        "source": source,
+        "images": len(files),
+        "nearest_pair": float(distance.min()),
+        "median_nearest": float(np.median(distance.min(1))),
+        "colour_spread": float(images.mean((1, 2)).std(0).mean()),
+        "contrast": float(np.median(images.std((1, 2)).mean(1))),
+        "homogeneity_median": float(np.median(texture)),
+        "homogeneity_spread": float(texture.std()),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a registry name or a folder")
     parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the images")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the images and the scores")
+    parser.add_argument("--models", help="A,B: only score these, and print nothing")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
-    write_samples(args.model, args.photos, "test", OWN, SEED, args.work / "own")
-    write_crops(args.photos, args.work / "photographs")
+    write_images(args.photos, args.work)
+    for model in args.models.split(",") if args.models else MODELS:
+        score(model, args.work)
+    if args.models:
+        return
+    subjects = {Path(row["file"]).stem: subject(row) for row in read_index(args.photos)}
+    scores = {model: read_scores(model, args.work, subjects) for model in MODELS}
+    figures: dict[str, list[dict]] = {
+        "cards": [card(model, scores[model], args.work, args.photos) for model in MODELS],
+        "diversity": [diversity(source, args.work) for source in (*MODELS, PHOTOGRAPHS)],
+        "cells": [],
+    }
+    for model in MODELS:
+        own, calibration = scores[model][model], Calibration.load(calibration_file(model))
 
-    rows = {
-        p: [score(args.model, p, args.work / side) for side in ("own", "photographs")] for p in ("default", "paper")
-    }
-    own, other = rows["default"]
-    columns = {
-        "default signal": {row.path: row.signal for row in own + other},
-        "paper's signal": {row.path: row.signal for side in rows["paper"] for row in side},
-        "homogeneity alone": {row.path: row.homogeneity for row in own + other},
-        "first loss alone": {row.path: row.first_loss for row in own + other},
-    }
-    counts = {side: (len(r), len(set(map(cluster, r)))) for side, r in (("own", own), ("photographs", other))}
-    print(f"{args.model}, aedr_jax {__version__}, {SIDE} px")
-    for side, (images, clusters) in counts.items():
-        print(f"{side}: {images} images of {clusters} photographs")
-    figures = {name: bootstrap_auc(own, other, values) for name, values in columns.items()}
-    for name, (point, low, high) in figures.items():
-        print(f"AUC {name:18s} {point:.3f}  [{low:.3f}, {high:.3f}]")
-    medians = [float(np.median([row.ratio for row in side])) for side in (own, other)]
-    print(f"median ratio: own {medians[0]:.2f}, photographs {medians[1]:.2f}")
-    psnr = [10 * np.log10(4 / row.first_loss) for row in other if "kodak" in row.path]
-    print(f"PSNR(x, AE x) on Kodak crops: median {np.median(psnr):.1f} dB")
-    if file := calibration_file(args.model):
-        calibration = Calibration.load(file)
-        accepted = [float(np.mean([row.signal < calibration.threshold for row in side])) for side in (own, other)]
-        print(f"at the shipped threshold: {accepted[0]:.3f} of own images accepted, {accepted[1]:.3f} of photographs")
+        def accuracy(own: np.ndarray, other: np.ndarray, threshold: float = calibration.threshold) -> float:
+            return float(((own < threshold).mean() + (other >= threshold).mean()) / 2)
+
+        for source in (*MODELS, PHOTOGRAPHS):
+            if source != model:
+                other = scores[model][source]
+                cell = {
+                    "model": model,
+                    "source": source,
+                    "accepted": float((other["default"] < calibration.threshold).mean()),
+                }
+                for column in ("default", "paper", "homogeneity", "first_loss"):
+                    cell[column] = with_interval(auc, own, other, column)
+                cell["accuracy"] = with_interval(accuracy, own, other, "default")
+                figures["cells"].append(cell)
+        figures["cells"].append(
+            {"model": model, "source": model, "accepted": float((own["default"] < calibration.threshold).mean())}
+        )
+    print_tables(figures)
     if args.json:
-        args.json.write_text(json.dumps({"counts": counts, "auc": figures, "median_ratio": medians}, indent=1) + "\n")
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def print_tables(figures: dict[str, list[dict]]) -> None:
+    """The figures as Markdown tables."""
+    for name in ("cards", "diversity"):
+        rows = [{k: f"{v:.3g}" if isinstance(v, float) else str(v or "-") for k, v in r.items()} for r in figures[name]]
+        print_table(name, list(rows[0]), [list(row.values()) for row in rows])
+    sources = (*MODELS, PHOTOGRAPHS)
+    cells = {(cell["model"], cell["source"]): cell for cell in figures["cells"]}
+    titles = {
+        "default": "AUC, default signal",
+        "paper": "AUC, the paper's signal",
+        "homogeneity": "AUC, homogeneity alone",
+        "first_loss": "AUC, first loss alone",
+        "accuracy": "accuracy at the shipped threshold",
+    }
+    for column, title in titles.items():
+        table = []
+        for model in MODELS:
+            shown = [cells[model, source].get(column) for source in sources]
+            table.append([model, *(f"{c[0]:.3f} [{c[1]:.3f}, {c[2]:.3f}]" if c else "-" for c in shown)])
+        print_table(title, ["candidate", *sources], table)
+    accepted = [[model, *(f"{cells[model, source]['accepted']:.3f}" for source in sources)] for model in MODELS]
+    print_table("share accepted at the shipped threshold", ["candidate", *sources], accepted)
+
+
+def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    print(f"\n{title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,26 @@
 """The photographs that weights are trained, calibrated and tested on, split by subject.
 
+    python weights/photos.py --photos DIR > weights/photos.csv
+
 `DIR` (`--photos`) holds PNG files and an `INDEX.csv` with the columns `file, source, original`; the subject of a
 `dreambooth` photograph is the folder of its original. A subject is in one split only, and photographs from other
-sources (`kodak`, `debian`) are never trained or calibrated on.
+sources (`kodak`, `debian`) are never trained or calibrated on. Run as a script it prints where each `dreambooth`
+photograph comes from, the sha256 of the PNG that was used, and what part of the original it shows.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
+import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+REPOSITORY = "https://github.com/google/dreambooth"
+COMMIT = "e9b8c013ef2e30ab3d5d9018808513e9093e3bc4"
 TRAINING_SIZES = (384, 256, 192)  # short sides: textures at three scales
 
 
@@ -55,3 +63,22 @@ def random_crop(path: Path, side: int, rng: np.random.Generator) -> np.ndarray:
     top = rng.integers(image.shape[0] - side + 1)
     left = rng.integers(image.shape[1] - side + 1)
     return image[top : top + side, left : left + side]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True)
+    photos = parser.parse_args().photos
+    split = subjects_split(photos)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("file", "split", "repository", "commit", "path", "sha256", "crop"))
+    for row in read_index(photos):
+        if row["source"] == "dreambooth":
+            path = "dataset/" + row["original"].split("/dataset/")[1]
+            digest = hashlib.sha256((photos / row["file"]).read_bytes()).hexdigest()
+            crop = f"whole frame at {row['width']}x{row['height']}"
+            writer.writerow((row["file"], split[row["file"]], REPOSITORY, COMMIT, path, digest, crop))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,17 @@
-"""Train a miniature autoencoder on photographs, seeded and resumable.
+"""Train the miniature autoencoders on photographs, seeded and resumable.
 
     python weights/train.py mini-kl4-a --photos DIR --out weights/mini-kl4-a --work WORK
 
 `DIR` holds photographs and an `INDEX.csv` with the columns `file, source, original`. Only rows whose source is
 `dreambooth` are read (CC-BY-4.0), and of those only the subjects of the training split (`weights/photos.py`).
 
-The model is diffusers' own `AutoencoderKL`, so what is written is its own layout: `config.json` and
+The models are diffusers' own `AutoencoderKL` and `VQModel`, so what is written is their own layout: `config.json` and
 `diffusion_pytorch_model.safetensors` in float16, the exponential moving average of the weights. The loss is that of
-latent diffusion's autoencoders in small: L1 + MSE + L1 of the image's gradients + a tiny KL term, and after a quarter
-of the run a PatchGAN discriminator (hinge loss and feature matching). Without the discriminator a miniature model's
-images become almost exact fixed points, and every attribution method is perfect on them.
+latent diffusion's autoencoders in small: L1 + MSE + L1 of the image's gradients + a tiny KL term or the codebook's
+commitment, and after a quarter of the run a PatchGAN discriminator (hinge loss and feature matching). Without the
+discriminator a miniature model's images become almost exact fixed points, and every attribution method is perfect on
+them. `mini-kl4-b` is the encoder of `mini-kl4-a` (which must be trained first) with its decoder trained further on
+another loss, as Stable Diffusion's fine-tuned decoders are.
 
 Every random number comes from (seed, step), never from a running generator's state: a run that was interrupted and
 resumed ends in the same weights as one that was not.
@@ -149,7 +151,7 @@ def build(recipe: Recipe) -> AutoencoderKL | VQModel:
 
 
 class Codebook(torch.nn.Module):
-    """Running counts and sums of the vectors that fall to each entry; entries follow them, and dead ones start again."""
+    """Running counts and sums of the vectors nearest to each entry: entries follow them, dead ones start again."""
 
     DECAY, RESTART_EVERY, RESTART_UNTIL = 0.99, 25, 0.75
 

@@ -49,6 +49,10 @@ REGISTRY: dict[str, Entry] = {
     # Its pipeline decodes with force_not_quantize=True; the authors' code reconstructs through the codebook.
     "kandinsky2.1": Entry("kandinsky-community/kandinsky-2-1", "movq", 512, quantize=False, official_size=512),
     "mini-kl4-a": Entry(None, None, 128),
+    "mini-kl4-b": Entry(None, None, 128),
+    "mini-kl16": Entry(None, None, 128),
+    "mini-vq": Entry(None, None, 128, quantize=True),
+    "mini-movq": Entry(None, None, 128, quantize=False),
 }
 
 
