@@ -71,7 +71,7 @@ class Trainer:
         self.recipe, self.step = recipe, 0
         self.latents = jnp.asarray((latents - np.float32(config.mean)) / np.float32(config.std))
         self.graph, self.params = nnx.split(LatentFlow(config, nnx.Rngs(recipe.seed)))
-        schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, 100, recipe.steps)
+        schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, recipe.steps // 20, recipe.steps)
         self.optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99))
         self.optimizer_state = self.optimizer.init(self.params)
         self.ema = self.params
@@ -91,7 +91,8 @@ class Trainer:
         loss, gradient = jax.value_and_grad(loss_of)(params)
         updates, optimizer_state = self.optimizer.update(gradient, optimizer_state, params)
         params = optax.apply_updates(params, updates)
-        decay = jnp.minimum(recipe.ema, (1 + step) / (10 + step))
+        done = jnp.float32(step)
+        decay = jnp.minimum(recipe.ema, (1 + done) / (10 + done))
         ema = jax.tree.map(lambda average, value: decay * average + (1 - decay) * value, ema, params)
         return params, ema, optimizer_state, loss
 
