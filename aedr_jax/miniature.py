@@ -34,7 +34,7 @@ __all__ = ["FlowConfig", "LatentFlow", "load_flow", "sample_images", "sample_lat
 GROUPS = 8
 TIME_WIDTH = 64
 STEPS = 20
-BATCH = 8  # one compiled program whatever the number of images, so that none depends on its neighbours
+BATCH = 4  # one compiled program whatever the number of images, so that none depends on its neighbours
 NUMERICS = Numerics()
 
 
