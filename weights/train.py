@@ -60,10 +60,10 @@ class Recipe:
     gradient_weight: float = 0.5
     kl_weight: float = 1e-6
     commitment_weight: float = 0.25
-    adversarial_weight: float = 0.06
-    feature_weight: float = 0.12
+    adversarial_weight: float = 0.12
+    feature_weight: float = 0.24
     adversarial_start: float = 0.25  # as a share of the run
-    ema: float = 0.999
+    ema: float = 0.99
     seed: int = 0
 
 
@@ -81,16 +81,24 @@ RECIPES = {
         seed=1,
     ),
     "mini-kl16": Recipe(
-        latent_channels=16, quant_convs=False, steps=4400, adversarial_weight=0.04, feature_weight=0.08, seed=2
+        latent_channels=16,
+        quant_convs=False,
+        steps=3600,
+        adversarial_weight=0.04,
+        feature_weight=0.08,
+        seed=2,
     ),
-    "mini-vq": Recipe(latent_channels=8, codes=1024, adversarial_weight=0.05, feature_weight=0.1, seed=3),
+    "mini-vq": Recipe(
+        latent_channels=8, codes=2048, commitment_weight=0.1, adversarial_weight=0.2, feature_weight=0.3, seed=3
+    ),
     "mini-movq": Recipe(
         widths=(32, 32, 64, 64),
         codes=1024,
         norm_type="spatial",
         quantized_share=0.5,
-        adversarial_weight=0.05,
-        feature_weight=0.1,
+        steps=2400,
+        adversarial_weight=0.07,
+        feature_weight=0.14,
         seed=4,
     ),
 }
