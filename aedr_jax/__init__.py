@@ -19,7 +19,14 @@ _EXPORTS = {
     "aedr_jax.autoencoders.loading": ("load_autoencoder",),
     "aedr_jax.autoencoders.registry": ("list_models",),
     "aedr_jax.calibration": ("Calibration", "calibrate"),
-    "aedr_jax.errors": ("AedrError", "AutoencoderError", "CalibrationError", "ImageError", "SourceError"),
+    "aedr_jax.errors": (
+        "AedrError",
+        "AutoencoderError",
+        "CalibrationError",
+        "GenerationError",
+        "ImageError",
+        "SourceError",
+    ),
     "aedr_jax.images": ("read_gray", "read_image"),
     "aedr_jax.losses": ("mae", "mse", "psnr", "ssim"),
     "aedr_jax.reconstruction": ("DoubleReconstruction", "double_reconstruct"),
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
     from aedr_jax.errors import AedrError as AedrError
     from aedr_jax.errors import AutoencoderError as AutoencoderError
     from aedr_jax.errors import CalibrationError as CalibrationError
+    from aedr_jax.errors import GenerationError as GenerationError
     from aedr_jax.errors import ImageError as ImageError
     from aedr_jax.errors import SourceError as SourceError
     from aedr_jax.images import read_gray as read_gray

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +59,33 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
 
+    sub = command("demo", _demo, "the whole story offline: generate with the miniature models, and attribute it all")
+    sub.add_argument("-n", type=_positive, default=3, metavar="N", help="images of each model (default 3)")
+    sub.add_argument("--out", metavar="DIR", help="keep the images here (default: a folder that is deleted)")
+
     command("models", _models, "list the models, and which weights and calibrations are on this machine")
 
     sub = command("convert", _convert, "write an autoencoder as Flax-ready safetensors that load offline")
     sub.add_argument("source", help="a registry name, a diffusers folder, or a hub path (org/repo/subfolder)")
     sub.add_argument("out", help="the folder to write, such as weights/sd1.5")
     sub.add_argument("--revision", help="commit, tag or branch of a hub path")
+
+    sub = command("generate", _generate, "images that belong to a model, made by its own pipeline (to calibrate on)")
+    sub.add_argument("--model", required=True, metavar="M", help="a model of the registry")
+    sub.add_argument("--out", required=True, help="the folder of the PNG files; what lies there already is kept")
+    sub.add_argument("--prompts", metavar="FILE", help="one prompt a line; gone through again for more images")
+    sub.add_argument("-n", type=int, metavar="N", help="how many images (default: one for each prompt)")
+    sub.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (default 0)")
+    sub.add_argument("--steps", type=int, help="of sampling (default: the paper's)")
+    sub.add_argument("--guidance", type=float, help="scale (default: the paper's)")
+    sub.add_argument("--size", type=int, help="side in pixels (default: the model's native size)")
+    sub.add_argument("--batch-size", type=_positive, metavar="N", help="images at once (default: 1; 8 miniature ones)")
+    sub.add_argument("--device", help="such as cuda:1 (default: the first GPU, or else the CPU)")
+    sub.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights (default: the authors')"
+    )
+    sub.add_argument("--pipeline", metavar="FOLDER", help="a diffusers folder or hub path in place of the model's own")
+    sub.add_argument("--revision", help="commit, tag or branch of the hub path")
 
     sub = command("score", _score, "losses, ratio, homogeneity and signal of each image with each model")
     _add_inputs(sub)
@@ -108,6 +129,65 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a positive number")
     return value
+
+
+def _demo(args: argparse.Namespace) -> int:
+    import tempfile
+
+    if args.out:
+        return _demo_in(Path(args.out), args)
+    with tempfile.TemporaryDirectory(prefix="aedr-demo-") as folder:
+        return _demo_in(Path(folder), args)
+
+
+def _demo_in(out: Path, args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from aedr_jax.attribution import CAVEAT
+    from aedr_jax.demo import attribute_folder, miniature_models, outcome, photograph_files, write_images
+    from aedr_jax.tables import to_json
+
+    models, photographs = miniature_models(), photograph_files()
+    if not photographs:
+        print('no photographs: pip install "aedr-jax[demo]" brings some', file=sys.stderr)
+    total = args.n * len(models) + len(photographs)
+    with tqdm(total=total, unit="image", desc="generate", disable=None, file=sys.stderr) as bar:
+        _plain(f"generating {total} images")
+        for _ in write_images(out, models, args.n):
+            bar.update()
+    with tqdm(total=total, unit="image", desc="attribute", disable=None, file=sys.stderr) as bar:
+        _plain(f"attributing {total} images to {len(models)} models")
+        verdicts = attribute_folder(out, models, bar.update)
+    result = outcome(verdicts)
+    if args.json:
+        for verdict in verdicts:
+            print(to_json(vars(verdict)))
+    else:
+        rows = [
+            {
+                "image": Path(v.path).relative_to(out).as_posix(),
+                "verdict": v.verdict,
+                "p-values": _p_values(v.p_values),
+            }
+            for v in verdicts
+        ]
+        _print_table(rows, ("image", "verdict", "p-values"))
+    _say(
+        args,
+        f"\n{result.right} of {total} right, {result.ambiguous} more name the right model beside another, "
+        f"{result.wrong} wrong\n{CAVEAT}",
+    )
+    return OK
+
+
+def _plain(text: str) -> None:
+    """A line in place of a progress bar, where there is no terminal to draw one on."""
+    if not sys.stderr.isatty():
+        print(text, file=sys.stderr)
+
+
+def _p_values(p_values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {_three(p)}" for name, p in p_values.items())
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -155,6 +235,33 @@ def _convert(args: argparse.Namespace) -> int:
         print(json.dumps(manifest, indent=1))
     else:
         print(f"{args.out}: {manifest['source']}, family {manifest['weights_hash'][:12]}; loads offline from here")
+    return OK
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from aedr_jax.generation import generate, plan_images, read_prompts
+    from aedr_jax.pipelines import RECIPES, choose_settings
+
+    names = ("model", "steps", "guidance", "size", "seed", "dtype", "pipeline", "revision")
+    settings = choose_settings(**{name: getattr(args, name) for name in names})
+    if args.prompts and args.model not in RECIPES:
+        print(f"{args.model} takes no text: the prompts are ignored", file=sys.stderr)
+    prompts = read_prompts(args.prompts) if args.prompts and args.model in RECIPES else []
+    plan = plan_images(settings, prompts, args.n)
+
+    from tqdm import tqdm
+
+    with tqdm(total=len(plan), unit="image", disable=None, file=sys.stderr) as bar:
+        _plain(f"{len(plan)} images of {args.model}")
+        try:
+            options = {"batch_size": args.batch_size, "device": args.device}
+            result = generate(settings, plan, args.out, **options, on_progress=bar.update)
+        except KeyboardInterrupt:
+            print("interrupted: finished images are kept; the same command makes the rest", file=sys.stderr)
+            return INTERRUPTED
+    summary = {"out": args.out, "model": args.model, "images": len(plan), **result._asdict()}
+    text = f"{args.out}: {len(plan)} images of {args.model}, {result.made} made, {result.kept} there already"
+    print(json.dumps(summary) if args.json else text)
     return OK
 
 
@@ -239,7 +346,7 @@ def _attribute(args: argparse.Namespace) -> int:
                 {
                     "image": v.id,
                     "verdict": v.verdict,
-                    "p-values": v.error or ", ".join(f"{name} {_three(p)}" for name, p in v.p_values.items()),
+                    "p-values": v.error or _p_values(v.p_values),
                 }
                 for v in verdicts
             ],
@@ -297,10 +404,8 @@ def _scored(
             calibrations[candidate.name].check_against(candidate.weights_hash, args.scorer.config, where=where)
     rows: list[Row] = []
     complete = True
-    terminal = sys.stderr.isatty()
     with tqdm(total=len(items), unit="image", disable=None, file=sys.stderr) as bar:
-        if not terminal:
-            print(f"{len(items)} images, {len(models)} models", file=sys.stderr)
+        _plain(f"{len(items)} images, {len(models)} models")
         try:
             for row in args.scorer.score(items, on_progress=bar.update):
                 rows.append(row)

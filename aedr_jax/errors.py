@@ -1,6 +1,6 @@
 """The exceptions of the package. Each message names the file or field at fault and what to do about it."""
 
-__all__ = ["AedrError", "AutoencoderError", "CalibrationError", "ImageError", "SourceError"]
+__all__ = ["AedrError", "AutoencoderError", "CalibrationError", "GenerationError", "ImageError", "SourceError"]
 
 
 class AedrError(ValueError):
@@ -17,6 +17,10 @@ class AutoencoderError(AedrError):
 
 class CalibrationError(AedrError):
     """Signals cannot be calibrated, or a calibration does not fit what it is used on."""
+
+
+class GenerationError(AedrError):
+    """A model cannot make images as asked: a setting, its pipeline, or the extra that runs it."""
 
 
 class SourceError(AedrError):

@@ -89,7 +89,7 @@ def test_help_is_instant_and_needs_no_jax():
     out = run(code)
     assert out.endswith("False")
     assert time.perf_counter() - start < 5  # half a second on an idle machine; this one may be busy
-    assert all(command in out for command in ("models", "convert", "score", "calibrate", "attribute"))
+    assert all(command in out for command in ("models", "convert", "generate", "score", "calibrate", "attribute"))
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -130,6 +130,10 @@ def test_layout_follows_the_data():
         "scoring",
         "verdicts",
         "tables",
+        "miniature",
+        "pipelines",
+        "generation",
+        "demo",
         "cli",
     ]
     assert sorted(f"aedr_jax.{name}" for name in order) == [m for m in MODULES if m != "aedr_jax.autoencoders"]
