@@ -12,6 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from aedr_jax.demo import miniature_models
+
 COLUMNS = 8
 SIDE = 128
 
@@ -21,7 +23,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    folders = ("photographs", "mini-kl4-a", "mini-kl4-b", "mini-kl16", "mini-vq", "mini-movq")
+    folders = ("photographs", *miniature_models())
     sheet = Image.new("RGB", (COLUMNS * SIDE, len(folders) * SIDE))
     for row, folder in enumerate(folders):
         files = sorted((args.images / folder).glob("*.png"))

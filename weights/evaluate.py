@@ -1,11 +1,11 @@
 """The cards' figures, and the matrix: how well each miniature model's own images are told from all others.
 
-    python weights/evaluate.py --photos DIR --work WORK [--models mini-vq,mini-movq] [--out weights/results]
+    python weights/evaluate.py --photos DIR --work WORK [--models mini-vq,mini-movq] [--json FILE]
 
-Own images: 200 from each model's sampler, with seeds that played no part in calibration. Photographs: two crops of each
-that no model was trained or calibrated on (held-out dreambooth subjects, Kodak, Debian). Every image is an 8-bit PNG
-of 128 pixels, read back from disk. Scores are kept in WORK model by model, so an interrupted run goes on where it
-stopped; `--models` scores some of them only (two processes, one core each, are faster than one on two).
+Own images: `--count` from each model's sampler, with seeds that played no part in calibration. Photographs: two crops
+of each that no model was trained or calibrated on (held-out dreambooth subjects, Kodak, Debian). Every image is an
+8-bit PNG of 128 pixels, read back from disk. Scores are kept in WORK model by model, so an interrupted run goes on
+where it stopped; `--models` scores some of them only, so that several processes can share the work.
 
 Printed for each candidate against each other source: AUC of the default signal, of the paper's, and of homogeneity and
 first loss alone, since content alone may tell images apart; and accuracy at the shipped threshold, the mean of own
@@ -29,27 +29,26 @@ from sklearn.metrics import roc_auc_score
 from tqdm import trange
 
 from aedr_jax import Calibration, Measurement, homogeneity, load_autoencoder, mse, read_gray, read_image
-from aedr_jax.autoencoders.registry import REGISTRY, calibration_file
+from aedr_jax.autoencoders.registry import calibration_file
+from aedr_jax.demo import PHOTOGRAPHS, miniature_models
 from aedr_jax.miniature import sample_images
 from photos import random_crop, read_index, subject, subjects_split
 
-MODELS = tuple(name for name, entry in REGISTRY.items() if entry.repository is None)
-PHOTOGRAPHS = "photographs"
+MODELS = miniature_models()
 SIDE = 128
-OWN = 200
 FIRST_SEED = 1_000_000  # calibrations use small seeds
 CROPS = 2
 REPEATS = 1000
 BATCH = 8
 
 
-def write_images(photos: Path, work: Path) -> None:
+def write_images(photos: Path, work: Path, count: int) -> None:
     """`WORK/images/MODEL/SEED.png`, and `WORK/images/photographs/NUMBER_PHOTOGRAPH.png`; what is there is kept."""
     for k, model in enumerate(MODELS):
         folder = work / "images" / model
         folder.mkdir(parents=True, exist_ok=True)
         first = FIRST_SEED * (k + 1)
-        seeds = [s for s in range(first, first + OWN) if not (folder / f"{s}.png").exists()]
+        seeds = [s for s in range(first, first + count) if not (folder / f"{s}.png").exists()]
         for start in trange(0, len(seeds), BATCH, desc=f"images of {model}", disable=None):
             chosen = seeds[start : start + BATCH]
             for seed, pixels in zip(chosen, sample_images(model, chosen), strict=True):
@@ -195,10 +194,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for the images and the scores")
+    parser.add_argument("--count", type=int, default=200, help="generated images of each model (default 200)")
     parser.add_argument("--models", help="A,B: only score these, and print nothing")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
-    write_images(args.photos, args.work)
+    write_images(args.photos, args.work, args.count)
     for model in args.models.split(",") if args.models else MODELS:
         score(model, args.work)
     if args.models:

@@ -33,9 +33,9 @@ CHECKPOINT_EVERY = 250
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    crops: int = 2048
+    crops: int = 1536
     side: int = 128
-    steps: int = 2000
+    steps: int = 1500
     batch: int = 16
     learning_rate: float = 2e-3
     ema: float = 0.998

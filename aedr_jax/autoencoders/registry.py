@@ -51,8 +51,6 @@ REGISTRY: dict[str, Entry] = {
     "mini-kl4-a": Entry(None, None, 128),
     "mini-kl4-b": Entry(None, None, 128),
     "mini-kl16": Entry(None, None, 128),
-    "mini-vq": Entry(None, None, 128, quantize=True),
-    "mini-movq": Entry(None, None, 128, quantize=False),
 }
 
 
