@@ -16,7 +16,8 @@
 #
 # An image that came out of a latent diffusion model's decoder is nearly a fixed point of that model's autoencoder. Pass
 # it through twice, and both reconstruction losses are alike; any other image is pulled in by the first pass, so its
-# first loss is far above its second. Everything here runs offline on the miniature autoencoder that ships.
+# first loss is far above its second. Everything here runs offline on the miniature
+# models that ship.
 
 # %%
 from pathlib import Path
@@ -35,11 +36,13 @@ print(f"{jax.device_count()} device(s): {jax.devices()[0].device_kind}; family {
 # %% [markdown]
 # ## Load
 #
-# Images are float32 NHWC in [-1, 1]; `read_image` gives the uint8 pixels. The first six are the model's own, the others
-# are photographs (licences in `examples/README.md`).
+# Images are float32 NHWC in [-1, 1]; `read_image` gives the uint8 pixels. Each folder holds the images of the miniature
+# model of that name, or photographs (licences in `examples/README.md`).
 
 # %%
-paths = [*sorted((ROOT / "examples/own").glob("*.png")), *sorted((ROOT / "examples/photographs").glob("*.png"))]
+names = [name for name in aedr.list_models() if (ROOT / "examples" / name).is_dir()]
+paths = [path for folder in (*names, "photographs") for path in sorted((ROOT / "examples" / folder).glob("*.png"))]
+own = np.array([path.parent.name == "mini-kl4-a" for path in paths])
 images = jnp.stack([jnp.asarray(aedr.read_image(path), jnp.float32) / 127.5 - 1 for path in paths])
 gray = np.stack([aedr.read_gray(path) for path in paths])
 images.shape
@@ -72,8 +75,8 @@ def show(index: int) -> None:
     plt.show()
 
 
-show(0)
-show(6)
+show(int(np.flatnonzero(own)[0]))
+show(len(paths) - 1)
 
 # %% [markdown]
 # ## Score
@@ -86,32 +89,38 @@ measured = jax.jit(aedr.measure)(ae, images, gray=gray)
 print(f"{'image':28s} {'L1':>9s} {'L2':>9s} {'ratio':>7s} {'H':>6s} {'signal':>7s}")
 for i, path in enumerate(paths):
     l1, l2, ratio, texture, signal, _ = (float(column[i]) for column in measured)
-    print(f"{path.parent.name[:5]}/{path.name[:21]:22s} {l1:9.5f} {l2:9.5f} {ratio:7.2f} {texture:6.3f} {signal:7.2f}")
+    name = f"{path.parent.name}/{path.name}"
+    print(f"{name:28s} {l1:9.5f} {l2:9.5f} {ratio:7.2f} {texture:6.3f} {signal:7.2f}")
 
 # %% [markdown]
 # ## Verdict
 #
-# A calibration holds the signals of images known to belong. The one that ships was made by `aedr calibrate` on 200 own
-# images that share neither seed nor photograph with these. The null hypothesis of a p-value is "made by this model".
+# A calibration holds the signals of images known to belong. Those that ship were made by `aedr calibrate` on 200
+# generated images each, of other seeds than these. The null hypothesis of a p-value is "made by this model"; several
+# models may accept an image, and then the verdict says so.
 
 # %%
 from aedr_jax.attribution import CAVEAT
 from aedr_jax.autoencoders.registry import calibration_file
 
-calibration = aedr.Calibration.load(calibration_file("mini-kl4-a"))
-result = aedr.attribute({"mini-kl4-a": measured}, {"mini-kl4-a": calibration})
-for path, verdict, p in zip(paths, result.verdicts, result.p_values[:, 0], strict=True):
-    print(f"{path.parent.name:12s} {path.name:24s} {verdict:12s} p = {p:.3f}")
+calibrations = {name: aedr.Calibration.load(calibration_file(name)) for name in names}
+measure = jax.jit(aedr.measure)
+measurements = {name: measure(aedr.load_autoencoder(name), images, gray=gray) for name in names}
+result = aedr.attribute(measurements, calibrations)
+print(f"{'image':28s} {'verdict':36s} p-values of {', '.join(names)}")
+for path, verdict, row in zip(paths, result.verdicts, result.p_values, strict=True):
+    print(f"{path.parent.name + '/' + path.name:28s} {verdict:36s} {', '.join(f'{p:.3f}' for p in row)}")
 print(f"\n{CAVEAT}")
 
 # %%
+calibration = calibrations["mini-kl4-a"]
 signals = np.asarray(calibration.scores)
 grid = np.linspace(0, float(measured.signal.max()), 400)
 plt.figure(figsize=(8, 2.6))
 plt.hist(signals, bins=30, density=True, alpha=0.4, label="calibration images")
 plt.axvline(calibration.threshold, color="black", label=f"threshold, α = {calibration.alpha:g}")
-plt.scatter(measured.signal[:6], np.full(6, 0.1), marker="|", s=200, label="own")
-plt.scatter(measured.signal[6:], np.full(len(paths) - 6, 0.1), marker="|", s=200, label="photographs")
+plt.scatter(measured.signal[own], np.full(own.sum(), 0.1), marker="|", s=200, label="own")
+plt.scatter(measured.signal[~own], np.full((~own).sum(), 0.1), marker="|", s=200, label="other models, photographs")
 plt.xscale("log")
 plt.xlabel("signal")
 plt.legend()
