@@ -51,19 +51,20 @@ class Recipe:
     norm_type: str = "group"  # of a VQModel's decoder: "group" or "spatial"
     quantized_share: float = 1.0  # of the images that train the decoder on codebook entries
     decoder_of: str | None = None  # the model whose encoder is kept and whose decoder is trained further
-    steps: int = 3200
-    batch: int = 4
+    steps: int = 4000
+    batch: int = 8
     crop: int = 64
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     l1_weight: float = 1.0
     mse_weight: float = 1.0
     gradient_weight: float = 0.5
     kl_weight: float = 1e-6
+    log_variance: float | None = None  # of the posterior at the start; None: as the layer is drawn
     commitment_weight: float = 0.25
-    adversarial_weight: float = 0.12
-    feature_weight: float = 0.24
+    adversarial_weight: float = 0.04
+    feature_weight: float = 0.08
     adversarial_start: float = 0.25  # as a share of the run
-    ema: float = 0.99
+    ema: float = 0.999
     seed: int = 0
 
 
@@ -72,6 +73,7 @@ RECIPES = {
     "mini-kl4-b": Recipe(
         decoder_of="mini-kl4-a",
         steps=1000,
+        batch=4,
         learning_rate=5e-4,
         l1_weight=0.0,
         mse_weight=10.0,
@@ -83,13 +85,23 @@ RECIPES = {
     "mini-kl16": Recipe(
         latent_channels=16,
         quant_convs=False,
-        steps=3600,
-        adversarial_weight=0.04,
-        feature_weight=0.08,
+        log_variance=-6.0,
+        steps=5000,
+        adversarial_weight=0.03,
+        feature_weight=0.06,
         seed=2,
     ),
     "mini-vq": Recipe(
-        latent_channels=8, codes=2048, commitment_weight=0.1, adversarial_weight=0.2, feature_weight=0.3, seed=3
+        latent_channels=8,
+        codes=2048,
+        steps=3200,
+        batch=4,
+        learning_rate=1.5e-3,
+        ema=0.99,
+        commitment_weight=0.1,
+        adversarial_weight=0.2,
+        feature_weight=0.3,
+        seed=3,
     ),
     "mini-movq": Recipe(
         widths=(32, 32, 64, 64),
@@ -97,6 +109,9 @@ RECIPES = {
         norm_type="spatial",
         quantized_share=0.5,
         steps=2400,
+        batch=4,
+        learning_rate=1.5e-3,
+        ema=0.99,
         adversarial_weight=0.07,
         feature_weight=0.14,
         seed=4,
@@ -149,13 +164,18 @@ def build(recipe: Recipe) -> AutoencoderKL | VQModel:
             norm_type=recipe.norm_type,
             **common,
         )
-    return AutoencoderKL(
+    model = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         use_quant_conv=recipe.quant_convs,
         use_post_quant_conv=recipe.quant_convs,
         **common,
     )
+    # A wide posterior teaches the latents to repeat each other: in a first run two components of sixteen held 63 %.
+    if recipe.log_variance is not None:
+        moments = model.quant_conv if recipe.quant_convs else model.encoder.conv_out
+        torch.nn.init.constant_(moments.bias[recipe.latent_channels :], recipe.log_variance)
+    return model
 
 
 class Codebook(torch.nn.Module):
