@@ -178,6 +178,15 @@ def build(recipe: Recipe) -> AutoencoderKL | VQModel:
     return model
 
 
+def load_trained(folder: Path, recipe: Recipe) -> AutoencoderKL:
+    """A model that was exported, in float32; its config says nothing of where it was loaded from."""
+    trained = AutoencoderKL.from_pretrained(folder).float()
+    model = build(recipe)
+    model.load_state_dict(trained.state_dict())
+    model.register_to_config(scaling_factor=trained.config.scaling_factor)
+    return model
+
+
 class Codebook(torch.nn.Module):
     """Running counts and sums of the vectors nearest to each entry: entries follow them, dead ones start again."""
 
@@ -334,10 +343,13 @@ class Trainer:
 def export(trainer: Trainer, out: Path, name: str, split: dict[str, str]) -> None:
     """Write the averaged weights as float16 in diffusers' layout, with a manifest of how they were made."""
     model = copy.deepcopy(trainer.ema).to(memory_format=torch.contiguous_format)
-    encode = (lambda x: model.encode(x).latents) if trainer.codebook else (lambda x: model.encode(x).latent_dist.mean)
-    steps = trainer.recipe.steps
-    latents = [encode(sample_batch(trainer.images, trainer.recipe, steps + i)) for i in range(32)]
-    model.register_to_config(scaling_factor=round(1 / torch.cat(latents).std().item(), 5))
+    if trainer.recipe.decoder_of is None:
+        encode = (
+            (lambda x: model.encode(x).latents) if trainer.codebook else (lambda x: model.encode(x).latent_dist.mean)
+        )
+        steps = trainer.recipe.steps
+        latents = [encode(sample_batch(trainer.images, trainer.recipe, steps + i)) for i in range(32)]
+        model.register_to_config(scaling_factor=round(1 / torch.cat(latents).std().item(), 5))
     model.half().save_pretrained(out)
     weights = (out / "diffusion_pytorch_model.safetensors").read_bytes()
     manifest = {
@@ -363,7 +375,7 @@ def main() -> None:
     args = parser.parse_args()
     recipe = RECIPES[args.name]
     split = subjects_split(args.photos)
-    start = recipe.decoder_of and AutoencoderKL.from_pretrained(args.out.parent / recipe.decoder_of).float()
+    start = load_trained(args.out.parent / recipe.decoder_of, recipe) if recipe.decoder_of else None
     trainer = Trainer(recipe, training_images(args.photos, split), start)
     args.work.mkdir(parents=True, exist_ok=True)
     checkpoint = args.work / f"{args.name}.pt"
