@@ -114,7 +114,8 @@ def test_other_sizes_and_no_seeds():
 @pytest.mark.parametrize("name", MODELS)
 def test_generated_latents_are_what_the_model_decodes(name):
     flow, entry = load_flow(name), REGISTRY[name]
-    assert flow.config.channels == aedr.load_autoencoder(name).config.latent_channels
+    autoencoder, images = aedr.load_autoencoder(name), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    assert jax.eval_shape(autoencoder.encode, images).shape == (1, 4, 4, flow.config.channels)
     assert sum(x.size for x in jax.tree.leaves(nnx.state(flow, nnx.Param))) * 2 < 1.3e6
     assert entry.native_size == 128
 
