@@ -246,7 +246,7 @@ def test_a_run_with_other_versions_is_added_to_the_record(tmp_path, calls):
         (["--size", "24"], "size 16, now 24"),
         (["--seed", "1"], "first_seed 0, now 1"),
         (["--steps", "3"], "steps None, now 3"),
-        (["--model", "mini-vq"], "model 'mini-kl4-a', now 'mini-vq'"),
+        (["--model", "mini-kl4-b"], "model 'mini-kl4-a', now 'mini-kl4-b'"),
     ],
 )
 def test_resuming_with_other_settings_says_which(tmp_path, calls, capsys, change, message):
