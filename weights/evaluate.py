@@ -29,6 +29,7 @@ from sklearn.metrics import roc_auc_score
 from tqdm import trange
 
 from aedr_jax import Calibration, Measurement, homogeneity, load_autoencoder, mse, read_gray, read_image
+from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.registry import calibration_file
 from aedr_jax.demo import PHOTOGRAPHS, miniature_models
 from aedr_jax.miniature import sample_images
@@ -147,7 +148,7 @@ def card(model: str, scores: dict, work: Path, photos: Path) -> dict:
         kodak = [float(row["first_loss"]) for row in csv.DictReader(file) if "kodak" in row["image"]]
     figures = {
         "model": model,
-        "parameters": sum(x.size for x in jax.tree.leaves(autoencoder)),
+        "parameters": sum(value.size for value in to_flat_dict(autoencoder).values()),
         "psnr_kodak": float(np.median(10 * np.log10(4 / np.array(kodak)))),
         "ratio_own": float(np.median(own["ratio"])),
         "ratio_photographs": float(np.median(photographs["ratio"])),
