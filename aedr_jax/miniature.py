@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +81,7 @@ class LatentFlow(nnx.Module):
         self.conv_in = conv(config.channels, widths[0], 3, NUMERICS, rngs)
         self.down = nnx.List([FlowBlock(width, width, rngs) for width in widths[:-1]])
         self.shrink = nnx.List(
-            [nnx.Conv(a, b, (3, 3), strides=2, padding="SAME", rngs=rngs) for a, b in zip(widths, widths[1:])]  # noqa: B905, RUF007
+            [nnx.Conv(a, b, (3, 3), strides=2, padding="SAME", rngs=rngs) for a, b in itertools.pairwise(widths)]
         )
         self.middle = nnx.List([FlowBlock(widths[-1], widths[-1], rngs) for _ in range(2)])
         self.up = nnx.List([FlowBlock(a + b, a, rngs) for a, b in zip(widths, widths[1:])])  # noqa: B905, RUF007
