@@ -100,8 +100,8 @@ RECIPES = {
         learning_rate=1.5e-3,
         ema=0.99,
         commitment_weight=0.1,
-        adversarial_weight=0.2,
-        feature_weight=0.3,
+        adversarial_weight=0.08,
+        feature_weight=0.16,
         seed=3,
     ),
     "mini-movq": Recipe(
