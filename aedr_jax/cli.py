@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from aedr_jax.errors import AedrError, SourceError
 if TYPE_CHECKING:
     from aedr_jax.calibration import Calibration
     from aedr_jax.scoring import Row
+    from aedr_jax.verdicts import Verdict
 
 __all__ = ["main"]
 
@@ -145,7 +146,6 @@ def _demo_in(out: Path, args: argparse.Namespace) -> int:
 
     from aedr_jax.attribution import CAVEAT
     from aedr_jax.demo import attribute_folder, miniature_models, outcome, photograph_files, write_images
-    from aedr_jax.tables import to_json
 
     models, photographs = miniature_models(), photograph_files()
     if not photographs:
@@ -159,19 +159,7 @@ def _demo_in(out: Path, args: argparse.Namespace) -> int:
         _plain(f"attributing {total} images to {len(models)} models")
         verdicts = attribute_folder(out, models, bar.update)
     result = outcome(verdicts)
-    if args.json:
-        for verdict in verdicts:
-            print(to_json(vars(verdict)))
-    else:
-        rows = [
-            {
-                "image": Path(v.path).relative_to(out).as_posix(),
-                "verdict": v.verdict,
-                "p-values": _p_values(v.p_values),
-            }
-            for v in verdicts
-        ]
-        _print_table(rows, ("image", "verdict", "p-values"))
+    _print_verdicts(args, verdicts)
     _say(
         args,
         f"\n{result.right} of {total} right, {result.ambiguous} more name the right model beside another, "
@@ -184,10 +172,6 @@ def _plain(text: str) -> None:
     """A line in place of a progress bar, where there is no terminal to draw one on."""
     if not sys.stderr.isatty():
         print(text, file=sys.stderr)
-
-
-def _p_values(p_values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {_three(p)}" for name, p in p_values.items())
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -327,7 +311,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 def _attribute(args: argparse.Namespace) -> int:
     from aedr_jax.attribution import CAVEAT
-    from aedr_jax.tables import check_output, to_json, write_rows
+    from aedr_jax.tables import check_output, write_rows
     from aedr_jax.verdicts import verdict_rows
 
     out = check_output(args.out) if args.out else None
@@ -337,21 +321,8 @@ def _attribute(args: argparse.Namespace) -> int:
     verdicts = verdict_rows(rows, calibrations)
     if out:
         write_rows(verdicts, out)
-    if args.json:
-        for verdict in verdicts:
-            print(to_json(vars(verdict)))
-    elif not out:
-        _print_table(
-            [
-                {
-                    "image": v.id,
-                    "verdict": v.verdict,
-                    "p-values": v.error or _p_values(v.p_values),
-                }
-                for v in verdicts
-            ],
-            ("image", "verdict", "p-values"),
-        )
+    if args.json or not out:
+        _print_verdicts(args, verdicts)
     _say(args, f"\n{_counted(rows)}\n{CAVEAT}")
     return OK if complete else INTERRUPTED
 
@@ -429,6 +400,25 @@ def _counted(rows: Sequence[Row]) -> str:
 
 def _say(args: argparse.Namespace, text: str) -> None:
     print(text, file=sys.stderr if args.json else sys.stdout)
+
+
+def _print_verdicts(args: argparse.Namespace, verdicts: Sequence[Verdict]) -> None:
+    """A table, or with `--json` a line each."""
+    from aedr_jax.tables import to_json
+
+    if args.json:
+        for verdict in verdicts:
+            print(to_json(vars(verdict)))
+        return
+    rows = [
+        {
+            "image": v.id,
+            "verdict": v.verdict,
+            "p-values": v.error or ", ".join(f"{name} {_three(p)}" for name, p in v.p_values.items()),
+        }
+        for v in verdicts
+    ]
+    _print_table(rows, ("image", "verdict", "p-values"))
 
 
 def _print_csv(records: Sequence[dict[str, Any]]) -> None:

@@ -26,13 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from tqdm import trange
+from tqdm import tqdm, trange
 
 from aedr_jax import Calibration, Measurement, homogeneity, load_autoencoder, mse, read_gray, read_image
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.registry import calibration_file
 from aedr_jax.demo import PHOTOGRAPHS, miniature_models
-from aedr_jax.miniature import sample_images
+from aedr_jax.generation import generate, plan_images
+from aedr_jax.pipelines import choose_settings
 from photos import random_crop, read_index, subject, subjects_split
 
 MODELS = miniature_models()
@@ -44,16 +45,12 @@ BATCH = 8
 
 
 def write_images(photos: Path, work: Path, count: int) -> None:
-    """`WORK/images/MODEL/SEED.png`, and `WORK/images/photographs/NUMBER_PHOTOGRAPH.png`; what is there is kept."""
+    """`WORK/images/MODEL/NUMBER.png`, and `WORK/images/photographs/NUMBER_PHOTOGRAPH.png`; what is there is kept."""
     for k, model in enumerate(MODELS):
-        folder = work / "images" / model
-        folder.mkdir(parents=True, exist_ok=True)
-        first = FIRST_SEED * (k + 1)
-        seeds = [s for s in range(first, first + count) if not (folder / f"{s}.png").exists()]
-        for start in trange(0, len(seeds), BATCH, desc=f"images of {model}", disable=None):
-            chosen = seeds[start : start + BATCH]
-            for seed, pixels in zip(chosen, sample_images(model, chosen), strict=True):
-                Image.fromarray(pixels).save(folder / f"{seed}.png")
+        settings = choose_settings(model, seed=FIRST_SEED * (k + 1))
+        with tqdm(total=count, desc=f"images of {model}", disable=None) as bar:
+            plan = plan_images(settings, n=count)
+            generate(settings, plan, work / "images" / model, on_progress=bar.update)
     folder = work / "images" / PHOTOGRAPHS
     folder.mkdir(parents=True, exist_ok=True)
     files = sorted(file for file, part in subjects_split(photos).items() if part == "test")
@@ -109,6 +106,7 @@ def read_scores(model: str, work: Path, subjects: dict[str, str]) -> dict[str, d
         stems = [Path(row["image"]).stem for row in mine]
         clusters = [subjects[s.split("_", 1)[1]] if source == PHOTOGRAPHS else s for s in stems]
         scores[source] = {
+            "image": np.array(stems),
             "default": np.asarray(default.signal, np.float64),
             "paper": np.asarray(paper.signal, np.float64),
             "homogeneity": texture,
@@ -131,25 +129,25 @@ def with_interval(
     """A statistic of two samples with its 95 % interval; clusters of both sides are drawn with replacement."""
     rng = np.random.default_rng(0)
 
-    def draw(side: dict) -> np.ndarray:
-        members = [np.flatnonzero(side["cluster"] == c) for c in range(side["cluster"].max() + 1)]
-        return side[column][np.concatenate([members[c] for c in rng.integers(len(members), size=len(members))])]
+    groups = [[side[column][side["cluster"] == c] for c in range(side["cluster"].max() + 1)] for side in (own, other)]
 
-    drawn = [statistic(draw(own), draw(other)) for _ in range(REPEATS)]
+    def draw(values: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate([values[c] for c in rng.integers(len(values), size=len(values))])
+
+    drawn = [statistic(*map(draw, groups)) for _ in range(REPEATS)]
     return statistic(own[column], other[column]), *map(float, np.percentile(drawn, [2.5, 97.5]))
 
 
-def card(model: str, scores: dict, work: Path, photos: Path) -> dict:
+def card(model: str, scores: dict, photos: Path) -> dict:
     """What a model's card says about reconstruction, codebook and samples."""
     autoencoder = load_autoencoder(model)
     encode = jax.jit(lambda ae, x: ae.encode(x))
     own, photographs = scores[model], scores[PHOTOGRAPHS]
-    with open(work / "scores" / f"{model}.csv", newline="") as file:
-        kodak = [float(row["first_loss"]) for row in csv.DictReader(file) if "kodak" in row["image"]]
+    kodak = photographs["first_loss"][np.char.find(photographs["image"], "kodak") >= 0]
     figures = {
         "model": model,
         "parameters": sum(value.size for value in to_flat_dict(autoencoder).values()),
-        "psnr_kodak": float(np.median(10 * np.log10(4 / np.array(kodak)))),
+        "psnr_kodak": float(np.median(10 * np.log10(4 / kodak))),
         "ratio_own": float(np.median(own["ratio"])),
         "ratio_photographs": float(np.median(photographs["ratio"])),
         "codes_used": None,
@@ -207,7 +205,7 @@ def main() -> None:
     subjects = {Path(row["file"]).stem: subject(row) for row in read_index(args.photos)}
     scores = {model: read_scores(model, args.work, subjects) for model in MODELS}
     figures: dict[str, list[dict]] = {
-        "cards": [card(model, scores[model], args.work, args.photos) for model in MODELS],
+        "cards": [card(model, scores[model], args.photos) for model in MODELS],
         "diversity": [diversity(source, args.work) for source in (*MODELS, PHOTOGRAPHS)],
         "cells": [],
     }
@@ -218,20 +216,14 @@ def main() -> None:
             return float(((own < threshold).mean() + (other >= threshold).mean()) / 2)
 
         for source in (*MODELS, PHOTOGRAPHS):
+            other = scores[model][source]
+            accepted = float((other["default"] < calibration.threshold).mean())
+            cell = {"model": model, "source": source, "accepted": accepted}
             if source != model:
-                other = scores[model][source]
-                cell = {
-                    "model": model,
-                    "source": source,
-                    "accepted": float((other["default"] < calibration.threshold).mean()),
-                }
                 for column in ("default", "paper", "homogeneity", "first_loss"):
                     cell[column] = with_interval(auc, own, other, column)
                 cell["accuracy"] = with_interval(accuracy, own, other, "default")
-                figures["cells"].append(cell)
-        figures["cells"].append(
-            {"model": model, "source": model, "accepted": float((own["default"] < calibration.threshold).mean())}
-        )
+            figures["cells"].append(cell)
     print_tables(figures)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
