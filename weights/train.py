@@ -64,6 +64,7 @@ class Recipe:
     adversarial_weight: float = 0.04
     feature_weight: float = 0.08
     adversarial_start: float = 0.25  # as a share of the run
+    adversarial_ramp: bool = False  # grow from 0 there to twice the weights at the end: strong from the start collapses
     ema: float = 0.999
     seed: int = 0
 
@@ -93,7 +94,7 @@ RECIPES = {
         seed=2,
     ),
     "mini-vq": Recipe(
-        latent_channels=8,
+        latent_channels=4,
         codes=2048,
         steps=3200,
         batch=4,
@@ -102,6 +103,7 @@ RECIPES = {
         commitment_weight=0.1,
         adversarial_weight=0.08,
         feature_weight=0.16,
+        adversarial_ramp=True,
         seed=3,
     ),
     "mini-movq": Recipe(
@@ -113,8 +115,9 @@ RECIPES = {
         batch=4,
         learning_rate=1.5e-3,
         ema=0.99,
-        adversarial_weight=0.07,
-        feature_weight=0.14,
+        adversarial_weight=0.06,
+        feature_weight=0.12,
+        adversarial_ramp=True,
         seed=4,
     ),
 }
@@ -308,7 +311,9 @@ class Trainer:
             self.discriminator.requires_grad_(False)
             *fake_features, fake_logits = self.discriminator(y)
             matching = sum(F.l1_loss(f, r.detach()) for f, r in zip(fake_features, real_features, strict=True))
-            loss = loss + recipe.adversarial_weight * -fake_logits.mean() + recipe.feature_weight * matching
+            ramp = 2 * (step / recipe.steps - recipe.adversarial_start) / (1 - recipe.adversarial_start)
+            strength = ramp if recipe.adversarial_ramp else 1.0
+            loss = loss + strength * (recipe.feature_weight * matching - recipe.adversarial_weight * fake_logits.mean())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.discriminator.requires_grad_(True)

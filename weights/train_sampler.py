@@ -35,7 +35,7 @@ CHECKPOINT_EVERY = 250
 class Recipe:
     crops: int = 1536
     side: int = 128
-    steps: int = 1500
+    steps: int = 3000
     batch: int = 16
     learning_rate: float = 2e-3
     ema: float = 0.998
