@@ -23,6 +23,7 @@ _EXPORTS = {
         "AedrError",
         "AutoencoderError",
         "CalibrationError",
+        "CalibrationWarning",
         "GenerationError",
         "ImageError",
         "SourceError",
@@ -32,6 +33,7 @@ _EXPORTS = {
     "aedr_jax.reconstruction": ("DoubleReconstruction", "double_reconstruct"),
     "aedr_jax.sharding": ("make_sharded",),
     "aedr_jax.signal": ("Measurement", "SignalConfig", "measure"),
+    "aedr_jax.statistic": ("Statistic", "fit_statistic"),
     "aedr_jax.texture": ("cooccurrence_matrix", "homogeneity"),
     "aedr_jax.threshold": ("kde_cdf", "kde_quantile", "kde_threshold"),
 }
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from aedr_jax.errors import AedrError as AedrError
     from aedr_jax.errors import AutoencoderError as AutoencoderError
     from aedr_jax.errors import CalibrationError as CalibrationError
+    from aedr_jax.errors import CalibrationWarning as CalibrationWarning
     from aedr_jax.errors import GenerationError as GenerationError
     from aedr_jax.errors import ImageError as ImageError
     from aedr_jax.errors import SourceError as SourceError
@@ -67,6 +70,8 @@ if TYPE_CHECKING:
     from aedr_jax.signal import Measurement as Measurement
     from aedr_jax.signal import SignalConfig as SignalConfig
     from aedr_jax.signal import measure as measure
+    from aedr_jax.statistic import Statistic as Statistic
+    from aedr_jax.statistic import fit_statistic as fit_statistic
     from aedr_jax.texture import cooccurrence_matrix as cooccurrence_matrix
     from aedr_jax.texture import homogeneity as homogeneity
     from aedr_jax.threshold import kde_cdf as kde_cdf

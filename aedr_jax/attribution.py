@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from aedr_jax.calibration import Calibration
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal import Measurement, Values
 
-__all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute"]
+__all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "holm"]
 
 NONE = "none"
 NOT_ASSESSABLE = "not assessable"
@@ -33,6 +33,9 @@ class Attribution(NamedTuple):
       accepted: bool [n,m], score below the model's threshold.
       verdicts: n strings: a model, a family "a|b" (models that share one autoencoder), "ambiguous: a, b", "none", or
         "not assessable".
+      foreign_p_values: float [n,m]; the null hypothesis of each is "not made by this model", so small speaks for it.
+        NaN for a model whose calibration has no validation images.
+      likelihood_ratios: float [n,m] (`Calibration.likelihood_ratio`); NaN likewise.
     """
 
     models: tuple[str, ...]
@@ -40,6 +43,8 @@ class Attribution(NamedTuple):
     p_values: Float[np.ndarray, "n m"]
     accepted: Bool[np.ndarray, "n m"]
     verdicts: tuple[str, ...]
+    foreign_p_values: Float[np.ndarray, "n m"]
+    likelihood_ratios: Float[np.ndarray, "n m"]
 
 
 def attribute(
@@ -47,16 +52,26 @@ def attribute(
     calibrations: Mapping[str, Calibration],
     *,
     assessable: Bool[np.ndarray, " n"] | None = None,
+    false_names: float | None = None,
 ) -> Attribution:
-    """A verdict for each image.
+    """A verdict for each image: every model whose p-value exceeds its alpha.
+
+    At most one family made an image, so the true one is missing from that set with probability at most alpha, however
+    many candidates there are, and nothing is to be corrected. How often an image of *no* candidate gets a name is
+    another rate: it grows with the candidates, and `false_names` bounds it where validation images speak for it.
 
     Args:
       measured: for each model, the measurement (or a rival's scores) of the same n images.
       calibrations: for each model, its calibration.
       assessable: which images can be judged at all; None: those with a defined score for every model.
+      false_names: accept only models whose foreign p-values, by Holm's step-down over the candidates, stay at or below
+        this rate as well: images like the validation images then get a name with probability at most this.
 
     Raises:
-      CalibrationError: when models and calibrations do not match, or the numbers of images differ.
+      CalibrationError: when models and calibrations do not match, the numbers of images differ, or `false_names` is
+        given for a calibration without validation images.
+
+    Source of the step-down: Holm, Scandinavian Journal of Statistics 6 (1979).
     """
     models = tuple(measured)
     if not models:
@@ -70,9 +85,17 @@ def attribute(
         )
     scores = np.stack(columns, axis=1)
     pairs = list(zip(models, columns, strict=True))
-    p_values = np.stack([np.asarray(calibrations[name].p_value(column)) for name, column in pairs], axis=1)
+
+    def of_all(statistic: Callable[[Calibration, Values], Array]) -> Float[np.ndarray, "n m"]:
+        return np.stack([np.asarray(statistic(calibrations[name], column)) for name, column in pairs], axis=1)
+
+    p_values, foreign = of_all(Calibration.p_value), of_all(Calibration.foreign_p_value)
     # A NaN score is below no threshold: whatever cannot be measured is not accepted.
     accepted = np.stack([column < calibrations[name].threshold for name, column in pairs], axis=1)
+    if false_names is not None:
+        if silent := [name for name in models if calibrations[name].validation is None]:
+            raise CalibrationError(f"a bound on false names needs validation images in the calibration of {silent[0]}")
+        accepted &= holm(foreign) <= false_names
     judged = [bool(np.isfinite(row).all()) for row in scores]
     if assessable is not None:
         judged = [ok and bool(given) for ok, given in zip(judged, assessable, strict=True)]
@@ -81,7 +104,21 @@ def attribute(
         _verdict([models[j] for j in np.flatnonzero(row)], families) if ok else NOT_ASSESSABLE
         for row, ok in zip(accepted, judged, strict=True)
     )
-    return Attribution(models, scores, p_values, accepted, verdicts)
+    ratios = of_all(Calibration.likelihood_ratio)
+    return Attribution(models, scores, p_values, accepted, verdicts, foreign, ratios)
+
+
+def holm(p_values: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
+    """Each row's p-values adjusted by Holm's step-down.
+
+    Reference: `statsmodels.stats.multitest.multipletests(method="holm")`; here against a loop over the definition.
+    """
+    m = p_values.shape[1]
+    order = np.argsort(p_values, axis=1)
+    stepped = np.maximum.accumulate(np.take_along_axis(p_values, order, 1) * np.arange(m, 0, -1), axis=1)
+    adjusted = np.empty_like(p_values)
+    np.put_along_axis(adjusted, order, np.minimum(stepped, 1.0), axis=1)
+    return adjusted
 
 
 def _families(models: tuple[str, ...], calibrations: Mapping[str, Calibration]) -> dict[str, str]:

@@ -1,6 +1,14 @@
 """The exceptions of the package. Each message names the file or field at fault and what to do about it."""
 
-__all__ = ["AedrError", "AutoencoderError", "CalibrationError", "GenerationError", "ImageError", "SourceError"]
+__all__ = [
+    "AedrError",
+    "AutoencoderError",
+    "CalibrationError",
+    "CalibrationWarning",
+    "GenerationError",
+    "ImageError",
+    "SourceError",
+]
 
 
 class AedrError(ValueError):
@@ -17,6 +25,10 @@ class AutoencoderError(AedrError):
 
 class CalibrationError(AedrError):
     """Signals cannot be calibrated, or a calibration does not fit what it is used on."""
+
+
+class CalibrationWarning(UserWarning):
+    """A calibration that was made, from fewer images than it takes to mean much."""
 
 
 class GenerationError(AedrError):
