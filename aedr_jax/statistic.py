@@ -56,6 +56,10 @@ class Statistic:
         """The score of each image; NaN where the ratio is undefined. jit-able."""
         return self._score(measured, jnp)
 
+    def on_host(self, measured: Measurement) -> Float[np.ndarray, " n"]:
+        """The same in numpy's float64, for a calibration's own images and for experiments."""
+        return self._score(measured, np)
+
     def _score(self, measured: Measurement, xp: Any) -> Any:
         values = _terms(measured, self.terms, self.slope, xp)
         standardized = [(v - m) / s for v, m, s in zip(values, self.means, self.spreads, strict=True)]
@@ -104,7 +108,7 @@ def cross_fit(measured: Measurement, *, quantized: bool = False) -> Float[np.nda
     scores = np.empty(n)
     for fold in range(min(n, FOLDS)):
         statistic = fit_statistic(_take(measured, folds != fold), quantized=quantized)
-        scores[folds == fold] = statistic._score(_take(measured, folds == fold), np)
+        scores[folds == fold] = statistic.on_host(_take(measured, folds == fold))
     return scores
 
 
