@@ -99,7 +99,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", required=True, metavar="M")
     sub.add_argument("--out", required=True, help="FILE.json")
     sub.add_argument("--alpha", type=float, default=0.05, help="share of its own images to turn away (default .05)")
-    sub.add_argument("--rule", choices=("exact", "grid"), default="exact", help="grid: the authors' own rule")
+    sub.add_argument("--validation", action="append", metavar="DIR", help="images not its own: pick alpha on them")
+    sub.add_argument(
+        "--false-accepts", type=float, metavar="SHARE", help="of the validation images (default: pick for accuracy)"
+    )
+    sub.add_argument(
+        "--rule",
+        choices=("exact", "grid", "empirical", "conformal"),
+        default="exact",
+        help="exact: density estimate (default); grid: the authors' own rule",
+    )
     _add_measuring(sub)
 
     sub = command("attribute", _attribute, "a verdict for each image: a model, several, or none of the candidates")
@@ -107,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--models", help="A,B: the candidates (default: every model with a calibration here)")
     sub.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: those that ship)")
     sub.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
+    sub.add_argument(
+        "--false-names", type=float, metavar="SHARE", help="of images of no candidate; needs --validation calibrations"
+    )
     _add_measuring(sub)
     return parser
 
@@ -268,43 +280,74 @@ def _score(args: argparse.Namespace) -> int:
 
 def _calibrate(args: argparse.Namespace) -> int:
     import hashlib
+    import warnings
 
     from aedr_jax.calibration import calibrate
+    from aedr_jax.errors import CalibrationWarning
     from aedr_jax.scoring import rows_to_measurement
 
-    rows, complete = _scored(args, [args.model])
-    if not complete:
-        raise KeyboardInterrupt
-    good = [row for row in rows if row.status == "ok"]
-    for row in rows:
-        if row.status != "ok":
-            print(f"left out: {row.error}", file=sys.stderr)
+    def measured(inputs: Sequence[str]) -> tuple[list[Row], int]:
+        args.inputs = inputs
+        rows, complete = _scored(args, [args.model])
+        if not complete:
+            raise KeyboardInterrupt
+        for row in rows:
+            if row.status != "ok":
+                print(f"left out: {row.error}", file=sys.stderr)
+        good = [row for row in rows if row.status == "ok"]
+        return good, len(rows) - len(good)
+
+    good, left_out = measured(args.inputs)
+    others, others_left_out = measured(args.validation) if args.validation else ([], 0)
     images = hashlib.sha256("\n".join(sorted(row.sha256 for row in good)).encode()).hexdigest()
     scorer = args.scorer
     (candidate,) = scorer.candidates
-    calibration = calibrate(
-        rows_to_measurement(good),
-        config=scorer.config,
-        autoencoder=candidate.autoencoder,
-        alpha=args.alpha,
-        model=candidate.name,
-        rule=args.rule,
-        source=args.model,
-        images_hash=images,
-        size_rule=scorer.size_rule,
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CalibrationWarning)
+        calibration = calibrate(
+            rows_to_measurement(good),
+            config=scorer.config,
+            autoencoder=candidate.autoencoder,
+            alpha=args.alpha,
+            validation=rows_to_measurement(others) if others else None,
+            false_accepts=args.false_accepts,
+            model=candidate.name,
+            rule=args.rule,
+            source=args.model,
+            images_hash=images,
+            size_rule=scorer.size_rule,
+        )
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
     calibration.save(args.out)
     summary = {
         "out": args.out,
         "model": candidate.name,
         "images": len(good),
-        "left_out": len(rows) - len(good),
-        "alpha": args.alpha,
+        "left_out": left_out + others_left_out,
+        "alpha": calibration.alpha,
         "threshold": calibration.threshold,
+        "threshold_interval": calibration.threshold_interval,
+        "acceptance_interval": calibration.acceptance_interval,
     }
+    low, high = calibration.acceptance_interval
     text = (
-        f"{args.out}: {candidate.name}, {len(good)} images, alpha {args.alpha:g}, threshold {calibration.threshold:.6f}"
+        f"{args.out}: {candidate.name}, {len(good)} images, alpha {calibration.alpha:g}, "
+        f"threshold {calibration.threshold:.6f}, accepts {low:.1%} to {high:.1%} of its own images (95 % interval)"
     )
+    if validation := calibration.validation:
+        summary["validation"] = {
+            "images": len(validation.scores),
+            "accuracy": validation.accuracy,
+            "held_out_accuracy": validation.held_out_accuracy,
+            "false_accepts": validation.false_accepts,
+            "false_accepts_interval": validation.false_accepts_interval,
+        }
+        low, high = validation.false_accepts_interval
+        text += (
+            f"\n{len(validation.scores)} validation images: {validation.false_accepts:.1%} accepted ({low:.1%} to "
+            f"{high:.1%}), accuracy {validation.accuracy:.1%}, {validation.held_out_accuracy:.1%} held out"
+        )
     print(json.dumps(summary) if args.json else text)
     return OK
 
@@ -318,7 +361,7 @@ def _attribute(args: argparse.Namespace) -> int:
     calibrations = _calibrations(args)
     sources = [calibration.provenance.source or name for name, calibration in calibrations.items()]
     rows, complete = _scored(args, sources, calibrations)
-    verdicts = verdict_rows(rows, calibrations)
+    verdicts = verdict_rows(rows, calibrations, false_names=args.false_names)
     if out:
         write_rows(verdicts, out)
     if args.json or not out:

@@ -28,8 +28,12 @@ class Verdict:
     caveat: str = CAVEAT
 
 
-def verdict_rows(rows: Sequence[Row], calibrations: Mapping[str, Calibration]) -> list[Verdict]:
+def verdict_rows(
+    rows: Sequence[Row], calibrations: Mapping[str, Calibration], *, false_names: float | None = None
+) -> list[Verdict]:
     """A verdict for each image of rows of several models, in the order in which images first appear.
+
+    `false_names` is `attribute`'s.
 
     An image that could not be read, or that not every model has scored (an interrupted run), has the verdict "error".
     """
@@ -45,7 +49,7 @@ def verdict_rows(rows: Sequence[Row], calibrations: Mapping[str, Calibration]) -
     judged: dict[str, Verdict] = {}
     if ready:
         measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
-        result = attribute(measured, calibrations)
+        result = attribute(measured, calibrations, false_names=false_names)
         for i, (path, group) in enumerate(ready.items()):
             first = next(iter(group.values()))
             judged[path] = Verdict(
