@@ -1,4 +1,4 @@
-"""The experiments' arithmetic: what is measured, that areas and choices are right, and that fits see belonging images."""
+"""The experiments' arithmetic: what is measured, areas and choices, and that fits see belonging images only."""
 
 import jax
 import jax.numpy as jnp
@@ -79,12 +79,11 @@ def test_a_choice_is_reported_where_it_was_not_made(rng):
         luck_own, luck_other = rng.normal(0, 1, 400), rng.normal(0, 1, 400)
         if lucky:
             luck_other[::2] += 20
-        sources = {
+        return {
             names[0]: (own + 0.3 * rng.normal(size=400), other),
             names[1]: (own, other),
             names[2]: (luck_own, luck_other),
         }
-        return sources
 
     models = {m: {c: {m: s[0], "x": s[1]} for c, s in scores(m in "ab").items()} for m in "abcd"}
     first, second = choose(models, ((("a", "b"), ("c", "d")), (("c", "d"), ("a", "b"))))
