@@ -25,6 +25,7 @@ from aedr_jax.threshold import threshold
 
 __all__ = [
     "CANDIDATES",
+    "PASSES",
     "Choice",
     "area_under_curve",
     "choose",
@@ -37,42 +38,42 @@ __all__ = [
 
 Columns = Mapping[str, Float[np.ndarray, " n"]]
 
+PASSES = ("clip", "raw", "round8", "sample")
+
 
 def columns(
-    autoencoder: Any, images: Float[Array, "n h w 3"], gray: Integer[Array, "n h w"]
+    autoencoder: Any, images: Float[Array, "n h w 3"], gray: Integer[Array, "n h w"], *, passes: Sequence[str] = PASSES
 ) -> dict[str, Float[Array, " n"]]:
-    """Everything that the candidates look at, [n] each. jit-able; about three times the work of `measure`.
+    """Everything that the candidates look at, [n] each. jit-able with `passes` closed over.
 
-    Keys: homogeneity; and first_X, second_X for X in "clip" (the default), "raw" (the paper's), "round8", "sample"
-    (posterior draws, clipped; as clip where there is no posterior), "latent" (squared distances between the latents of
-    the image and its first, and of the first and the second reconstruction), "codebook" (squared distances of the
-    latents of image and first reconstruction to their entries; NaN without a codebook).
+    Keys: homogeneity; first_X and second_X, the two losses, for X in `passes`: "clip" (the default's), "raw" (the
+    paper's), "round8" (clipped, rounded to 8 bit), "sample" (posterior draws, clipped); and for X = "latent" (squared
+    distances between the latents of the image and its first, and of the first and the second reconstruction) and
+    X = "codebook" (squared distances of the latents of image and first reconstruction to their entries; NaN without a
+    codebook). A pass that is not asked for is NaN.
     """
+    nothing = jnp.full(len(images), jnp.nan)
     found = {"homogeneity": texture.homogeneity(gray)}
+    found |= {f"{order}_{name}": nothing for name in (*PASSES, "codebook") for order in ("first", "second")}
 
     def keep(name: str, first: Array, second: Array) -> None:
         found[f"first_{name}"], found[f"second_{name}"] = first, second
 
-    def passes(latents: Array, key: Array | None = None, **display: bool) -> tuple[Array, Array, Array]:
-        first = to_display(autoencoder.decode(latents), **display)
-        again = autoencoder.encode(first, key)
-        return first, again, autoencoder.decode(again)
-
-    latents = autoencoder.encode(images)
-    first, again, second = passes(latents, clip=True, round8=False)
-    keep("clip", losses.mse(first, images), losses.mse(second, first))
-    third = autoencoder.encode(jnp.clip(second, -1, 1))
-    keep("latent", losses.mse(again, latents), losses.mse(third, again))
-    if hasattr(autoencoder, "quantize"):
-        keep("codebook", *(losses.mse(autoencoder.quantize(z), z) for z in (latents, again)))
-    else:
-        keep("codebook", *(jnp.full(len(images), jnp.nan),) * 2)
-    for name, display in (("raw", {"clip": False, "round8": False}), ("round8", {"clip": True, "round8": True})):
-        first, _, second = passes(latents, **display)
-        keep(name, losses.mse(first, images), losses.mse(second, first))
     keys = split_keys(jax.random.key(OFFICIAL_SEED))
-    first, _, second = passes(autoencoder.encode(images, keys[0]), keys[1], clip=True, round8=False)
-    keep("sample", losses.mse(first, images), losses.mse(second, first))
+    latents = autoencoder.encode(images)
+    decoded = autoencoder.decode(latents)
+    for name in passes:
+        start, key = (autoencoder.decode(autoencoder.encode(images, keys[0])), keys[1]) if name == "sample" else (
+            decoded, None)  # fmt: skip
+        first = to_display(start, clip=name != "raw", round8=name == "round8")
+        again = autoencoder.encode(first, key)
+        second = autoencoder.decode(again)
+        keep(name, losses.mse(first, images), losses.mse(second, first))
+        if name == "clip":
+            third = autoencoder.encode(jnp.clip(second, -1, 1))
+            keep("latent", losses.mse(again, latents), losses.mse(third, again))
+            if hasattr(autoencoder, "quantize"):
+                keep("codebook", *(losses.mse(autoencoder.quantize(z), z) for z in (latents, again)))
     return found
 
 
@@ -150,8 +151,9 @@ _DIFFERENCE = _fixed(lambda table: table["first_clip"] - table["second_clip"])
 _CODEBOOK = _fixed(lambda table: np.log(table["first_codebook"]))
 _ON_SECOND = _residual("second_clip")
 
+PAPER = "paper: t·H"
 CANDIDATES: dict[str, Candidate] = {
-    "paper: t·H": _ratio("raw", 1.0),
+    PAPER: _ratio("raw", 1.0),
     "t·H, clipped": _ratio("clip", 1.0),
     "t·H, clipped and rounded": _ratio("round8", 1.0),
     "t·H, clipped, posterior sample": _ratio("sample", 1.0),
@@ -174,14 +176,14 @@ CANDIDATES: dict[str, Candidate] = {
 
 
 def score_candidates(own: Columns, tables: Mapping[str, Columns]) -> dict[str, dict[str, np.ndarray]]:
-    """`{candidate: {source: scores}}` by fits to belonging images; candidates that are undefined there are left out."""
+    """`{candidate: {source: scores}}` by fits to belonging images; where a candidate is undefined it is left out."""
     found = {}
     for name, candidate in CANDIDATES.items():
         with np.errstate(invalid="ignore"):
             score = candidate(own)
             scores = {source: np.asarray(score(table), np.float64) for source, table in tables.items()}
-        if all(np.isfinite(values).all() for values in scores.values()):
-            found[name] = scores
+        if defined := {source: values for source, values in scores.items() if np.isfinite(values).all()}:
+            found[name] = defined
     return found
 
 
@@ -242,9 +244,9 @@ def choose(
 
     rounds = []
     for chosen_on, reported_on in halves:
-        everywhere = [c for c in CANDIDATES if all(c in scores[m] for m in (*chosen_on, *reported_on))]
+        everywhere = [c for c in CANDIDATES if all(len(scores[m].get(c, ())) == len(scores[m][PAPER]) for m in scores)]
         best = max(everywhere, key=lambda c: mean_auc(chosen_on, c, 0))
-        auc, paper = (mean_auc(reported_on, c, 1) for c in (best, next(iter(CANDIDATES))))
+        auc, paper = (mean_auc(reported_on, c, 1) for c in (best, PAPER))
         rounds.append(Choice(tuple(chosen_on), tuple(reported_on), best, auc, paper))
     return rounds
 

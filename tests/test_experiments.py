@@ -53,6 +53,8 @@ def test_candidates_are_fitted_to_belonging_images_alone(rng):
     found = score_candidates(own, tested)
     left_out = set(CANDIDATES) - set(found)
     assert left_out == {name for name in CANDIDATES if "quantization" in name}
+    tested["other"] = {**tested["other"], "first_sample": np.full(60, np.nan)}
+    assert list(score_candidates(own, tested)["t·H, clipped, posterior sample"]) == ["m"]
     alone = score_candidates(own, {"m": tested["m"]})
     for name, scores in alone.items():
         np.testing.assert_array_equal(scores["m"], found[name]["m"])

@@ -21,6 +21,7 @@ import argparse
 import csv
 import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -33,7 +34,7 @@ from aedr_jax import Calibration, homogeneity, load_autoencoder, read_gray, read
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.registry import calibration_file
 from aedr_jax.demo import PHOTOGRAPHS, miniature_models
-from aedr_jax.experiments import area_under_curve, columns, measurement_of, resample
+from aedr_jax.experiments import PASSES, area_under_curve, columns, measurement_of, resample
 from aedr_jax.generation import generate, plan_images
 from aedr_jax.pipelines import choose_settings
 from photos import random_crop, read_index, subject, subjects_split
@@ -73,10 +74,31 @@ def score(model: str, work: Path) -> None:
     if out.exists():
         return
     autoencoder = load_autoencoder(model)
-    measure = jax.jit(columns)
-    files = [*sorted((work / "calibration" / model).glob("*.png")), *sorted((work / "images").rglob("*.png"))]
+    groups = [sorted((work / "calibration" / model).glob("*.png"))]
+    groups += [sorted((work / "images" / source).glob("*.png")) for source in (*MODELS, PHOTOGRAPHS)]
     rows = []
-    for start in trange(0, len(files), BATCH, desc=f"scores by {model}", disable=None):
+    for files in tqdm(groups, desc=f"scores by {model}", disable=None):
+        # Rounding and posterior draws are measured where they can be judged: on own images and photographs.
+        known = {"calibration", model, PHOTOGRAPHS} & {files[0].parent.name, files[0].parents[1].name}
+        rows += score_files(autoencoder, files, PASSES if known else PASSES[:2])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out.with_suffix(".partial"), "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    out.with_suffix(".partial").replace(out)
+
+
+@lru_cache
+def measuring(passes: tuple[str, ...]) -> Callable:
+    return jax.jit(partial(columns, passes=passes))
+
+
+def score_files(autoencoder, files: Sequence[Path], passes: Sequence[str]) -> list[dict]:
+    """A row of `experiments.columns` for each file."""
+    measure = measuring(tuple(passes))
+    rows = []
+    for start in trange(0, len(files), BATCH, leave=False, disable=None):
         chosen = files[start : start + BATCH]
         padded = chosen + [chosen[-1]] * (BATCH - len(chosen))
         images = np.stack([read_image(file) for file in padded]).astype(np.float32) / 127.5 - 1
@@ -85,12 +107,7 @@ def score(model: str, work: Path) -> None:
         for i, file in enumerate(chosen):
             source = CALIBRATION if file.parents[1].name == "calibration" else file.parent.name
             rows.append({"source": source, "image": file.stem, **{name: values[i] for name, values in table.items()}})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out.with_suffix(".partial"), "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    out.with_suffix(".partial").replace(out)
+    return rows
 
 
 def read_tables(model: str, work: Path) -> dict[str, dict[str, np.ndarray]]:
