@@ -109,6 +109,7 @@ def test_layout_follows_the_data():
     order = [
         "errors",
         "images",
+        "processing",
         "autoencoders.config",
         "autoencoders.blocks",
         "autoencoders.quantizer",
