@@ -124,6 +124,7 @@ def test_layout_follows_the_data():
         "texture",
         "threshold",
         "signal",
+        "attacks",
         "calibration",
         "attribution",
         "sharding",
