@@ -40,6 +40,7 @@ class Provenance:
       images_hash: sha256 over the sorted sha256 of the belonging images' files.
       dtype, precision, quantize: what the autoencoder computed in, and whether it decoded codebook entries.
       size_rule: how the images were brought to a multiple of the factor.
+      processing: what was done to the images before they were measured (`processing.Processing`), or "none".
       versions: of the packages that take part in a score.
       created: UTC date and time.
     """
@@ -51,6 +52,7 @@ class Provenance:
     precision: str | None = None
     quantize: bool | None = None
     size_rule: str | None = None
+    processing: str = "none"
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     created: str | None = None
 
@@ -148,11 +150,10 @@ class Calibration:
             raise CalibrationError(f"{path}: not a calibration of format {FORMAT!r}; make it with aedr calibrate")
         try:
             values["provenance"] = Provenance(**values["provenance"])
+            values |= {name: _tuples(value) for name, value in values.items() if name != "config"}
             for name, kind in (("statistic", Statistic), ("validation", Validation)):
                 values[name] = None if values[name] is None else kind(**values[name])
-            for name in ("scores", "acceptance_interval"):
-                values[name] = tuple(map(float, values[name]))
-            values["threshold_interval"] = tuple(None if v is None else float(v) for v in values["threshold_interval"])
+            values["scores"] = tuple(map(float, values["scores"]))
             calibration = cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise CalibrationError(f"{path}: a field is missing, unknown or of the wrong type: {error}") from error
@@ -194,6 +195,7 @@ def calibrate(
     source: str | None = None,
     images_hash: str | None = None,
     size_rule: str | None = None,
+    processing: str = "none",
 ) -> Calibration:
     """A threshold from images known to belong to a model.
 
@@ -212,6 +214,7 @@ def calibrate(
       source: what the autoencoder was loaded from, for the record.
       images_hash: of the images' files, for the record.
       size_rule: how they were sized, for the record.
+      processing: what was done to them, for the record.
 
     Raises:
       CalibrationError: on fewer than 5 images, signals that give no threshold (`threshold.check_signals`), an alpha
@@ -250,6 +253,7 @@ def calibrate(
         precision=None if numerics is None else numerics.precision,
         quantize=getattr(autoencoder, "quantize_on_decode", None),
         size_rule=size_rule,
+        processing=processing,
         versions={name: metadata.version(name) for name in VERSIONED},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
@@ -267,6 +271,13 @@ def calibrate(
         validation=validated,
         provenance=provenance,
     )
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that frozen dataclasses hold, one level into objects."""
+    if isinstance(value, dict):
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _decodes_entries(measured: Measurement, autoencoder: Any) -> bool:

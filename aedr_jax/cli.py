@@ -99,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", required=True, metavar="M")
     sub.add_argument("--out", required=True, help="FILE.json")
     sub.add_argument("--alpha", type=float, default=0.05, help="share of its own images to turn away (default .05)")
+    sub.add_argument(
+        "--processing",
+        default="none",
+        metavar="P",
+        help="do this to each image first: jpeg75, webp80, resize0.5, crop0.8, blur1, noise0.02 (default none)",
+    )
     sub.add_argument("--validation", action="append", metavar="DIR", help="images not its own: pick alpha on them")
     sub.add_argument(
         "--false-accepts", type=float, metavar="SHARE", help="of the validation images (default: pick for accuracy)"
@@ -316,6 +322,7 @@ def _calibrate(args: argparse.Namespace) -> int:
             source=args.model,
             images_hash=images,
             size_rule=scorer.size_rule,
+            processing=str(scorer.processing),
         )
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
@@ -359,7 +366,7 @@ def _attribute(args: argparse.Namespace) -> int:
 
     out = check_output(args.out) if args.out else None
     calibrations = _calibrations(args)
-    sources = [calibration.provenance.source or name for name, calibration in calibrations.items()]
+    sources = [pasts[0].provenance.source or name for name, pasts in calibrations.items()]
     rows, complete = _scored(args, sources, calibrations)
     verdicts = verdict_rows(rows, calibrations, false_names=args.false_names)
     if out:
@@ -370,11 +377,12 @@ def _attribute(args: argparse.Namespace) -> int:
     return OK if complete else INTERRUPTED
 
 
-def _calibrations(args: argparse.Namespace) -> dict[str, Calibration]:
+def _calibrations(args: argparse.Namespace) -> dict[str, list[Calibration]]:
+    """For each model its calibrations, one for each past of the images that they were made of."""
     from aedr_jax.autoencoders.registry import calibration_file, list_models
     from aedr_jax.calibration import Calibration
 
-    found: dict[str, Calibration] = {}
+    found: dict[str, list[Calibration]] = {}
     if args.calibrations:
         folder = Path(args.calibrations)
         files = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
@@ -383,12 +391,14 @@ def _calibrations(args: argparse.Namespace) -> dict[str, Calibration]:
         for file in files:
             calibration = Calibration.load(file)
             name = calibration.model or file.stem
-            if name in found:
-                raise SourceError(f"{folder}: two calibrations of {name}; keep one of them there")
-            found[name] = calibration
+            pasts = found.setdefault(name, [])
+            if calibration.provenance.processing in (past.provenance.processing for past in pasts):
+                past = calibration.provenance.processing
+                raise SourceError(f"{folder}: two calibrations of {name} (processing {past}); keep one of them there")
+            pasts.append(calibration)
     else:
         shipped = {name: calibration_file(name) for name in list_models()}
-        found = {name: Calibration.load(path) for name, path in shipped.items() if path}
+        found = {name: [Calibration.load(path)] for name, path in shipped.items() if path}
     if args.models:
         wanted = args.models.split(",")
         if missing := [name for name in wanted if name not in found]:
@@ -398,7 +408,7 @@ def _calibrations(args: argparse.Namespace) -> dict[str, Calibration]:
 
 
 def _scored(
-    args: argparse.Namespace, models: Sequence[str], calibrations: dict[str, Calibration] | None = None
+    args: argparse.Namespace, models: Sequence[str], calibrations: dict[str, list[Calibration]] | None = None
 ) -> tuple[list[Row], bool]:
     """Rows in the order of the images, and whether the run was not interrupted."""
     from aedr_jax.sources import find_images
@@ -407,15 +417,23 @@ def _scored(
 
     from tqdm import tqdm
 
+    from aedr_jax.processing import Processing
     from aedr_jax.scoring import Scorer, load_candidate
 
     options = {"preset": args.preset, "dtype": args.dtype, "precision": args.precision}
     candidates = [load_candidate(name, **options) for name in models]
-    args.scorer = Scorer(candidates, preset=args.preset, batch_size=args.batch_size, multiple=args.multiple)
+    args.scorer = Scorer(
+        candidates,
+        preset=args.preset,
+        batch_size=args.batch_size,
+        multiple=args.multiple,
+        processing=Processing.parse(getattr(args, "processing", "none")),
+    )
     for candidate in candidates:
         if calibrations is not None:
             where = f"calibration of {candidate.name}"
-            calibrations[candidate.name].check_against(candidate.weights_hash, args.scorer.config, where=where)
+            for calibration in calibrations[candidate.name]:
+                calibration.check_against(candidate.weights_hash, args.scorer.config, where=where)
     rows: list[Row] = []
     complete = True
     with tqdm(total=len(items), unit="image", disable=None, file=sys.stderr) as bar:

@@ -36,7 +36,7 @@ __all__ = [
     "score_candidates",
 ]
 
-Columns = Mapping[str, Float[np.ndarray, " n"]]
+Columns = Mapping[str, np.ndarray]  # one value for each image
 
 PASSES = ("clip", "raw", "round8", "sample")
 
@@ -98,7 +98,7 @@ def _fixed(score: Score) -> Candidate:
 
 
 def _ratio(passes: str, gamma: float) -> Candidate:
-    return _fixed(lambda table: measurement_of(table, passes, gamma=gamma).signal)
+    return _fixed(lambda table: np.asarray(measurement_of(table, passes, gamma=gamma).signal))
 
 
 def _largest(*candidates: Candidate) -> Candidate:
@@ -197,9 +197,7 @@ def area_under_curve(own: Float[np.ndarray, " n"], other: Float[np.ndarray, " m"
     return float((below + up_to).mean() / (2 * len(own)))
 
 
-def resample(
-    clusters: Sequence[Integer[np.ndarray, " n"]], repeats: int = 1000, seed: int = 0
-) -> list[list[np.ndarray]]:
+def resample(clusters: Sequence[np.ndarray], repeats: int = 1000, seed: int = 0) -> list[list[np.ndarray]]:
     """Indices into several samples for a bootstrap over clusters, the same for all scores compared (paired)."""
     rng = np.random.default_rng(seed)
     members = [[np.flatnonzero(c == k) for k in np.unique(c)] for c in clusters]
@@ -288,8 +286,8 @@ def few_images(
         seen: dict[str, list[tuple[float, bool, bool]]] = {rule: [] for rule in rules}
         for repeat in range(repeats):
             inside = draw(size, np.random.default_rng([seed, size, repeat]))
-            own = cross_fit(inside) if fitted else inside.signal
-            new = np.asarray(fit_statistic(inside).on_host(population)) if fitted else population.signal
+            own = cross_fit(inside) if fitted else np.asarray(inside.signal)
+            new = np.asarray(fit_statistic(inside).on_host(population) if fitted else population.signal)
             low, high = threshold_interval(own, alpha)
             quantile = float(np.quantile(new, 1 - alpha))
             bounded = (low is None or low <= quantile) and (high is None or quantile <= high)

@@ -45,8 +45,6 @@ class Statistic:
     spreads: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        for name in ("terms", "means", "spreads"):  # lists, where they come from JSON
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         if unknown := set(self.terms) - {"product", "residual", "difference"}:
             raise ValueError(f"terms {sorted(unknown)}: expected product, residual or difference")
         if not len(self.terms) == len(self.means) == len(self.spreads) > 0:
@@ -116,7 +114,8 @@ def _terms(measured: Measurement, terms: tuple[str, ...], slope: float, xp: Any)
     """The terms before they are standardized; on the host xp is numpy, in float64."""
 
     def log(x: Any) -> Any:
-        return xp.log(xp.maximum(xp.asarray(x), TINY))
+        x = xp.asarray(x)
+        return xp.log(xp.where(x > TINY, x, TINY))  # of an undefined value too: its gradient is 0, not NaN
 
     values: dict[str, Any] = {
         "product": lambda: log(measured.signal),

@@ -155,7 +155,10 @@ def kde_threshold(signals: object, *, alpha: float = 0.05, method: str = "exact"
         raise CalibrationError(f"alpha {alpha}: expected a share in (0, 1)")
     values = check_signals(signals)
     with jax.enable_x64(True):
-        return float(kde_quantile(jnp.asarray(values), 1.0 - alpha, method=method))
+        return float(_compiled_quantile(jnp.asarray(values), 1.0 - alpha, method=method))
+
+
+_compiled_quantile = jax.jit(kde_quantile, static_argnames="method")  # one program for each number of signals
 
 
 def threshold(signals: object, *, alpha: float = 0.05, rule: str = "exact") -> float:

@@ -41,10 +41,6 @@ class Validation:
     false_accepts: float
     false_accepts_interval: tuple[float, float]
 
-    def __post_init__(self) -> None:
-        for name in ("scores", "false_accepts_interval"):  # lists, where they come from JSON
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
-
 
 def pick_alpha(
     own: Float[np.ndarray, " n"],

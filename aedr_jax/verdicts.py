@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from aedr_jax.attribution import CAVEAT, attribute
 from aedr_jax.calibration import Calibration
 from aedr_jax.scoring import Row, rows_to_measurement
 
-__all__ = ["Verdict", "verdict_rows"]
+__all__ = ["FLAT", "RECOMPRESSED", "Verdict", "not_assessable", "verdict_rows"]
+
+FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
+RECOMPRESSED = 50  # JPEG quality below which own images are told from others hardly better than by chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +31,29 @@ class Verdict:
     accepted: dict[str, bool]
     status: str
     error: str
+    reason: str = ""  # why it is not assessable
     caveat: str = CAVEAT
 
 
+def not_assessable(row: Row) -> str:
+    """Why nothing can be said of an image, or "": it is flat, heavily recompressed, or without a ratio.
+
+    An image whose shorter side is under 64 pixels is an error row already.
+    """
+    if row.homogeneity >= FLAT:
+        return f"flat: homogeneity {row.homogeneity:.3f}"
+    if row.jpeg_quality is not None and row.jpeg_quality < RECOMPRESSED:
+        return f"saved as JPEG at quality {row.jpeg_quality}, below {RECOMPRESSED}"
+    if not math.isfinite(row.ratio):
+        return f"the second loss is {row.second_loss:g}"
+    return ""
+
+
 def verdict_rows(
-    rows: Sequence[Row], calibrations: Mapping[str, Calibration], *, false_names: float | None = None
+    rows: Sequence[Row],
+    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
+    *,
+    false_names: float | None = None,
 ) -> list[Verdict]:
     """A verdict for each image of rows of several models, in the order in which images first appear.
 
@@ -49,7 +73,9 @@ def verdict_rows(
     judged: dict[str, Verdict] = {}
     if ready:
         measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
-        result = attribute(measured, calibrations, false_names=false_names)
+        reasons = [next(filter(None, map(not_assessable, group.values())), "") for group in ready.values()]
+        assessable = np.array([not reason for reason in reasons])
+        result = attribute(measured, calibrations, assessable=assessable, false_names=false_names)
         for i, (path, group) in enumerate(ready.items()):
             first = next(iter(group.values()))
             judged[path] = Verdict(
@@ -62,6 +88,7 @@ def verdict_rows(
                 dict(zip(models, result.accepted[i].tolist(), strict=True)),
                 "ok",
                 "",
+                reasons[i],
             )
     return [judged.get(path) or _unjudged(next(iter(group.values()))) for path, group in by_image.items()]
 

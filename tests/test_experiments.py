@@ -25,7 +25,7 @@ def test_columns_are_what_measure_gives(kind, rng):
     autoencoder = tiny_autoencoder(kind)
     images = jnp.asarray(rng.uniform(-1, 1, (2, 64, 64, 3)), jnp.float32)
     gray = jnp.asarray(rng.integers(0, 256, (2, 64, 64)), jnp.int32)
-    table = jax.jit(columns)(autoencoder, images, gray)
+    table = {name: np.asarray(values) for name, values in jax.jit(columns)(autoencoder, images, gray).items()}
     for passes, config in (
         ("clip", aedr.SignalConfig()),
         ("raw", aedr.SignalConfig.paper()),
