@@ -68,14 +68,12 @@ class Photo(NamedTuple):
       gray: uint8 [h,w], as OpenCV's grey reader gives it.
       format: what Pillow calls the format ("PNG", "JPEG", ...).
       sha256: of the file's bytes, in hex.
-      jpeg_quality: that a JPEG was last saved at (`jpeg_quality`); None for another format.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
     gray: UInt8[np.ndarray, "h w"]
     format: str
     sha256: str
-    jpeg_quality: int | None = None
 
 
 def read_image(path: str | os.PathLike[str], *, orient: bool = True) -> UInt8[np.ndarray, "h w 3"]:
@@ -122,10 +120,10 @@ def decode_photo(data: bytes, *, name: str | os.PathLike[str], orient: bool = Tr
     """`read_photo` for bytes that are in memory; `name` stands in for the path in errors."""
     with _explained(name):
         with _opened(data, name) as image:
-            format_name, quality, rgb = _format(image), _quality(image, name), _rgb(image, orient)
+            format_name, rgb = _format(image), _rgb(image, orient)
         with _opened(data, name) as image:
             gray = _gray(image)
-    return Photo(rgb, gray, format_name, hashlib.sha256(data).hexdigest(), quality)
+    return Photo(rgb, gray, format_name, hashlib.sha256(data).hexdigest())
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -157,17 +155,13 @@ def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
     """
     _check_regular(path)
     with _explained(path), _opened(path, path) as image:
-        return _quality(image, path)
-
-
-def _quality(image: Image.Image, name: str | os.PathLike[str]) -> int | None:
-    if _format(image) != "JPEG":
-        return None
-    tables: dict[int, list[int]] = getattr(image, "quantization", {})
-    if not tables:
-        raise ImageError(f"{name}: a JPEG without quantization tables")
-    luminance = np.array(tables[min(tables)], np.int64)
-    return 1 + int(np.abs(_ijg_tables() - luminance).sum(axis=1).argmin())
+        if _format(image) != "JPEG":
+            return None
+        tables: dict[int, list[int]] = getattr(image, "quantization", {})
+        if not tables:
+            raise ImageError(f"{path}: a JPEG without quantization tables")
+        luminance = np.array(tables[min(tables)], np.int64)
+        return 1 + int(np.abs(_ijg_tables() - luminance).sum(axis=1).argmin())
 
 
 def fit_crop(image: UInt8[np.ndarray, "h w *c"], multiple: int) -> UInt8[np.ndarray, "hh ww *c"]:

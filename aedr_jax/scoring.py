@@ -26,7 +26,7 @@ from aedr_jax.sources import Item
 
 __all__ = ["SCHEMA_VERSION", "Candidate", "Row", "Scorer", "load_candidate", "rows_to_measurement"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 MEASURED = ("first_loss", "second_loss", "ratio", "homogeneity", "signal")  # of a Measurement, kept in a row
 GRAY_BUCKET = 256  # grey images are padded to multiples of this: few programs for many sizes
 MAX_SCORED_PIXELS = 1 << 24
@@ -42,7 +42,6 @@ class Row:
     width: int = 0
     height: int = 0
     format: str = ""
-    jpeg_quality: int | None = None
     used_width: int = 0
     used_height: int = 0
     size_rule: str
@@ -212,7 +211,6 @@ class Scorer:
                     width=photo.image.shape[1],
                     height=photo.image.shape[0],
                     format=photo.format,
-                    jpeg_quality=photo.jpeg_quality,
                     used_width=images.shape[2],
                     used_height=images.shape[1],
                     status="ok",

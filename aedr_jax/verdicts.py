@@ -10,6 +10,7 @@ import numpy as np
 
 from aedr_jax.attribution import CAVEAT, attribute
 from aedr_jax.calibration import Calibration
+from aedr_jax.images import jpeg_quality
 from aedr_jax.scoring import Row, rows_to_measurement
 
 __all__ = ["FLAT", "RECOMPRESSED", "Verdict", "not_assessable", "verdict_rows"]
@@ -42,8 +43,9 @@ def not_assessable(row: Row) -> str:
     """
     if row.homogeneity >= FLAT:
         return f"flat: homogeneity {row.homogeneity:.3f}"
-    if row.jpeg_quality is not None and row.jpeg_quality < RECOMPRESSED:
-        return f"saved as JPEG at quality {row.jpeg_quality}, below {RECOMPRESSED}"
+    quality = jpeg_quality(row.path) if row.format == "JPEG" else None
+    if quality is not None and quality < RECOMPRESSED:
+        return f"saved as JPEG at quality {quality}, below {RECOMPRESSED}"
     if not math.isfinite(row.ratio):
         return f"the second loss is {row.second_loss:g}"
     return ""

@@ -66,6 +66,17 @@ def test_measurements_and_rival_scores_mix(calibrations):
     assert aedr.attribute({"a": measured, "b": np.array([OUT, OUT])}, calibrations).verdicts == ("a", "none")
 
 
+def test_several_pasts_are_judged_by_the_kindest(rng):
+    plain, jpeg = (aedr.calibrate(rng.normal(center, 0.1, 60), model="a") for center in (1.0, 2.0))
+    x = {"a": np.array([1.0, 2.0, 3.0, np.nan])}
+    both = aedr.attribute(x, {"a": [plain, jpeg]})
+    one, other = (aedr.attribute(x, {"a": c}) for c in (plain, jpeg))
+    assert both.verdicts == ("a", "a", "none", "not assessable")
+    assert one.verdicts[:2] == ("a", "none")
+    np.testing.assert_array_equal(both.p_values[:3], np.maximum(one.p_values, other.p_values)[:3])
+    np.testing.assert_array_equal(both.accepted, one.accepted | other.accepted)
+
+
 def test_a_bound_on_false_names(rng):
     own, others = rng.normal(0, 1, 200), rng.normal(3, 1, 200)
     calibrations = {name: aedr.calibrate(own, validation=others, model=name) for name in "abcd"}
