@@ -60,8 +60,7 @@ def test_perturbation_misleads_within_the_ball(linear, saved, target):
 
 
 def test_perturbation_of_a_network(saved):
-    config = {**KL, "mid_block_add_attention": False}  # attention takes a third of the compilation
-    check_perturbation(from_state_dict(make_tensors(config), parse_config(config)), saved[:4, :8, :8], "reject")
+    check_perturbation(from_state_dict(make_tensors(KL), parse_config(KL)), saved[:4, :8, :8], "reject")
 
 
 def check_perturbation(autoencoder, saved, target):
