@@ -56,14 +56,14 @@ def test_cross_fit_is_leave_one_out_up_to_twenty_images(rng):
 def test_a_cross_fitted_score_is_as_a_new_images(rng):
     """In-sample scores are too small: with 20 images their upper tail lies well inside a new image's."""
     inside, held_out, new = [], [], []
-    for _ in range(300):
+    for _ in range(80):
         measured, fresh = measurement(rng, 20), measurement(rng, 50)
         statistic = fit_statistic(measured)
         inside.append(statistic.on_host(measured))
         held_out.append(cross_fit(measured))
         new.append(statistic.on_host(fresh))
     q = [float(np.quantile(np.concatenate(x), 0.95)) for x in (inside, held_out, new)]
-    assert abs(q[1] - q[2]) < 0.15
+    assert abs(q[1] - q[2]) < 0.2
     assert q[2] - q[0] > 0.15
 
 
