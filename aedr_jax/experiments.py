@@ -38,7 +38,7 @@ __all__ = [
 
 Columns = Mapping[str, np.ndarray]  # one value for each image
 
-PASSES = ("clip", "raw", "round8", "sample")
+PASSES = ("clip", "raw", "latent", "round8", "sample")
 
 
 def columns(
@@ -47,10 +47,10 @@ def columns(
     """Everything that the candidates look at, [n] each. jit-able with `passes` closed over.
 
     Keys: homogeneity; first_X and second_X, the two losses, for X in `passes`: "clip" (the default's), "raw" (the
-    paper's), "round8" (clipped, rounded to 8 bit), "sample" (posterior draws, clipped); and for X = "latent" (squared
-    distances between the latents of the image and its first, and of the first and the second reconstruction) and
-    X = "codebook" (squared distances of the latents of image and first reconstruction to their entries; NaN without a
-    codebook). A pass that is not asked for is NaN.
+    paper's), "round8" (clipped, rounded to 8 bit), "sample" (posterior draws, clipped), and "latent" (squared distances
+    between the latents of the image and its first, and of the first and the second reconstruction); and for X =
+    "codebook", the squared distance of the image's latents to their entries, and that of the first reconstruction's
+    (NaN without a codebook). A pass that is not asked for is NaN.
     """
     nothing = jnp.full(len(images), jnp.nan)
     found = {"homogeneity": texture.homogeneity(gray)}
@@ -63,17 +63,20 @@ def columns(
     latents = autoencoder.encode(images)
     decoded = autoencoder.decode(latents)
     for name in passes:
-        start, key = (autoencoder.decode(autoencoder.encode(images, keys[0])), keys[1]) if name == "sample" else (
-            decoded, None)  # fmt: skip
+        if name == "sample":
+            start, key = autoencoder.decode(autoencoder.encode(images, keys[0])), keys[1]
+        else:
+            start, key = decoded, None
         first = to_display(start, clip=name != "raw", round8=name == "round8")
         again = autoencoder.encode(first, key)
         second = autoencoder.decode(again)
-        keep(name, losses.mse(first, images), losses.mse(second, first))
-        if name == "clip":
+        if name == "latent":
             third = autoencoder.encode(jnp.clip(second, -1, 1))
-            keep("latent", losses.mse(again, latents), losses.mse(third, again))
-            if hasattr(autoencoder, "quantize"):
-                keep("codebook", *(losses.mse(autoencoder.quantize(z), z) for z in (latents, again)))
+            keep(name, losses.mse(again, latents), losses.mse(third, again))
+        else:
+            keep(name, losses.mse(first, images), losses.mse(second, first))
+        if name == "clip" and hasattr(autoencoder, "quantize"):
+            keep("codebook", *(losses.mse(autoencoder.quantize(z), z) for z in (latents, again)))
     return found
 
 

@@ -78,9 +78,9 @@ def score(model: str, work: Path) -> None:
     groups += [sorted((work / "images" / source).glob("*.png")) for source in (*MODELS, PHOTOGRAPHS)]
     rows = []
     for files in tqdm(groups, desc=f"scores by {model}", disable=None):
-        # Rounding and posterior draws are measured where they can be judged: on own images and photographs.
-        known = {"calibration", model, PHOTOGRAPHS} & {files[0].parent.name, files[0].parents[1].name}
-        rows += score_files(autoencoder, files, PASSES if known else PASSES[:2])
+        # Nothing is fitted to the dear passes: they are measured on own images and on photographs.
+        dear = files[0].parents[1].name == "images" and files[0].parent.name in (model, PHOTOGRAPHS)
+        rows += score_files(autoencoder, files, PASSES if dear else PASSES[:2])
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out.with_suffix(".partial"), "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
