@@ -58,7 +58,8 @@ def pick_alpha(
       rule: of the threshold.
 
     Raises:
-      CalibrationError: on too few or undefined scores of others, or where no alpha up to 0.2 reaches the target.
+      CalibrationError: on fewer than ten of either, undefined scores of others, or where no alpha up to 0.2 reaches the
+        target.
     """
     own, others = np.asarray(own, np.float64), np.asarray(others, np.float64)
     if others.size < 2 * MIN_SIGNALS or not np.isfinite(others).all():
@@ -66,6 +67,8 @@ def pick_alpha(
             f"{others.size} validation scores, {int((~np.isfinite(others)).sum())} of them NaN or infinite; "
             f"at least {2 * MIN_SIGNALS} are needed, all finite"
         )
+    if own.size < 2 * MIN_SIGNALS:
+        raise CalibrationError(f"{own.size} belonging images; picking alpha takes at least {2 * MIN_SIGNALS}")
     alpha = _best(own, others, false_accepts, rule)
     tau = threshold(own, alpha=alpha, rule=rule)
     accepted = int((others < tau).sum())

@@ -130,6 +130,10 @@ def test_attribute_json_and_files(world, calibrations, tmp_path, capsys):
 def photographs(world):
     rng = np.random.default_rng(1)
     (world / "photographs").mkdir()
+    (world / "more").mkdir()
+    for i in range(6):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        coarse.resize((64, 64), Image.Resampling.BICUBIC).save(world / "more" / f"{i}.png")
     for i in range(12):
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(world / "photographs" / f"{i}.png")
     return world / "photographs"
@@ -137,11 +141,14 @@ def photographs(world):
 
 def test_validation_images_pick_alpha_and_bound_false_names(world, calibrations, photographs, tmp_path, capsys):
     out = tmp_path / "cal" / "m1.json"
-    call = ["calibrate", str(world / "own"), "--model", str(world / "m1"), "--out", str(out)]
+    few = ["calibrate", str(world / "own"), "--model", str(world / "m1"), "--out", str(out)]
+    assert main([*few, "--validation", str(photographs)]) == 2
+    assert "6 belonging images; picking alpha takes at least 10" in capsys.readouterr().err
+    call = [*few, str(world / "more")]
     assert main([*call, "--validation", str(photographs), "--json"]) == 0
     printed = capsys.readouterr()
     summary = json.loads(printed.out)
-    assert "warning: 6 belonging images" in printed.err
+    assert "warning: 12 belonging images" in printed.err
     calibration = Calibration.load(out)
     assert summary["alpha"] == calibration.alpha
     assert summary["validation"]["images"] == len(calibration.validation.scores) == 12
