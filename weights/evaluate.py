@@ -42,6 +42,7 @@ from photos import random_crop, read_index, subject, subjects_split
 MODELS = miniature_models()
 SIDE = 128
 CALIBRATION = "calibration"
+DEAR = ("mini-kl4-a", "mini-kl16")
 FIRST_SEED = 1_000_000  # calibrations use small seeds
 CROPS = 2
 REPEATS = 1000
@@ -68,19 +69,15 @@ def write_images(models: Sequence[str], photos: Path, work: Path, count: int) ->
             Image.fromarray(random_crop(photos / file, SIDE, rng)).save(folder / f"{i}_{Path(file).stem}.png")
 
 
-def score(model: str, work: Path) -> None:
-    """Write `WORK/scores/MODEL.csv`: `experiments.columns` of its calibration images and of each source's images."""
-    out = work / "scores" / f"{model}.csv"
+def score(model: str, source: str, work: Path) -> None:
+    """Write `WORK/scores/MODEL/SOURCE.csv`, a row of `experiments.columns` for each image; what is there is kept."""
+    out = work / "scores" / model / f"{source}.csv"
     if out.exists():
         return
-    autoencoder = load_autoencoder(model)
-    groups = [sorted((work / "calibration" / model).glob("*.png"))]
-    groups += [sorted((work / "images" / source).glob("*.png")) for source in (*MODELS, PHOTOGRAPHS)]
-    rows = []
-    for files in tqdm(groups, desc=f"scores by {model}", disable=None):
-        # Nothing is fitted to the dear passes: they are measured on own images and on photographs.
-        dear = files[0].parents[1].name == "images" and files[0].parent.name in (model, PHOTOGRAPHS)
-        rows += score_files(autoencoder, files, PASSES if dear else PASSES[:2])
+    folder = work / "calibration" / model if source == CALIBRATION else work / "images" / source
+    # Nothing is fitted to the dear passes; two models tell enough of them.
+    dear = model in DEAR and source in (model, PHOTOGRAPHS)
+    rows = score_files(load_autoencoder(model), sorted(folder.glob("*.png")), PASSES if dear else PASSES[:2])
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out.with_suffix(".partial"), "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
@@ -105,20 +102,18 @@ def score_files(autoencoder, files: Sequence[Path], passes: Sequence[str]) -> li
         table = measure(autoencoder, jnp.asarray(images), jnp.asarray(np.stack([read_gray(file) for file in padded])))
         table = {name: np.asarray(values, np.float64) for name, values in table.items()}
         for i, file in enumerate(chosen):
-            source = CALIBRATION if file.parents[1].name == "calibration" else file.parent.name
-            rows.append({"source": source, "image": file.stem, **{name: values[i] for name, values in table.items()}})
+            rows.append({"image": file.stem, **{name: values[i] for name, values in table.items()}})
     return rows
 
 
 def read_tables(model: str, work: Path) -> dict[str, dict[str, np.ndarray]]:
     """`{source: {column: [n]}}` of a model's scores, "image" among the columns."""
-    with open(work / "scores" / f"{model}.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
     tables = {}
     for source in (CALIBRATION, *MODELS, PHOTOGRAPHS):
-        mine = [row for row in rows if row["source"] == source]
-        numbers = {name: np.array([float(row[name]) for row in mine]) for name in list(rows[0])[2:]}
-        tables[source] = {"image": np.array([row["image"] for row in mine]), **numbers}
+        with open(work / "scores" / model / f"{source}.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        numbers = {name: np.array([float(row[name]) for row in rows]) for name in list(rows[0])[1:]}
+        tables[source] = {"image": np.array([row["image"] for row in rows]), **numbers}
     return tables
 
 
@@ -222,7 +217,8 @@ def main() -> None:
         write_images(chosen, args.photos, args.work, args.count)
     elif args.step == "score":
         for model in chosen:
-            score(model, args.work)
+            for source in tqdm((*MODELS, PHOTOGRAPHS, CALIBRATION), desc=f"scores by {model}", disable=None):
+                score(model, source, args.work)
     else:
         report(args.photos, args.work, args.json)
 
