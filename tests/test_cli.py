@@ -141,10 +141,11 @@ def photographs(world):
 
 def test_validation_images_pick_alpha_and_bound_false_names(world, calibrations, photographs, tmp_path, capsys):
     out = tmp_path / "cal" / "m1.json"
-    few = ["calibrate", str(world / "own"), "--model", str(world / "m1"), "--out", str(out)]
+    options = ["--model", str(world / "m1"), "--out", str(out)]
+    few = ["calibrate", str(world / "own"), *options]
     assert main([*few, "--validation", str(photographs)]) == 2
     assert "6 belonging images; picking alpha takes at least 10" in capsys.readouterr().err
-    call = [*few, str(world / "more")]
+    call = ["calibrate", str(world / "own"), str(world / "more"), *options]
     assert main([*call, "--validation", str(photographs), "--json"]) == 0
     printed = capsys.readouterr()
     summary = json.loads(printed.out)
