@@ -16,7 +16,8 @@ from aedr_jax.errors import AedrError, SourceError
 
 if TYPE_CHECKING:
     from aedr_jax.calibration import Calibration
-    from aedr_jax.scoring import Row
+    from aedr_jax.scoring import Row, Scorer
+    from aedr_jax.sources import Item
     from aedr_jax.verdicts import Verdict
 
 __all__ = ["main"]
@@ -268,10 +269,12 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
+    from aedr_jax.sources import find_images
     from aedr_jax.tables import check_output, to_json, write_rows
 
     out = check_output(args.out) if args.out else None
-    rows, complete = _scored(args, args.model)
+    items = find_images(args.inputs)
+    rows, complete = _scored(_scorer(args, args.model), items)
     records = [vars(row) for row in rows]
     if out:
         write_rows(rows, out)
@@ -291,10 +294,14 @@ def _calibrate(args: argparse.Namespace) -> int:
     from aedr_jax.calibration import calibrate
     from aedr_jax.errors import CalibrationWarning
     from aedr_jax.scoring import rows_to_measurement
+    from aedr_jax.sources import find_images
 
-    def measured(inputs: Sequence[str]) -> tuple[list[Row], int]:
-        args.inputs = inputs
-        rows, complete = _scored(args, [args.model])
+    own = find_images(args.inputs)
+    foreign = find_images(args.validation) if args.validation else []
+    scorer = _scorer(args, [args.model])
+
+    def measured(items: Sequence[Item]) -> tuple[list[Row], int]:
+        rows, complete = _scored(scorer, items)
         if not complete:
             raise KeyboardInterrupt
         for row in rows:
@@ -303,10 +310,9 @@ def _calibrate(args: argparse.Namespace) -> int:
         good = [row for row in rows if row.status == "ok"]
         return good, len(rows) - len(good)
 
-    good, left_out = measured(args.inputs)
-    others, others_left_out = measured(args.validation) if args.validation else ([], 0)
+    good, left_out = measured(own)
+    others, others_left_out = measured(foreign) if foreign else ([], 0)
     images = hashlib.sha256("\n".join(sorted(row.sha256 for row in good)).encode()).hexdigest()
-    scorer = args.scorer
     (candidate,) = scorer.candidates
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CalibrationWarning)
@@ -361,13 +367,15 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 def _attribute(args: argparse.Namespace) -> int:
     from aedr_jax.attribution import CAVEAT
+    from aedr_jax.sources import find_images
     from aedr_jax.tables import check_output, write_rows
     from aedr_jax.verdicts import verdict_rows
 
     out = check_output(args.out) if args.out else None
     calibrations = _calibrations(args)
     sources = [pasts[0].provenance.source or name for name, pasts in calibrations.items()]
-    rows, complete = _scored(args, sources, calibrations)
+    items = find_images(args.inputs)
+    rows, complete = _scored(_scorer(args, sources, calibrations), items)
     verdicts = verdict_rows(rows, calibrations, false_names=args.false_names)
     if out:
         write_rows(verdicts, out)
@@ -407,22 +415,16 @@ def _calibrations(args: argparse.Namespace) -> dict[str, list[Calibration]]:
     return found
 
 
-def _scored(
+def _scorer(
     args: argparse.Namespace, models: Sequence[str], calibrations: dict[str, list[Calibration]] | None = None
-) -> tuple[list[Row], bool]:
-    """Rows in the order of the images, and whether the run was not interrupted."""
-    from aedr_jax.sources import find_images
-
-    items = find_images(args.inputs)
-
-    from tqdm import tqdm
-
+) -> Scorer:
+    """Models and settings, checked against the calibrations that are to judge."""
     from aedr_jax.processing import Processing
     from aedr_jax.scoring import Scorer, load_candidate
 
     options = {"preset": args.preset, "dtype": args.dtype, "precision": args.precision}
     candidates = [load_candidate(name, **options) for name in models]
-    args.scorer = Scorer(
+    scorer = Scorer(
         candidates,
         preset=args.preset,
         batch_size=args.batch_size,
@@ -433,18 +435,27 @@ def _scored(
         if calibrations is not None:
             where = f"calibration of {candidate.name}"
             for calibration in calibrations[candidate.name]:
-                calibration.check_against(candidate.weights_hash, args.scorer.config, where=where)
+                calibration.check_against(candidate.weights_hash, scorer.config, where=where)
+    return scorer
+
+
+def _scored(scorer: Scorer, items: Sequence[Item]) -> tuple[list[Row], bool]:
+    """Rows in the order of the images, and whether the run was not interrupted."""
+    from tqdm import tqdm
+
     rows: list[Row] = []
     complete = True
     with tqdm(total=len(items), unit="image", disable=None, file=sys.stderr) as bar:
-        _plain(f"{len(items)} images, {len(models)} models")
+        _plain(f"{len(items)} images, {len(scorer.candidates)} models")
         try:
-            for row in args.scorer.score(items, on_progress=bar.update):
+            for row in scorer.score(items, on_progress=bar.update):
                 rows.append(row)
         except KeyboardInterrupt:
             complete = False
     if not complete:
-        print(f"interrupted: {len(rows)} of {len(items) * len(models)} rows are done and kept", file=sys.stderr)
+        print(
+            f"interrupted: {len(rows)} of {len(items) * len(scorer.candidates)} rows are done and kept", file=sys.stderr
+        )
     order = {str(item.path): i for i, item in enumerate(items)}
     return sorted(rows, key=lambda row: order[row.path]), complete
 

@@ -280,8 +280,7 @@ def few_images(
         first, second, texture_of = np.exp(
             logs[:, rng.integers(logs.shape[1], size=n)] + smoothing @ rng.standard_normal((3, n))
         )
-        ratio = first / second
-        return Measurement(first, second, ratio, texture_of, ratio * texture_of, np.full(n, np.nan))
+        return measurement_of({"first_clip": first, "second_clip": second, "homogeneity": texture_of})
 
     population = draw(POPULATION, np.random.default_rng(seed))
     rows = []

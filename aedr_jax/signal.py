@@ -119,6 +119,10 @@ class Measurement(NamedTuple):
     signal: Values
     latent_error: Values
 
+    def take(self, chosen: Any) -> Measurement:
+        """Some of the images, by indices, a slice or a mask; on the host, in numpy's float64."""
+        return Measurement(*(np.asarray(column, np.float64)[chosen] for column in self))
+
     @classmethod
     def from_losses(
         cls,

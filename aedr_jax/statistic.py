@@ -88,7 +88,7 @@ def fit_statistic(measured: Measurement, *, quantized: bool = False) -> Statisti
     scatter = float(np.square(x - x.mean()).sum())
     slope = float(((x - x.mean()) * (y - y.mean())).sum() / scatter) if scatter > 0 else 1.0
     terms = TERMS[quantized]
-    values = np.stack(_terms(_take(measured, slice(None)), terms, slope, np))
+    values = np.stack(_terms(measured.take(slice(None)), terms, slope, np))
     spreads = values.std(axis=1, ddof=1)
     if not (spreads > 1e-12).all():
         raise CalibrationError(f"all {first.size} images measure alike; are they {first.size} different images?")
@@ -105,8 +105,8 @@ def cross_fit(measured: Measurement, *, quantized: bool = False) -> Float[np.nda
     folds = np.arange(n) % min(n, FOLDS)
     scores = np.empty(n)
     for fold in range(min(n, FOLDS)):
-        statistic = fit_statistic(_take(measured, folds != fold), quantized=quantized)
-        scores[folds == fold] = statistic.on_host(_take(measured, folds == fold))
+        statistic = fit_statistic(measured.take(folds != fold), quantized=quantized)
+        scores[folds == fold] = statistic.on_host(measured.take(folds == fold))
     return scores
 
 
@@ -123,7 +123,3 @@ def _terms(measured: Measurement, terms: tuple[str, ...], slope: float, xp: Any)
         "difference": lambda: xp.asarray(measured.first_loss) - xp.asarray(measured.second_loss),
     }
     return [values[name]() for name in terms]
-
-
-def _take(measured: Measurement, chosen: Any) -> Measurement:
-    return Measurement(*(np.asarray(column, np.float64)[chosen] for column in measured))

@@ -16,7 +16,7 @@ from aedr_jax.scoring import Row, rows_to_measurement
 __all__ = ["FLAT", "RECOMPRESSED", "Verdict", "not_assessable", "verdict_rows"]
 
 FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
-RECOMPRESSED = 50  # JPEG quality below which own images are told from others hardly better than by chance
+RECOMPRESSED = 50  # JPEG quality; a guess until weights/robustness.py has been run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,19 +36,20 @@ class Verdict:
     caveat: str = CAVEAT
 
 
-def not_assessable(row: Row) -> str:
+def not_assessable(rows: Sequence[Row]) -> str:
     """Why nothing can be said of an image, or "": it is flat, heavily recompressed, or without a ratio.
 
-    An image whose shorter side is under 64 pixels is an error row already.
+    Args:
+      rows: the image's, one for each model. (One whose shorter side is under 64 pixels has error rows already.)
     """
+    row = rows[0]
     if row.homogeneity >= FLAT:
         return f"flat: homogeneity {row.homogeneity:.3f}"
     quality = jpeg_quality(row.path) if row.format == "JPEG" else None
     if quality is not None and quality < RECOMPRESSED:
         return f"saved as JPEG at quality {quality}, below {RECOMPRESSED}"
-    if not math.isfinite(row.ratio):
-        return f"the second loss is {row.second_loss:g}"
-    return ""
+    undefined = [row.second_loss for row in rows if not math.isfinite(row.ratio)]
+    return f"the second loss is {undefined[0]:g}" if undefined else ""
 
 
 def verdict_rows(
@@ -75,7 +76,7 @@ def verdict_rows(
     judged: dict[str, Verdict] = {}
     if ready:
         measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
-        reasons = [next(filter(None, map(not_assessable, group.values())), "") for group in ready.values()]
+        reasons = [not_assessable(list(group.values())) for group in ready.values()]
         assessable = np.array([not reason for reason in reasons])
         result = attribute(measured, calibrations, assessable=assessable, false_names=false_names)
         for i, (path, group) in enumerate(ready.items()):

@@ -161,14 +161,11 @@ def report_wrong_names(measured: dict, calibrations: dict, tables: dict, subject
     validating = np.isin(group, shuffled[: len(shuffled) // 2])
     photographs = measured[PHOTOGRAPHS]
 
-    def taken(m: Measurement, chosen: np.ndarray) -> Measurement:
-        return Measurement(*(np.asarray(c)[chosen] for c in m))
-
     strict = {
         model: calibrate(
             measurement_of(tables[model][CALIBRATION]),
             quantized=bool(REGISTRY[model].quantize),
-            validation=taken(photographs[model], validating),
+            validation=photographs[model].take(validating),
         )
         for model in MODELS
     }
@@ -178,7 +175,7 @@ def report_wrong_names(measured: dict, calibrations: dict, tables: dict, subject
         row = [str(count), names[-1]]
         for kind, options in ((calibrations, {}), (strict, {}), (strict, {"false_names": 0.05})):
             result = attribute(
-                {m: taken(photographs[m], ~validating) for m in names}, {m: kind[m] for m in names}, **options
+                {m: photographs[m].take(~validating) for m in names}, {m: kind[m] for m in names}, **options
             )
             wrong = sum(v != "none" for v in result.verdicts)
             low, high = share_interval(wrong, len(result.verdicts))
@@ -212,7 +209,7 @@ def report_published(published: Path) -> None:
         areas, accepts = [], []
         for seed in range(50):
             order = np.random.default_rng(seed).permutation(500)
-            fit, test = (Measurement(*(np.asarray(c)[i] for c in own)) for i in (order[:250], order[250:]))
+            fit, test = own.take(order[:250]), own.take(order[250:])
             score = fit_statistic(fit).on_host if fitted else (lambda m: m.signal)
             inside, outside = score(test), score(other)
             areas.append(area_under_curve(inside, outside))

@@ -78,12 +78,25 @@ def score(model: str, source: str, work: Path) -> None:
     # Nothing is fitted to the dear passes; two models tell enough of them.
     dear = model in DEAR and source in (model, PHOTOGRAPHS)
     rows = score_files(load_autoencoder(model), sorted(folder.glob("*.png")), PASSES if dear else PASSES[:2])
+    write_csv(rows, out)
+
+
+def write_csv(rows: Sequence[dict], out: Path) -> None:
+    """Whole or not at all: what is there already is not made again."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out.with_suffix(".partial"), "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     out.with_suffix(".partial").replace(out)
+
+
+def read_csv(path: Path) -> dict[str, np.ndarray]:
+    """`{column: [n]}` of what `write_csv` wrote: the first column as text, all others as numbers."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    first, *others = rows[0]
+    return {first: np.array([r[first] for r in rows]), **{k: np.array([float(r[k]) for r in rows]) for k in others}}
 
 
 @lru_cache
@@ -108,13 +121,8 @@ def score_files(autoencoder, files: Sequence[Path], passes: Sequence[str]) -> li
 
 def read_tables(model: str, work: Path) -> dict[str, dict[str, np.ndarray]]:
     """`{source: {column: [n]}}` of a model's scores, "image" among the columns."""
-    tables = {}
-    for source in (CALIBRATION, *MODELS, PHOTOGRAPHS):
-        with open(work / "scores" / model / f"{source}.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        numbers = {name: np.array([float(row[name]) for row in rows]) for name in list(rows[0])[1:]}
-        tables[source] = {"image": np.array([row["image"] for row in rows]), **numbers}
-    return tables
+    sources = (CALIBRATION, *MODELS, PHOTOGRAPHS)
+    return {source: read_csv(work / "scores" / model / f"{source}.csv") for source in sources}
 
 
 def clusters(source: str, images: np.ndarray, subjects: dict[str, str]) -> np.ndarray:
@@ -142,14 +150,14 @@ def read_scores(model: str, work: Path, subjects: dict[str, str]) -> dict[str, d
 
 
 def with_interval(
-    statistic: Callable[[np.ndarray, np.ndarray], float], own: dict, other: dict, column: str
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    own: np.ndarray,
+    other: np.ndarray,
+    resampled: Sequence[Sequence[np.ndarray]],
 ) -> tuple[float, float, float]:
-    """A statistic of two samples with its 95 % interval; clusters of both sides are drawn with replacement."""
-    drawn = [
-        statistic(own[column][i], other[column][j])
-        for i, j in resample((own["cluster"], other["cluster"]), repeats=REPEATS)
-    ]
-    return statistic(own[column], other[column]), *map(float, np.percentile(drawn, [2.5, 97.5]))
+    """A statistic of two samples with its 95 % interval over indices into both (`experiments.resample`)."""
+    drawn = [statistic(own[i], other[j]) for i, j in resampled]
+    return statistic(own, other), *map(float, np.percentile(drawn, [2.5, 97.5]))
 
 
 def card(model: str, scores: dict, photos: Path) -> dict:
@@ -243,9 +251,10 @@ def report(photos: Path, work: Path, json_file: Path | None) -> None:
             accepted = float((other["default"] < calibration.threshold).mean())
             cell = {"model": model, "source": source, "accepted": accepted}
             if source != model:
+                resampled = resample((own["cluster"], other["cluster"]), repeats=REPEATS)
                 for column in ("default", "paper", "homogeneity", "first_loss"):
-                    cell[column] = with_interval(area_under_curve, own, other, column)
-                cell["accuracy"] = with_interval(accuracy, own, other, "default")
+                    cell[column] = with_interval(area_under_curve, own[column], other[column], resampled)
+                cell["accuracy"] = with_interval(accuracy, own["default"], other["default"], resampled)
             figures["cells"].append(cell)
     print_tables(figures)
     if json_file:

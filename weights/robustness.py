@@ -11,7 +11,6 @@ condition by condition. Thresholds are at alpha .05, fitted on 100 other images 
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +27,7 @@ from aedr_jax.experiments import area_under_curve, columns, measurement_of
 from aedr_jax.images import fit_crop
 from aedr_jax.processing import GRID, Processing
 from aedr_jax.texture import gray_levels
-from evaluate import CALIBRATION, MODELS, print_table
+from evaluate import CALIBRATION, MODELS, print_table, read_csv, write_csv
 
 COUNT = 100
 BATCH = 4
@@ -66,21 +65,13 @@ def score(model: str, condition: Processing, work: Path) -> None:
             images = jnp.asarray(np.stack(pixels[start : start + BATCH]), jnp.float32) / 127.5 - 1
             table = {k: np.asarray(v) for k, v in measuring()(autoencoder, images).items()}
             rows += [{"source": source, **{k: v[i] for k, v in table.items()}} for i in range(len(images))]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out.with_suffix(".partial"), "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    out.with_suffix(".partial").replace(out)
+    write_csv(rows, out)
 
 
 def read(model: str, condition: str, work: Path) -> dict[str, dict[str, np.ndarray]]:
-    with open(work / "robustness" / model / f"{condition}.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {
-        source: {k: np.array([float(r[k]) for r in rows if r["source"] == source]) for k in list(rows[0])[1:]}
-        for source in (CALIBRATION, "own", PHOTOGRAPHS)
-    }
+    table = read_csv(work / "robustness" / model / f"{condition}.csv")
+    source = table.pop("source")
+    return {s: {k: v[source == s] for k, v in table.items()} for s in (CALIBRATION, "own", PHOTOGRAPHS)}
 
 
 def report(model: str, work: Path) -> None:
