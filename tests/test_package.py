@@ -45,6 +45,7 @@ CONTRACT = [
     "attribute",
     "Attribution",
     "make_sharded",
+    "score_dataset",
     "ImageError",
 ]
 
@@ -136,9 +137,14 @@ def test_layout_follows_the_data():
         "experiments",
         "sharding",
         "sources",
+        "containers",
+        "decoding",
+        "workers",
         "scoring",
         "verdicts",
         "tables",
+        "dataset",
+        "cluster",
         "miniature",
         "pipelines",
         "generation",
