@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["Sharded", "local_mesh", "make_sharded"]
+__all__ = ["Sharded", "local_mesh", "make_sharded", "pod_share"]
 
 
 def local_mesh() -> Mesh:
@@ -18,6 +18,19 @@ def local_mesh() -> Mesh:
     return jax.make_mesh(
         (jax.local_device_count(),), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices()
     )
+
+
+def pod_share(**options: Any) -> tuple[int, int]:
+    """This process's number and how many there are, from `jax.distributed`, which is then left again: processes that
+    stay joined die together, and nothing here needs the others.
+
+    Args:
+      options: of `jax.distributed.initialize`; none on a TPU pod or under Slurm, which it asks itself.
+    """
+    jax.distributed.initialize(**options)
+    share = jax.process_index(), jax.process_count()
+    jax.distributed.shutdown()
+    return share
 
 
 class Sharded:
