@@ -95,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", help="scores.parquet, .csv or .jsonl, or a folder for Parquet (default: print CSV)")
     _add_measuring(sub)
     large = sub.add_argument_group("with a folder as --out: large sources, resumed by the same command (docs/large.md)")
-    large.add_argument("--shard", type=_share, metavar="I/N", help="this process's share; auto: as jax.distributed says")
+    large.add_argument(
+        "--shard", type=_share, metavar="I/N", help="this process's share; auto: as jax.distributed says"
+    )
     large.add_argument("--workers", type=int, metavar="N", help="decoder processes (default: one a CPU, at most 16)")
     large.add_argument("--image-column", metavar="NAME", help="of a table or dataset, where it cannot be told")
     large.add_argument("--id-column", metavar="NAME", help="likewise")

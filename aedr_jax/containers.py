@@ -1,8 +1,8 @@
 """Sources that hold many images in one file: tar archives (WebDataset), CSV and Parquet tables, Hugging Face datasets,
 tensorflow-datasets.
 
-Nothing is extracted to a file and no name inside a container is used as a path, but for the paths that a table lists. No
-pickle is read.
+Nothing is extracted to a file and no name inside a container is used as a path, but for the paths that a table
+lists. No pickle is read.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def open_source(
     Raises:
       SourceError: for an input that names nothing, or a table without images.
     """
-    columns = {"image_column": image_column, "id_column": id_column}
+    columns: dict[str, Any] = {"image_column": image_column, "id_column": id_column}
     sources: list[Source] = []
     tars: list[Path] = []
-    for name in map(os.fspath, inputs):
+    for name in [os.fspath(given) for given in inputs]:
         files = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
         holding = [Path(file) for file in files if file.lower().endswith((*TARS, *TABLES)) and os.path.isfile(file)]
         if name.startswith("hf:"):
@@ -108,8 +108,8 @@ class Chain(Source):
 class Tars(Source):
     """Members of tar archives that have an image's ending, streamed. An id is ARCHIVE/MEMBER.
 
-    Links, devices and too large members are error rows. An archive that cannot be read to its end mark gives what it can,
-    and is named in the `RunError` at the end of all.
+    Links, devices and too large members are error rows. An archive that cannot be read to its end mark gives what it
+    can, and is named in the `RunError` at the end of all.
 
     Raises:
       SourceError: for two archives of one name, since their members could not be told apart.
@@ -145,7 +145,7 @@ class _Member(tarfile.TarInfo):
     """tarfile ends quietly at a damaged or missing header; here only the end mark is an end."""
 
     @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> tarfile.TarInfo:
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _Member:
         try:
             return super().fromtarfile(tar)
         except tarfile.HeaderError as error:
@@ -165,22 +165,22 @@ class _Member(tarfile.TarInfo):
 def _members(path: Path) -> Iterator[Item]:
     with tarfile.open(path, "r|*", tarinfo=_Member) as tar:
         for member in tar:
-            tar.members = []  # it would keep a list of all  # type: ignore[attr-defined]
+            tar.members = []  # type: ignore[attr-defined]  # it would keep a list of all
             if member.isdir() or not member.name.lower().endswith(SUFFIXES):
                 continue
-            id, where = f"{path.name}/{member.name}", f"{path}::{member.name}"
+            name, where = f"{path.name}/{member.name}", f"{path}::{member.name}"
             if not member.isreg():
-                yield Item(id, where, error="is a link or device, not an image file")
+                yield Item(name, where, error="is a link or device, not an image file")
             elif member.size > MAX_FILE_BYTES:
-                yield Item(id, where, error=f"{member.size} bytes; files above {MAX_FILE_BYTES} are not read")
+                yield Item(name, where, error=f"{member.size} bytes; files above {MAX_FILE_BYTES} are not read")
             else:
                 file = tar.extractfile(member)
                 assert file is not None
-                yield Item(id, where, file.read())
+                yield Item(name, where, file.read())
 
 
 class Table(Source):
-    """A CSV or Parquet table with a row for each image: its path, relative to the table's folder, or (Parquet) its bytes.
+    """A CSV or Parquet table of images: their paths, relative to the table's folder, or (Parquet) their bytes.
 
     The image column is the one called so, or else the only one of bytes, or else "path". The id is that of a column
     "id", "__key__", "key" or "path", or else TABLE/ROW.
@@ -222,8 +222,8 @@ class Table(Source):
     def __iter__(self) -> Iterator[Item]:
         try:
             for number, row in self._rows():
-                id = str(row[self.id_column]) if self.id_column else f"{self.path.name}/{number}"
-                yield _item(row[self.image_column], id, f"{self.path}::{number}", self.path.parent)
+                name = str(row[self.id_column]) if self.id_column else f"{self.path.name}/{number}"
+                yield _item(row[self.image_column], name, f"{self.path}::{number}", self.path.parent)
         except Exception as error:  # likewise
             raise unreadable([f"{self.path}: {error}"]) from error
 
@@ -289,8 +289,8 @@ class Rows(Source):
     def __iter__(self) -> Iterator[Item]:
         for number in self.numbers:
             row = self.rows[number]
-            id = str(row[self.id_column]) if self.id_column else f"{self.name}/{number}"
-            yield _item(row[self.image_column], id, f"{self.name}::{number}", Path())
+            name = str(row[self.id_column]) if self.id_column else f"{self.name}/{number}"
+            yield _item(row[self.image_column], name, f"{self.name}::{number}", Path())
 
     def count(self) -> int:
         return len(self.numbers)
@@ -324,11 +324,11 @@ def from_hugging_face(
 
 
 def from_tfds(source: Any, *, name: str, image_column: str = "image", id_column: str | None = None) -> Source:
-    """What `tfds.data_source(..., decoders={"image": tfds.decode.SkipDecoding()})` gives: random access, no TensorFlow."""
+    """What `tfds.data_source(..., decoders={"image": tfds.decode.SkipDecoding()})` gives: no TensorFlow session."""
     return Rows(source, name=name, image_column=image_column, id_column=id_column)
 
 
-def _open_hugging_face(given: str, columns: Mapping[str, str | None]) -> Source:
+def _open_hugging_face(given: str, columns: Mapping[str, Any]) -> Source:
     name, _, split = given.removeprefix("hf:").rpartition(":")
     if not name:
         raise SourceError(f"{given}: expected hf:NAME:SPLIT")
@@ -343,7 +343,7 @@ def _open_hugging_face(given: str, columns: Mapping[str, str | None]) -> Source:
     return from_hugging_face(dataset, name=name, **columns)
 
 
-def _open_tfds(given: str, columns: Mapping[str, str | None]) -> Source:
+def _open_tfds(given: str, columns: Mapping[str, Any]) -> Source:
     name, _, split = given.removeprefix("tfds:").rpartition(":")
     if not name:
         raise SourceError(f"{given}: expected tfds:NAME:SPLIT")
@@ -374,12 +374,12 @@ def _choose(where: object, names: Sequence[str], images: Sequence[str]) -> str:
     raise SourceError(f"{where}: expected one column of image bytes, found {found}; say which with --image-column")
 
 
-def _item(value: Any, id: str, where: str, folder: Path) -> Item:
+def _item(value: Any, name: str, where: str, folder: Path) -> Item:
     """Bytes, the path of a file, or both as Hugging Face stores them."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
-        return Item(id, where, value)
+        return Item(name, where, value)
     if isinstance(value, str) and value:
-        return Item(id, folder / value)
-    return Item(id, where, error="the table has neither bytes nor a path here")
+        return Item(name, folder / value)
+    return Item(name, where, error="the table has neither bytes nor a path here")

@@ -14,10 +14,11 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
@@ -64,7 +65,7 @@ class Plan:
         """Load the models."""
         from aedr_jax.scoring import Scorer, load_candidate
 
-        options = {"preset": self.config.name, "dtype": self.dtype, "precision": self.precision}
+        options: dict[str, Any] = {"preset": self.config.name, "dtype": self.dtype, "precision": self.precision}
         candidates = [
             dataclasses.replace(load_candidate(model, **options), name=name) for name, model in self.models.items()
         ]
@@ -75,11 +76,18 @@ class Plan:
         from aedr_jax.workers import decode_all
 
         workers = min(os.cpu_count() or 1, 16) if self.workers is None else self.workers
-        decoded = decode_all(scorer.decoder, items, workers=workers)
-        try:
-            yield from scorer.score_decoded(decoded)
-        finally:
-            decoded.close()  # type: ignore[attr-defined]
+        failures: list[Exception] = []
+        with closing(decode_all(scorer.decoder, items, workers=workers)) as decoded:
+            yield from scorer.score_decoded(_until_failure(decoded, failures))
+        if failures:  # of the source: what came before it has been scored
+            raise failures[0]
+
+
+def _until_failure(stream: Iterable[Any], failures: list[Exception]) -> Iterator[Any]:
+    try:
+        yield from stream
+    except Exception as error:
+        failures.append(error)
 
 
 def score_dataset(
@@ -132,59 +140,55 @@ def score_dataset(
         raise SourceError(f"shard {shard[0]}/{shard[1]}: expected I/N with I from 0 to N - 1")
     if engine not in ("local", "ray"):
         raise SourceError(f"engine {engine!r}: expected local or ray")
+    if engine == "ray" and shard[1] > 1:
+        raise SourceError("engine ray divides the work itself: leave shard out")
     plan = Plan(dict(models), config or SignalConfig(), batch_size, multiple, dtype, precision, workers)
     whole = as_source(source)
-    scorer = plan.scorer()
     parts = Parts(Path(out), tag=f"{shard[0]}-of-{shard[1]}")
-    with _locked(parts.open(settings(scorer, plan), shard), parts.folder, shard):
-        parts.sweep(shard[1])
-        done = parts.ids()
-        if engine == "ray":
-            from aedr_jax.cluster import score_on_ray
+    if engine == "ray":
+        from aedr_jax.cluster import Cluster
 
-            return score_on_ray(
-                whole, plan, parts, done, part_images, address=address, resources=resources, progress=progress
-            )
-        return _score_here(whole.share(*shard), plan, scorer, parts, done, part_images, part_seconds, progress)
+        cluster = Cluster(address, resources)
+        with parts.going_on(cluster.settings(plan), shard) as done, progress_bar(whole, progress) as advance:
+            return cluster.score(whole, plan, parts, done, part_images, advance)
+    scorer, share = plan.scorer(), whole.share(*shard)
+    with parts.going_on(settings(scorer, plan), shard) as done, progress_bar(share, progress) as advance:
+        return _score_here(Fresh(share, done, advance), plan, scorer, parts, part_images, part_seconds, advance)
 
 
 def _score_here(
-    source: Source,
+    fresh: Fresh,
     plan: Plan,
     scorer: Scorer,
     parts: Parts,
-    done: Ids,
     part_images: int,
     part_seconds: float,
-    progress: bool,
+    advance: Callable[[int], None],
 ) -> Finished:
-    fresh = Fresh(source, done)
+    models = len(scorer.candidates)
     rows: list[Row] = []
     scored = unreadable = 0
     written = time.monotonic()
-    with progress_bar(source.count() if progress else None, progress) as advance:
-        fresh.on_skip = advance
-        try:
-            for batch in plan.score(scorer, fresh):
-                rows += batch
-                images = len(batch) // len(scorer.candidates)
-                scored += images
-                unreadable += sum(row.status != "ok" for row in batch) // len(scorer.candidates)
-                advance(images)
-                full = len(rows) >= part_images * len(scorer.candidates)
-                if full or time.monotonic() - written > part_seconds:
-                    parts.write(rows)
-                    rows, written = [], time.monotonic()
-        finally:  # whatever stopped it, Ctrl-C too: what is finished is kept
-            parts.write(rows)
-    fresh.check()
+    try:
+        for batch in plan.score(scorer, fresh):
+            rows += batch
+            scored += len(batch) // models
+            unreadable += sum(row.status != "ok" for row in batch) // models
+            advance(len(batch) // models)
+            if len(rows) >= part_images * models or time.monotonic() - written > part_seconds:
+                parts.write(rows)
+                rows, written = [], time.monotonic()
+    finally:  # whatever stopped it, Ctrl-C too: what is finished is kept
+        parts.write(rows)
+    if fresh.doubles:
+        raise RunError(fresh.complaint())
     return Finished(scored, unreadable, fresh.skipped)
 
 
 class Fresh:
     """The items of a source whose ids no part holds yet, each id once."""
 
-    def __init__(self, source: Iterable[Item], done: Ids, on_skip: Callable[[int], None] = lambda images: None) -> None:
+    def __init__(self, source: Iterable[Item], done: Ids, on_skip: Callable[[int], Any] = lambda images: None) -> None:
         self.source, self.done, self.seen, self.on_skip = source, done, Ids(), on_skip
         self.skipped = self.doubles = 0
         self.example = ""
@@ -201,13 +205,12 @@ class Fresh:
             else:
                 yield item
 
-    def check(self) -> None:
-        """Raise a `RunError` if an id came twice: images under a taken name are not scored, and that is said."""
-        if self.doubles:
-            raise RunError(
-                f"{self.doubles} images have an id that another has too, such as {self.example}, and no row: score "
-                "them into a folder of their own"
-            )
+    def complaint(self) -> str:
+        """That ids came twice: images under a taken name are not scored, and that is said."""
+        return (
+            f"{self.doubles} images have an id that another has too, such as {self.example}, and no row: score them "
+            "into a folder of their own"
+        )
 
 
 class Ids:
@@ -240,7 +243,7 @@ class Ids:
         if digest in self.recent:
             return True
         place = int(np.searchsorted(self.sorted, np.array(digest, "S16")))
-        return place < len(self.sorted) and self.sorted[place] == np.array(digest, "S16")
+        return place < len(self.sorted) and bool(self.sorted[place] == np.array(digest, "S16"))
 
 
 def _digest(text: str) -> bytes:
@@ -254,7 +257,7 @@ class Parts:
         self.folder, self.tag = folder, tag
         self.manifest = folder.with_name(folder.name + ".run.json")
 
-    def open(self, wanted: Mapping[str, Any], shard: tuple[int, int]) -> Path:
+    def open(self, wanted: Mapping[str, Any]) -> Path:
         """Begin a run, or check that this one goes on with the same settings; the manifest's path.
 
         Raises:
@@ -266,7 +269,9 @@ class Parts:
             raise SourceError(f"{self.folder}: is a file; a name without an ending is a Parquet folder")
         if not self.manifest.exists():
             if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise SourceError(f"{self.folder}: holds files, but {self.manifest.name} is not beside it; name another")
+                raise SourceError(
+                    f"{self.folder}: holds files, but {self.manifest.name} is not beside it; name another"
+                )
             about = {"version": __version__, "python": platform.python_version(), "started": time.strftime("%FT%TZ")}
             text = json.dumps({"settings": wanted, "about": about}, indent=1)
             write_whole(self.manifest, lambda path: path.write_text(text, encoding="utf-8"), tag=self.tag, keep=True)
@@ -278,6 +283,13 @@ class Parts:
             )
         self.folder.mkdir(exist_ok=True)
         return self.manifest
+
+    @contextmanager
+    def going_on(self, wanted: Mapping[str, Any], shard: tuple[int, int]) -> Iterator[Ids]:
+        """Begin or go on with a run, alone in doing this share; the ids that have rows already."""
+        with _locked(self.open(wanted), self.folder, shard):
+            self.sweep(shard[1])
+            yield self.ids()
 
     def sweep(self, shares: int) -> None:
         """Remove what killed processes left half-written: this share's, and that of runs with other shares, of which
@@ -297,7 +309,9 @@ class Parts:
                 for text in pq.read_table(part, columns=["id"]).column("id").to_pylist():
                     found.add(text)
             except Exception as error:  # pyarrow's and the file system's
-                raise SourceError(f"{part}: cannot be read ({error}); remove it, and its images are scored again") from None
+                raise SourceError(
+                    f"{part}: cannot be read ({error}); remove it, and its images are scored again"
+                ) from None
         return found
 
     def name(self, keys: Iterable[tuple[str, str]]) -> str:
@@ -386,8 +400,8 @@ def settings(scorer: Scorer, plan: Plan) -> dict[str, Any]:
 
 @contextmanager
 def _locked(manifest: Path, folder: Path, shard: tuple[int, int]) -> Iterator[None]:
-    """Refuse to do what another process is doing: both would write rows of the same images. The lock is the kernel's and
-    goes with the process, however that ends; file systems without locks go without.
+    """Refuse to do what another process is doing: both would write rows of the same images. The lock is the kernel's
+    and goes with the process, however that ends; file systems without locks go without.
 
     Byte N · LANE + I of the manifest stands for share I of N; its process holds it alone, and asks first whether anyone
     holds a byte of another N, whose shares overlap with its own."""
@@ -418,14 +432,12 @@ def _locked(manifest: Path, folder: Path, shard: tuple[int, int]) -> Iterator[No
 
 
 @contextmanager
-def progress_bar(total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left on a terminal."""
-    if not shown:
+def progress_bar(source: Source, shown: bool) -> Iterator[Callable[[int], Any]]:
+    """A bar with rate and time left on a terminal (no time left where the source cannot be counted)."""
+    if not (shown and sys.stderr.isatty()):
         yield lambda images: None
         return
-    import sys
-
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="image", disable=None, file=sys.stderr) as bar:
+    with tqdm(total=source.count(), unit="image", file=sys.stderr) as bar:
         yield bar.update

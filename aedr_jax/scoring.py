@@ -27,7 +27,7 @@ __all__ = ["SCHEMA_VERSION", "Candidate", "Row", "Scorer", "grouped", "load_cand
 
 SCHEMA_VERSION = 1
 MEASURED = ("first_loss", "second_loss", "ratio", "homogeneity", "signal")  # of a Measurement, kept in a row
-GRAY_BUCKET = 256  # grey images are padded to multiples of this: few programs for many sizes
+GRAY_BUCKET = 256  # grey images are padded to multiples of this, small ones of a quarter: few programs for many sizes
 MOST_WAITING = 1 << 28  # bytes of pixels that wait until their batch is full
 
 
@@ -175,7 +175,9 @@ class Scorer:
         homogeneity = [self._homogeneity(_padded(photo.gray)) for photo in photos]
         homogeneities = jnp.stack(homogeneity + homogeneity[-1:] * (self.batch_size - len(photos)))
         seeds = _filled(np.array([int(photo.sha256[:8], 16) for photo in photos], np.uint32), self.batch_size)
-        stacks = [_filled(np.stack(images), self.batch_size) for images in zip(*(p.images for p in photos), strict=True)]
+        stacks = [
+            _filled(np.stack(images), self.batch_size) for images in zip(*(p.images for p in photos), strict=True)
+        ]
         return [
             self._measure(candidate.autoencoder, stacks[fit], homogeneities, seeds)
             for candidate, fit in zip(self.candidates, self._fit_of, strict=True)
@@ -259,7 +261,7 @@ def rows_to_measurement(rows: Sequence[Row]) -> Measurement:
 
 def _padded(gray: np.ndarray) -> np.ndarray:
     height, width = gray.shape
-    pad = (0, -height % GRAY_BUCKET), (0, -width % GRAY_BUCKET)
+    pad = [(0, -side % (GRAY_BUCKET if side > GRAY_BUCKET else GRAY_BUCKET // 4)) for side in (height, width)]
     return np.pad(gray.astype(np.int16), pad, constant_values=-1)[None]
 
 

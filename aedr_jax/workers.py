@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,7 +36,7 @@ BOOTSTRAP = "from aedr_jax.workers import main; main()"
 READY = b"ready\n"
 
 
-def decode_all(decoder: Decoder, items: Iterable[Item], *, workers: int) -> Iterator[Decoded | Refused]:
+def decode_all(decoder: Decoder, items: Iterable[Item], *, workers: int) -> Generator[Decoded | Refused, None, None]:
     """Decode items in worker processes; results come as they are ready, in another order.
 
     At most four items a worker are between `items` and the caller, so memory stays flat. Closing the iterator ends the
@@ -79,7 +79,7 @@ class _Pool:
         while running:
             for worker in self.workers:
                 if worker and worker.overdue():
-                    worker.kill(f"took more than {SECONDS:g} seconds")
+                    worker.stop(f"took more than {SECONDS:g} seconds")
             try:
                 result = self.out.get(timeout=1.0)
             except queue.Empty:
@@ -95,7 +95,7 @@ class _Pool:
         self.closed = True
         for worker in self.workers:
             if worker:
-                worker.kill("the run ended")
+                worker.stop("the run ended")
         while any(thread.is_alive() for thread in self.threads):
             try:
                 self.out.get(timeout=0.05)
@@ -110,7 +110,7 @@ class _Pool:
             self.failure = self.failure or error
         finally:
             if worker := self.workers[index]:
-                worker.kill("the run ended")
+                worker.end()
             self.out.put(None)
 
     def _take(self) -> Item | None:
@@ -130,12 +130,15 @@ class _Pool:
             if worker is None:
                 worker = self.workers[index] = _Worker(self.decoder)
             if self.closed:
-                worker.kill("the run ended")
+                worker.stop("the run ended")
             try:
                 return worker.decode(item)
-            except (OSError, EOFError, ValueError) as error:
-                reason = worker.kill(str(error))
-                self.workers[index] = None
+            except ValueError as error:  # no answer that makes sense
+                worker.end()
+                reason = str(error)
+            except (OSError, EOFError):
+                reason = worker.end() or "ended"
+            self.workers[index] = None
             if self.closed:
                 break
         return Refused(item.id, item.path, f"{item.path}: cannot be decoded: the decoder {reason}")
@@ -157,15 +160,17 @@ class _Worker:
             env={**os.environ, "PYTHONPATH": search, **single},
             start_new_session=True,  # Ctrl-C is for the run, which ends its workers itself
         )
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         self.to: IO[bytes] = self.process.stdin
         self.back: IO[bytes] = self.process.stdout
         if self.back.readline(len(READY)) != READY:
             code = self.process.wait()
+            self.end()
             raise RunError(f"a decoder process could not be started (exit code {code}); what it printed is above")
 
     def decode(self, item: Item) -> Decoded | Refused:
-        head = {"id": item.id, "path": str(item.path), "error": item.error, "size": None}
+        head: dict[str, Any] = {"id": item.id, "path": str(item.path), "error": item.error, "size": None}
         if item.data is not None:
             head["size"] = len(item.data)
         self.since = time.monotonic()
@@ -180,24 +185,27 @@ class _Worker:
     def overdue(self) -> bool:
         return self.since is not None and time.monotonic() - self.since > SECONDS
 
-    def kill(self, reason: str) -> str:
-        """End the process; how it ended, in words."""
+    def stop(self, reason: str) -> None:
+        """Kill the process, from any thread; the one that waits for its answer then ends it."""
         self.reason = self.reason or reason
-        died = self.process.poll()
-        if died is None:
-            try:
-                died = self.process.wait(timeout=0.2)  # its pipe breaks a moment before it is gone
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        for pipe in (self.to, self.back):
+        self.process.kill()
+
+    def end(self) -> str:
+        """End the process, from its own thread; why it had ended, or "" if it had not."""
+        for pipe in (self.to, self.back):  # which ends one that waits for work
             try:
                 pipe.close()
             except OSError:  # bytes that it did not take
                 continue
-        if died is None:
+        try:
+            code: int | None = self.process.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            code = None
+            self.process.kill()
+            self.process.wait()
+        if self.reason or code is None:
             return self.reason
-        return f"was killed by signal {-died}" if died < 0 else f"ended with code {died}"
+        return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
 
 
 def _read_result(pipe: IO[bytes], item: Item) -> Decoded | Refused:
