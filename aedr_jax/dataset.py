@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Finished", "Ids", "Parts", "Plan", "score_dataset"]
 
 LANE = 1_000_000
+LINE_SECONDS = 60.0
 PART_IMAGES = 1000
 PART_SECONDS = 60.0
 SCHEMA_VERSION_KEY = b"aedr_jax.schema_version"
@@ -150,7 +151,9 @@ def score_dataset(
 
         cluster = Cluster(address, resources)
         with parts.going_on(cluster.settings(plan), shard) as done, progress_bar(whole, progress) as advance:
-            return cluster.score(whole, plan, parts, done, part_images, advance)
+            finished = cluster.score(whole, plan, parts, done, part_images, advance)
+            parts.check()
+            return finished
     scorer, share = plan.scorer(), whole.share(*shard)
     with parts.going_on(settings(scorer, plan), shard) as done, progress_bar(share, progress) as advance:
         return _score_here(Fresh(share, done, advance), plan, scorer, parts, part_images, part_seconds, advance)
@@ -314,6 +317,15 @@ class Parts:
                 ) from None
         return found
 
+    def check(self) -> None:
+        """Raise a `RunError` if an id has its rows in two parts."""
+        import pyarrow.parquet as pq
+
+        images = sum(pq.read_metadata(part).num_rows for part in self.folder.glob("part-*.parquet"))
+        images //= len(json.loads(self.manifest.read_text(encoding="utf-8"))["settings"]["models"])
+        if doubles := images - len(self.ids()):
+            raise RunError(f"{self.folder}: {doubles} images have an id that another has too; give each its own")
+
     def name(self, keys: Iterable[tuple[str, str]]) -> str:
         """Of the part that holds rows of these ids and models."""
         return f"part-{hashlib.sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:32]}.parquet"
@@ -433,11 +445,14 @@ def _locked(manifest: Path, folder: Path, shard: tuple[int, int]) -> Iterator[No
 
 @contextmanager
 def progress_bar(source: Source, shown: bool) -> Iterator[Callable[[int], Any]]:
-    """A bar with rate and time left on a terminal (no time left where the source cannot be counted)."""
-    if not (shown and sys.stderr.isatty()):
+    """A bar with rate and time left on a terminal, a line now and then elsewhere; no time left where the source cannot
+    be counted."""
+    if not shown:
         yield lambda images: None
         return
     from tqdm import tqdm
 
-    with tqdm(total=source.count(), unit="image", file=sys.stderr) as bar:
+    every = 0.1 if sys.stderr.isatty() else LINE_SECONDS
+    ending = {} if sys.stderr.isatty() else {"bar_format": "{l_bar}{n_fmt}/{total_fmt} [{elapsed}<{remaining}]\n"}
+    with tqdm(total=source.count(), unit="image", file=sys.stderr, mininterval=every, **ending) as bar:
         yield bar.update
