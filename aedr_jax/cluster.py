@@ -11,8 +11,9 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from aedr_jax.dataset import Finished, Fresh, Ids, Parts, Plan, settings
 from aedr_jax.errors import RunError, SourceError
+from aedr_jax.parts import Fresh, Ids, Parts
+from aedr_jax.plan import Finished, Plan, settings
 from aedr_jax.scoring import Row, Scorer
 from aedr_jax.sources import Source
 

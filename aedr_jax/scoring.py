@@ -127,8 +127,10 @@ class Scorer:
         self.config = SignalConfig.preset(preset) if isinstance(preset, str) else preset
         self.preset = preset if isinstance(preset, str) else preset.name
         self._measure = make_sharded(self._measure_batch)
+        self._weights = [self._measure.replicate(candidate.autoencoder) for candidate in candidates]
         self.candidates = tuple(
-            dataclasses.replace(c, autoencoder=self._measure.replicate(c.autoencoder)) for c in candidates
+            dataclasses.replace(candidate, autoencoder=weights.whole())
+            for candidate, weights in zip(candidates, self._weights, strict=True)
         )
         per_device = 1 if jax.default_backend() == "cpu" else 8
         self.batch_size = batch_size or per_device * jax.local_device_count()
@@ -179,8 +181,8 @@ class Scorer:
             _filled(np.stack(images), self.batch_size) for images in zip(*(p.images for p in photos), strict=True)
         ]
         return [
-            self._measure(candidate.autoencoder, stacks[fit], homogeneities, seeds)
-            for candidate, fit in zip(self.candidates, self._fit_of, strict=True)
+            self._measure(weights, stacks[fit], homogeneities, seeds)
+            for weights, fit in zip(self._weights, self._fit_of, strict=True)
         ]
 
     def _fetch(self, photos: Sequence[Decoded], measured: Sequence[Measurement]) -> list[Row]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from aedr_jax.containers import Chain, Rows, Table, Tars, from_hugging_face, from_tfds, open_source
+from aedr_jax.containers import Chain, Rows, Table, Tars, from_tfds, open_source
 from aedr_jax.errors import ImageError, RunError, SourceError
 from aedr_jax.sources import Files
 
@@ -100,27 +100,14 @@ def test_shares_and_pieces_are_the_whole(source):
     assert [item.id for piece in source.pieces(3) for item in piece] == whole
 
 
-def test_hugging_face(folder, contents):
-    datasets = pytest.importorskip("datasets")
-    data = datasets.Dataset.from_dict(
-        {"photo": [str(folder / name) for name in NAMES], "name": NAMES}, features=None
-    ).cast_column("photo", datasets.Image())
-    source = from_hugging_face(data, name="set", id_column="name")
-    assert {item.id: item.read() for item in source} == contents
-    assert [item.id for item in from_hugging_face(data, name="set")] == [f"set/{i}" for i in range(8)]
-    with pytest.raises(SourceError, match="expected one column of image bytes, found none"):
-        from_hugging_face(data.remove_columns("photo"), name="set")
-    with pytest.raises(SourceError, match="expected hf:NAME:SPLIT"):
-        open_source(["hf:nothing"])
-
-
 def test_tensorflow_datasets(contents):
     """What a data source is to us: a sequence of rows whose images are bytes."""
     source = from_tfds([{"image": data, "label": 0} for data in contents.values()], name="mnist")
     assert [item.read() for item in source] == list(contents.values())
     assert [item.id for item in source.share(1, 3)] == ["mnist/1", "mnist/4", "mnist/7"]
-    with pytest.raises(SourceError, match="expected tfds:NAME:SPLIT"):
-        open_source(["tfds:mnist"])
+    for name in ("tfds:mnist", "hf:mnist"):
+        with pytest.raises(SourceError, match=f"expected {name[: name.index(':')]}:NAME:SPLIT"):
+            open_source([name])
 
 
 def test_shares_are_whole_archives_where_there_are_enough(contents, tmp_path):

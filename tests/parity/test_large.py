@@ -1,4 +1,5 @@
-"""What takes whole processes: runs that are killed, two of a pod, a cluster that loses a machine."""
+"""What takes whole processes or heavy extras: runs that are killed, two of a pod, a cluster that loses a machine;
+Hugging Face datasets and tensorflow-datasets themselves (`pip install -e ".[datasets,ray,tfds]"`, or these skip)."""
 
 import os
 import signal
@@ -14,7 +15,9 @@ import pytest
 from make_tiny import make_tensors, write_folder
 from PIL import Image
 
+from aedr_jax.containers import from_hugging_face, from_tfds, open_source
 from aedr_jax.dataset import score_dataset
+from aedr_jax.errors import SourceError
 from aedr_jax.sources import Files
 
 KL = {
@@ -136,6 +139,51 @@ def test_processes_of_a_pod_do_not_die_together(world, tmp_path, whole):
     assert found >= {item.id for item in Files([world / "images"]).share(1, 2)}
     run(world, out)
     assert rows(out) == whole
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hugging_face(world, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    files = {item.id: item.read() for item in Files([world / "images"])}
+    paths = [str(world / "images" / name) for name in files]
+    data = datasets.Dataset.from_dict({"photo": paths, "name": list(files)}).cast_column("photo", datasets.Image())
+    source = from_hugging_face(data, name="set", id_column="name")
+    assert {item.id: item.read() for item in source} == files
+    assert [item.id for item in from_hugging_face(data, name="set").share(1, 12)] == ["set/1", "set/13"]
+    with pytest.raises(SourceError, match="expected one column of image bytes, found none"):
+        from_hugging_face(data.remove_columns("photo"), name="set")
+    (tmp_path / "set").mkdir()
+    data.cast_column("photo", datasets.Image()).to_parquet(tmp_path / "set" / "train.parquet")
+    embedded = open_source([f"hf:{tmp_path / 'set'}:train"], id_column="name")
+    assert {item.id: item.read() for item in embedded} == files
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensorflow_datasets(world, tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    pytest.importorskip("array_record")
+    files = [item.read() for item in Files([world / "images"])]
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {"image": tfds.features.Image(shape=(None, None, 3)), "number": np.int64}
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i, item in enumerate(Files([world / "images"])):
+                yield i, {"image": str(item.path), "number": i}
+
+    builder = Tiny(data_dir=str(tmp_path), file_format="array_record")
+    builder.download_and_prepare()
+    source = builder.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})
+    items = from_tfds(source, name="tiny", id_column="number")
+    assert {int(item.id): item.read() for item in items} == dict(enumerate(files))
+    assert "tensorflow" not in sys.modules
 
 
 @pytest.fixture
