@@ -18,15 +18,17 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
 
 from aedr_jax import __version__
 from aedr_jax.errors import RunError, SourceError
-from aedr_jax.scoring import SCHEMA_VERSION, Row
 from aedr_jax.sources import Item
 from aedr_jax.tables import printable
+
+if TYPE_CHECKING:
+    from aedr_jax.scoring import Row
 
 __all__ = ["Fresh", "Ids", "Parts", "as_table", "write_whole"]
 
@@ -190,6 +192,8 @@ class Parts:
 def as_table(rows: Sequence[Row]) -> Any:
     """Rows as an Arrow table, whose columns have the same types whatever is in them."""
     import pyarrow as pa
+
+    from aedr_jax.scoring import SCHEMA_VERSION, Row
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool | None: pa.bool_()}
     fields = [(name, types[hint]) for name, hint in get_type_hints(Row).items()]
