@@ -25,7 +25,7 @@ from aedr_jax.validation import Validation, pick_alpha
 
 __all__ = ["FEW", "Calibration", "Provenance", "calibrate"]
 
-FORMAT = "aedr_jax calibration 2"
+FORMAT = "aedr_jax calibration 3"
 FEW = 20
 VERSIONED = ("aedr-jax", "jax", "jaxlib", "flax", "numpy", "dm-pix", "pillow")
 
@@ -217,7 +217,7 @@ def calibrate(
       processing: what was done to them, for the record.
 
     Raises:
-      CalibrationError: on fewer than 5 images, signals that give no threshold (`threshold.check_signals`), an alpha
+      CalibrationError: on fewer than 5 images, 6 where a statistic is fitted, signals that give no threshold (`threshold.check_signals`), an alpha
         outside (0, 1), or a fit that fails (`statistic.fit_statistic`).
 
     Warns:

@@ -3,9 +3,9 @@
     python weights/robustness.py score --work WORK [--models mini-vq,mini-kl16]
     python weights/robustness.py print --work WORK
 
-Own images, photographs and calibration images are those of `weights/evaluate.py generate`; 100 of each are processed
-and measured under each condition of `aedr_jax.processing.GRID`. Scores are kept in WORK/robustness model by model and
-condition by condition. Thresholds are at alpha .05, fitted on 100 other images of the model (seeds 0 to 99).
+Own images and photographs are those of `weights/evaluate.py generate`; 100 of each are processed and measured under each
+condition of `aedr_jax.processing.GRID`. Scores are kept in WORK/robustness model by model and condition by condition.
+Thresholds are at alpha .05, fitted on 100 other images of the model (seeds 0 to 99), as they are or under one of `PASTS`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def files_of(source: str, model: str, work: Path) -> list[Path]:
 
 
 @lru_cache
-def measuring() -> Callable:
+def measuring(passes: tuple[str, ...]) -> Callable:
     def losses(autoencoder, images):  # what is not returned is not computed
-        table = columns(autoencoder, images, gray_levels(images), passes=("clip", "raw"))
+        table = columns(autoencoder, images, gray_levels(images), passes=passes)
         return {name: table[name] for name in KEPT}
 
     return jax.jit(losses)
@@ -59,11 +59,15 @@ def score(model: str, condition: Processing, work: Path) -> None:
     autoencoder = load_autoencoder(model)
     rows = []
     for source in (CALIBRATION, "own", PHOTOGRAPHS):
+        if source == CALIBRATION and str(condition) not in PASTS:
+            continue
+        # The paper's threshold is drawn on images as they are; under a past, only the default's is.
+        passes = ("clip",) if source == CALIBRATION and condition.kind != "none" else ("clip", "raw")
         files = files_of(source, model, work)
         pixels = [fit_crop(condition.apply(read_image(f), seed=i), autoencoder.factor) for i, f in enumerate(files)]
         for start in range(0, len(files), BATCH):
             images = jnp.asarray(np.stack(pixels[start : start + BATCH]), jnp.float32) / 127.5 - 1
-            table = {k: np.asarray(v) for k, v in measuring()(autoencoder, images).items()}
+            table = {k: np.asarray(v) for k, v in measuring(passes)(autoencoder, images).items()}
             rows += [{"source": source, **{k: v[i] for k, v in table.items()}} for i in range(len(images))]
     write_csv(rows, out)
 
@@ -71,7 +75,7 @@ def score(model: str, condition: Processing, work: Path) -> None:
 def read(model: str, condition: str, work: Path) -> dict[str, dict[str, np.ndarray]]:
     table = read_csv(work / "robustness" / model / f"{condition}.csv")
     source = table.pop("source")
-    return {s: {k: v[source == s] for k, v in table.items()} for s in (CALIBRATION, "own", PHOTOGRAPHS)}
+    return {s: {k: v[source == s] for k, v in table.items()} for s in np.unique(source)}
 
 
 def report(model: str, work: Path) -> None:
@@ -88,18 +92,20 @@ def report(model: str, work: Path) -> None:
         tables = read(model, condition, work)
         own, other = (measurement_of(tables[s]) for s in ("own", PHOTOGRAPHS))
         raw = [measurement_of(tables[s], "raw") for s in ("own", PHOTOGRAPHS)]
-        matched = calibrated(condition, SignalConfig())
+        matched = calibrated(condition, SignalConfig()) if condition in PASTS else None
 
-        def rates(calibration: Calibration | list[Calibration], pair: tuple) -> str:
+        def rates(calibration: Calibration | list[Calibration] | None, pair: tuple) -> str:
+            if calibration is None:
+                return "-"
             accepted = [attribute({model: m}, {model: calibration}).accepted.mean() for m in pair]
             return f"{accepted[0]:.2f} / {1 - accepted[1]:.2f}"
 
         areas = [
-            area_under_curve(*(np.asarray(c.score(m), np.float64) for m in pair))
+            f"{area_under_curve(*(np.asarray(c.score(m), np.float64) for m in pair)):.3f}" if c else "-"
             for c, pair in ((paper, raw), (default, (own, other)), (matched, (own, other)))
         ]
         cells = [rates(paper, tuple(raw)), *(rates(c, (own, other)) for c in (default, matched, pasts))]
-        rows.append([condition, *(f"{a:.3f}" for a in areas), *cells])
+        rows.append([condition, *areas, *cells])
     header = ["condition", "AUC, the paper's", "default", "default, fitted under it"]
     header += ["accepted / turned away, the paper's", "default", "calibrated under it", f"any of {', '.join(PASTS)}"]
     print_table(f"{model}: {COUNT} own images and {COUNT} crops of photographs under each condition", header, rows)
