@@ -300,7 +300,7 @@ def few_images(
             for rule in rules:
                 tau = threshold(own, alpha=alpha, rule=rule)
                 realised = float((new < tau).mean())
-                sure = acceptance_interval(own, tau)
+                sure = acceptance_interval(own, tau, cross_fitted=fitted)
                 seen[rule].append((realised, sure[0] <= realised <= sure[1], bounded))
         for rule, results in seen.items():
             realised, covered, bounded_share = np.array(results, np.float64).T

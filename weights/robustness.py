@@ -3,9 +3,10 @@
     python weights/robustness.py score --work WORK [--models mini-vq,mini-kl16]
     python weights/robustness.py print --work WORK
 
-Own images and photographs are those of `weights/evaluate.py generate`; 100 of each are processed and measured under each
-condition of `aedr_jax.processing.GRID`. Scores are kept in WORK/robustness model by model and condition by condition.
-Thresholds are at alpha .05, fitted on 100 other images of the model (seeds 0 to 99), as they are or under one of `PASTS`.
+Own images and photographs are those of `weights/evaluate.py generate`; 100 of each are processed and measured under
+each condition of `aedr_jax.processing.GRID`. Scores are kept in WORK/robustness model by model and condition by
+condition. Thresholds are at alpha .05, fitted on 100 other images of the model (seeds 0 to 99), as they are or under
+one of `PASTS`.
 """
 
 from __future__ import annotations
