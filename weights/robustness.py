@@ -37,7 +37,7 @@ KEPT = ("homogeneity", "first_clip", "second_clip", "first_raw", "second_raw")
 PASTS = ("none", "jpeg90", "jpeg70", "resize0.5", "blur1")  # calibrations are made under each of these
 # The histories that an image is tested against: pasts under which own images still stand apart, as resize0.5's do not.
 HISTORIES = ("none", "jpeg90", "jpeg70", "blur1")
-RESIZED = ("resize0.5", "resize0.75", "resize1.5", "resize2")  # also measured after resizing back to the size before
+RESIZED = ("resize0.5", "resize2")  # also measured after resizing back to the size before
 
 
 def files_of(source: str, model: str, work: Path) -> list[Path]:
