@@ -1,6 +1,14 @@
 """The exceptions of the package. Each message names the file or field at fault and what to do about it."""
 
-__all__ = ["AedrError", "AutoencoderError", "CalibrationError", "GenerationError", "ImageError", "SourceError"]
+__all__ = [
+    "AedrError",
+    "AutoencoderError",
+    "BaselineError",
+    "CalibrationError",
+    "GenerationError",
+    "ImageError",
+    "SourceError",
+]
 
 
 class AedrError(ValueError):
@@ -13,6 +21,10 @@ class ImageError(AedrError):
 
 class AutoencoderError(AedrError):
     """A config, a checkpoint or a download does not describe an autoencoder that this package can rebuild."""
+
+
+class BaselineError(AedrError):
+    """A rival method or a learned distance cannot run: its weights, a setting, or the extra that it needs."""
 
 
 class CalibrationError(AedrError):

@@ -29,6 +29,7 @@ CONTRACT = [
     "mae",
     "psnr",
     "ssim",
+    "lpips",
     "cooccurrence_matrix",
     "homogeneity",
     "Measurement",
@@ -120,11 +121,19 @@ def test_layout_follows_the_data():
         "autoencoders.loading",
         "reconstruction",
         "losses",
+        "perceptual",
         "texture",
         "threshold",
         "signal",
         "calibration",
         "attribution",
+        "baselines.aeroblade",
+        "baselines.inversion",
+        "baselines.latenttracer",
+        "baselines.ronan",
+        "baselines.rdd",
+        "baselines.did",
+        "baselines",
         "sharding",
         "sources",
         "scoring",
@@ -138,7 +147,8 @@ def test_layout_follows_the_data():
     ]
     assert sorted(f"aedr_jax.{name}" for name in order) == [m for m in MODULES if m != "aedr_jax.autoencoders"]
     for name in order:
-        path = ROOT / (name.replace(".", "/") + ".py")
+        path = ROOT / name.replace(".", "/")
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         imported = {
             node.module.removeprefix("aedr_jax.")
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
