@@ -6,12 +6,11 @@ arXiv 2405.13360, and github.com/ZhentingWang/LatentTracer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
-from PIL import Image
+from jaxtyping import Array, Float, Int, UInt8
 
 from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.baselines.inversion import inversion_losses, latent_scale
@@ -21,6 +20,7 @@ __all__ = ["STEPS", "latenttracer_losses", "latenttracer_score", "official_input
 STEPS = 100
 LEARNING_RATE = 0.05
 HALVED_EVERY = 50
+OFFICIAL_SIZE = 512
 
 
 def latenttracer_score(
@@ -67,30 +67,59 @@ def latenttracer_losses(
 def official_inputs(
     images: Sequence[UInt8[np.ndarray, "h w 3"]], sizes: Sequence[int] = ()
 ) -> Float[np.ndarray, "n s s 3"]:
-    """Images as the authors' code resizes them, on the host: 512×512, then bilinearly to each of `sizes`.
+    """Images as the authors' code resizes them, on the host: to 512×512 by area, then bilinearly to each of `sizes`.
 
-    512×512 is by area (OpenCV's INTER_AREA there, Pillow's BOX here: equal to one level where both sides shrink or
-    grow by whole factors). Their further sizes: none for Stable Diffusion 1.5, 2-base and Kandinsky; 768 for 2.1;
-    1024 for XL; 32 and then 256 for VQ-Diffusion, whose number of latents they take for a size in pixels.
+    Their further sizes: none for Stable Diffusion 1.5, 2-base and Kandinsky; 768 for 2.1; 1024 for XL; 32 and then
+    256 for VQ-Diffusion, whose number of latents they take for a size in pixels.
 
     Returns:
       float32 [n,s,s,3] in [-1, 1], s the last size.
+
+    Reference: `cv2.resize(image, (512, 512), interpolation=cv2.INTER_AREA)` and then
+    `torch.nn.functional.interpolate(mode="bilinear")`, to one level of 256.
     """
 
     def resized(image: np.ndarray) -> np.ndarray:
-        area = Image.fromarray(image).resize((512, 512), Image.Resampling.BOX)
-        x = np.asarray(area, np.float32)
+        weights = _area if min(image.shape[:2]) >= OFFICIAL_SIZE else _enlarging
+        x = np.round(_resample(image, OFFICIAL_SIZE, weights))
         for size in sizes:
-            x = _bilinear(_bilinear(x, size).swapaxes(0, 1), size).swapaxes(0, 1)
-        return x / np.float32(127.5) - np.float32(1.0)
+            x = _resample(x, size, _bilinear)
+        return (x / 127.5 - 1.0).astype(np.float32)
 
     return np.stack([resized(image) for image in images])
 
 
-def _bilinear(x: Float[np.ndarray, "h w c"], size: int) -> Float[np.ndarray, "s w c"]:
-    """Rows to `size` by linear interpolation between pixel centres, without antialiasing."""
-    place = np.clip((np.arange(size) + 0.5) * (x.shape[0] / size) - 0.5, 0, x.shape[0] - 1)
+def _resample(
+    image: np.ndarray, size: int, weights: Callable[[int, int], Float[np.ndarray, "to from"]]
+) -> Float[np.ndarray, "s s c"]:
+    rows, columns = (weights(side, size) for side in image.shape[:2])
+    return np.einsum("ih,hwc,jw->ijc", rows, image.astype(np.float64), columns, optimize=True)
+
+
+def _area(side: int, size: int) -> Float[np.ndarray, "to from"]:
+    """How much of each new pixel each old one covers."""
+    ends = np.arange(size + 1) * (side / size)
+    old = np.arange(side)
+    covered = np.minimum(old + 1, ends[1:, None]) - np.maximum(old, ends[:-1, None])
+    return np.clip(covered, 0.0, None) * (size / side)
+
+
+def _enlarging(side: int, size: int) -> Float[np.ndarray, "to from"]:
+    """What OpenCV does by "area" where a side grows: old pixels enlarged, and mixed only in the pixels between two."""
+    new = np.arange(size)
+    low = np.floor(new * (side / size) + 1e-9).astype(int)  # a whole number must not fall below itself
+    share = (new + 1) - (low + 1) * (size / side)
+    return _between(side, low, np.where(share > 0, share - np.floor(share), 0.0))
+
+
+def _bilinear(side: int, size: int) -> Float[np.ndarray, "to from"]:
+    """Linear between pixel centres, without antialiasing."""
+    place = np.clip((np.arange(size) + 0.5) * (side / size) - 0.5, 0, side - 1)
     low = np.floor(place).astype(int)
-    high = np.minimum(low + 1, x.shape[0] - 1)
-    share = (place - low).astype(np.float32)[:, None, None]
-    return x[low] * (1 - share) + x[high] * share
+    return _between(side, low, place - low)
+
+
+def _between(side: int, low: Int[np.ndarray, " to"], share: Float[np.ndarray, " to"]) -> Float[np.ndarray, "to from"]:
+    """1 − share of the old pixel `low`, and share of the next."""
+    old = np.eye(side)
+    return old[low] * (1.0 - share[:, None]) + old[np.minimum(low + 1, side - 1)] * share[:, None]
