@@ -65,7 +65,7 @@ def latenttracer_losses(
 
 
 def official_inputs(
-    images: Sequence[UInt8[np.ndarray, "h w 3"]], sizes: Sequence[int] = ()
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], sizes: Sequence[int] = ()
 ) -> Float[np.ndarray, "n s s 3"]:
     """Images as the authors' code resizes them, on the host: to 512×512 by area, then bilinearly to each of `sizes`.
 
