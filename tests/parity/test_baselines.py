@@ -105,10 +105,7 @@ def test_latenttracer(pair, images, clamp):
 
 
 def test_ronan(pair, images):
-    """Reference: as for LatentTracer, from the noise that JAX drew; 1e-3 of the largest loss.
-
-    Ten times LatentTracer's: steps of .1 that are not halved, from random latents, carry a rounding error further.
-    """
+    """Reference and tolerance: as for LatentTracer, from the noise that JAX drew."""
     reference, autoencoder = pair
     key = jax.random.key(7)
     shape = autoencoder.encode(jnp.asarray(images)).shape
@@ -118,7 +115,7 @@ def test_ronan(pair, images):
         descend(reference, x[i : i + 1], start[i : i + 1], 0.1, halve=False, clamp=True) for i in range(len(images))
     ]
     actual = jax.jit(lambda ae, x: ronan_losses(ae, x, steps=STEPS, key=key))(autoencoder, images)
-    assert_close(actual, np.asarray(expected, np.float32).T, 1e-3)
+    assert_close(actual, np.asarray(expected, np.float32).T, 1e-4)
 
 
 @pytest.mark.parametrize("size", [(24, 31), (7, 5)])
