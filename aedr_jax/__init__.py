@@ -24,6 +24,7 @@ _EXPORTS = {
         "AutoencoderError",
         "BaselineError",
         "CalibrationError",
+        "CalibrationWarning",
         "GenerationError",
         "ImageError",
         "SourceError",
@@ -34,6 +35,7 @@ _EXPORTS = {
     "aedr_jax.reconstruction": ("DoubleReconstruction", "double_reconstruct"),
     "aedr_jax.sharding": ("make_sharded",),
     "aedr_jax.signal": ("Measurement", "SignalConfig", "measure"),
+    "aedr_jax.statistic": ("Statistic", "fit_statistic"),
     "aedr_jax.texture": ("cooccurrence_matrix", "homogeneity"),
     "aedr_jax.threshold": ("kde_cdf", "kde_quantile", "kde_threshold"),
 }
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from aedr_jax.errors import AutoencoderError as AutoencoderError
     from aedr_jax.errors import BaselineError as BaselineError
     from aedr_jax.errors import CalibrationError as CalibrationError
+    from aedr_jax.errors import CalibrationWarning as CalibrationWarning
     from aedr_jax.errors import GenerationError as GenerationError
     from aedr_jax.errors import ImageError as ImageError
     from aedr_jax.errors import SourceError as SourceError
@@ -73,6 +76,8 @@ if TYPE_CHECKING:
     from aedr_jax.signal import Measurement as Measurement
     from aedr_jax.signal import SignalConfig as SignalConfig
     from aedr_jax.signal import measure as measure
+    from aedr_jax.statistic import Statistic as Statistic
+    from aedr_jax.statistic import fit_statistic as fit_statistic
     from aedr_jax.texture import cooccurrence_matrix as cooccurrence_matrix
     from aedr_jax.texture import homogeneity as homogeneity
     from aedr_jax.threshold import kde_cdf as kde_cdf

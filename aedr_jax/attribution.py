@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from aedr_jax.calibration import Calibration
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal import Measurement, Values
 
-__all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute"]
+__all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "holm"]
 
 NONE = "none"
 NOT_ASSESSABLE = "not assessable"
@@ -33,6 +33,9 @@ class Attribution(NamedTuple):
       accepted: bool [n,m], score below the model's threshold.
       verdicts: n strings: a model, a family "a|b" (models that share one autoencoder), "ambiguous: a, b", "none", or
         "not assessable".
+      foreign_p_values: float [n,m]; the null hypothesis of each is "not made by this model", so small speaks for it.
+        NaN for a model whose calibration has no validation images.
+      likelihood_ratios: float [n,m] (`Calibration.likelihood_ratio`); NaN likewise.
     """
 
     models: tuple[str, ...]
@@ -40,54 +43,111 @@ class Attribution(NamedTuple):
     p_values: Float[np.ndarray, "n m"]
     accepted: Bool[np.ndarray, "n m"]
     verdicts: tuple[str, ...]
+    foreign_p_values: Float[np.ndarray, "n m"]
+    likelihood_ratios: Float[np.ndarray, "n m"]
 
 
 def attribute(
     measured: Mapping[str, Measurement | Values],
-    calibrations: Mapping[str, Calibration],
+    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
     *,
     assessable: Bool[np.ndarray, " n"] | None = None,
+    false_names: float | None = None,
 ) -> Attribution:
-    """A verdict for each image.
+    """A verdict for each image: every model whose p-value exceeds its alpha.
+
+    At most one family made an image, so the true one is missing from that set with probability at most alpha, however
+    many candidates there are, and nothing is to be corrected. How often an image of *no* candidate gets a name is
+    another rate: it grows with the candidates, and `false_names` bounds it where validation images speak for it.
 
     Args:
       measured: for each model, the measurement (or a rival's scores) of the same n images.
-      calibrations: for each model, its calibration.
+      calibrations: for each model, its calibration, or several made of images with different pasts (as they came, saved
+        as JPEG, ...). Its score and p-value are then those under the past that speaks most for it, and it is accepted
+        where it is under any of them; so is more of what others made.
       assessable: which images can be judged at all; None: those with a defined score for every model.
+      false_names: accept only models whose foreign p-values, by Holm's step-down over the candidates, stay at or below
+        this rate as well: images like the validation images then get a name with probability at most this.
 
     Raises:
-      CalibrationError: when models and calibrations do not match, or the numbers of images differ.
+      CalibrationError: when models and calibrations do not match, the numbers of images differ, or `false_names` is
+        given for a calibration without validation images.
+
+    Source of the step-down: Holm, Scandinavian Journal of Statistics 6 (1979).
     """
     models = tuple(measured)
     if not models:
         raise CalibrationError("no model to attribute to")
     if missing := [name for name in models if name not in calibrations]:
         raise CalibrationError(f"no calibration for {', '.join(missing)}")
-    columns = [np.asarray(calibrations[name].score(measured[name]), dtype=np.float64) for name in models]
-    if len({column.shape for column in columns}) > 1:
-        raise CalibrationError(
-            f"different numbers of images: { {m: c.shape for m, c in zip(models, columns, strict=True)} }"
-        )
-    scores = np.stack(columns, axis=1)
-    pairs = list(zip(models, columns, strict=True))
-    p_values = np.stack([np.asarray(calibrations[name].p_value(column)) for name, column in pairs], axis=1)
-    # A NaN score is below no threshold: whatever cannot be measured is not accepted.
-    accepted = np.stack([column < calibrations[name].threshold for name, column in pairs], axis=1)
+    pasts = {name: [c] if isinstance(c := calibrations[name], Calibration) else list(c) for name in models}
+    judged_by = [_under_any(measured[name], pasts[name]) for name in models]
+    sizes = {name: len(one.score) for name, one in zip(models, judged_by, strict=True)}
+    if len(set(sizes.values())) > 1:
+        raise CalibrationError(f"different numbers of images: {sizes}")
+    scores, p_values, accepted, foreign, ratios = (np.stack(values, axis=1) for values in zip(*judged_by, strict=True))
+    if false_names is not None:
+        if silent := [name for name in models if any(c.validation is None for c in pasts[name])]:
+            raise CalibrationError(f"a bound on false names needs validation images in the calibration of {silent[0]}")
+        accepted &= holm(foreign) <= false_names
     judged = [bool(np.isfinite(row).all()) for row in scores]
     if assessable is not None:
         judged = [ok and bool(given) for ok, given in zip(judged, assessable, strict=True)]
-    families = _families(models, calibrations)
+    families = _families({name: pasts[name][0] for name in models})
     verdicts = tuple(
         _verdict([models[j] for j in np.flatnonzero(row)], families) if ok else NOT_ASSESSABLE
         for row, ok in zip(accepted, judged, strict=True)
     )
-    return Attribution(models, scores, p_values, accepted, verdicts)
+    return Attribution(models, scores, p_values, accepted, verdicts, foreign, ratios)
 
 
-def _families(models: tuple[str, ...], calibrations: Mapping[str, Calibration]) -> dict[str, str]:
+class _Judged(NamedTuple):
+    """One model's columns of an `Attribution`."""
+
+    score: np.ndarray
+    p_value: np.ndarray
+    accepted: np.ndarray
+    foreign_p_value: np.ndarray
+    likelihood_ratio: np.ndarray
+
+
+def _under_any(measured: Measurement | Values, pasts: Sequence[Calibration]) -> _Judged:
+    """What the past with the largest p-value says of each image, and whether any accepts it."""
+    found = []
+    for calibration in pasts:
+        score = np.asarray(calibration.score(measured), dtype=np.float64)
+        found.append(
+            _Judged(
+                score,
+                np.asarray(calibration.p_value(score)),
+                score < calibration.threshold,  # NaN is below no threshold: what cannot be measured is not accepted
+                np.asarray(calibration.foreign_p_value(score)),
+                np.asarray(calibration.likelihood_ratio(score)),
+            )
+        )
+    stacked = _Judged(*(np.stack(values) for values in zip(*found, strict=True)))
+    best = np.argmax(np.nan_to_num(stacked.p_value), axis=0)[None]
+    chosen = _Judged(*(np.take_along_axis(values, best, axis=0)[0] for values in stacked))
+    return chosen._replace(accepted=np.any(stacked.accepted, axis=0))
+
+
+def holm(p_values: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
+    """Each row's p-values adjusted by Holm's step-down.
+
+    Reference: `statsmodels.stats.multitest.multipletests(method="holm")`; here against a loop over the definition.
+    """
+    m = p_values.shape[1]
+    order = np.argsort(p_values, axis=1)
+    stepped = np.maximum.accumulate(np.take_along_axis(p_values, order, 1) * np.arange(m, 0, -1), axis=1)
+    adjusted = np.empty_like(p_values)
+    np.put_along_axis(adjusted, order, np.minimum(stepped, 1.0), axis=1)
+    return adjusted
+
+
+def _families(calibrations: Mapping[str, Calibration]) -> dict[str, str]:
     """The family of each model: the names of all candidates whose autoencoder has the same hash, joined by "|"."""
-    hashes = {name: calibrations[name].provenance.weights_hash or name for name in models}
-    return {name: "|".join(sorted(other for other in models if hashes[other] == hashes[name])) for name in models}
+    hashes = {name: calibration.provenance.weights_hash or name for name, calibration in calibrations.items()}
+    return {name: "|".join(sorted(other for other in hashes if hashes[other] == hashes[name])) for name in hashes}
 
 
 def _verdict(accepting: list[str], families: dict[str, str]) -> str:

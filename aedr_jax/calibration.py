@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import os
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.checkpoints import weights_hash
-from aedr_jax.errors import AutoencoderError, CalibrationError
+from aedr_jax.errors import AutoencoderError, CalibrationError, CalibrationWarning
+from aedr_jax.intervals import acceptance_interval, threshold_interval
 from aedr_jax.signal import Measurement, SignalConfig, Values
-from aedr_jax.threshold import check_signals, kde_cdf, kde_threshold
+from aedr_jax.statistic import Statistic, cross_fit, fit_statistic
+from aedr_jax.threshold import RULES, check_signals, kde_logpdf, p_value, threshold
+from aedr_jax.validation import Validation, pick_alpha
 
-__all__ = ["Calibration", "Provenance", "calibrate"]
+__all__ = ["FEW", "Calibration", "Provenance", "calibrate"]
 
-FORMAT = "aedr_jax calibration 1"
+FORMAT = "aedr_jax calibration 2"
+FEW = 20
 VERSIONED = ("aedr-jax", "jax", "jaxlib", "flax", "numpy", "dm-pix", "pillow")
 
 
@@ -35,6 +40,7 @@ class Provenance:
       images_hash: sha256 over the sorted sha256 of the belonging images' files.
       dtype, precision, quantize: what the autoencoder computed in, and whether it decoded codebook entries.
       size_rule: how the images were brought to a multiple of the factor.
+      processing: what was done to the images before they were measured (`processing.Processing`), or "none".
       versions: of the packages that take part in a score.
       created: UTC date and time.
     """
@@ -46,6 +52,7 @@ class Provenance:
     precision: str | None = None
     quantize: bool | None = None
     size_rule: str | None = None
+    processing: str = "none"
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     created: str | None = None
 
@@ -58,33 +65,67 @@ class Calibration:
       model: the model's name, or None.
       method: what was measured: "aedr", or a rival's name.
       config: the `SignalConfig` as JSON values; empty for a rival's scores.
-      scores: of the belonging images, sorted.
+      statistic: what was fitted to the belonging images; None where scores are the signal itself or a rival's.
+      scores: of the belonging images, sorted; each by a fit that the image took no part in.
       threshold: an image belongs where its score is below.
-      alpha: the share of belonging images beyond the threshold, by the density estimate.
-      rule: "exact" or "grid" (`threshold.kde_quantile`).
+      threshold_interval: 95 %, for the threshold that endless belonging images would give; a side is None where these
+        are too few to bound it.
+      alpha: the share of belonging images to turn away.
+      acceptance_interval: 95 %, for the share of belonging images that this threshold accepts.
+      rule: of the threshold (`threshold.RULES`).
+      validation: what images of other origin said; None where there were none.
       provenance: what it was made from.
     """
 
     model: str | None
     method: str
     config: dict[str, Any]
+    statistic: Statistic | None
     scores: tuple[float, ...]
     threshold: float
+    threshold_interval: tuple[float | None, float | None]
     alpha: float
+    acceptance_interval: tuple[float, float]
     rule: str
+    validation: Validation | None
     provenance: Provenance
 
     def score(self, measured: Measurement | Values) -> Float[Array, " n"]:
-        """The statistic on whose scale threshold and p-values live: small where the image belongs. jit-able."""
-        return jnp.asarray(measured.signal if isinstance(measured, Measurement) else measured)
+        """The statistic on whose scale threshold and p-values live: small where the image belongs. jit-able.
+
+        Args:
+          measured: a `Measurement`, or the scores of a rival, which stay as they are.
+        """
+        if isinstance(measured, Measurement):
+            return jnp.asarray(measured.signal) if self.statistic is None else self.statistic(measured)
+        return jnp.asarray(measured)
 
     def p_value(self, scores: Values) -> Float[Array, " n"]:
-        """The share of the model's own images, by the density estimate, with a larger score. jit-able.
+        """The share of the model's own images with a larger score (`threshold.p_value`). jit-able."""
+        return p_value(scores, jnp.asarray(self.scores, jnp.float32), rule=self.rule)
 
-        Small means "hardly this model's"; it says nothing of how likely another origin is. NaN stays NaN.
+    def foreign_p_value(self, scores: Values) -> Float[Array, " n"]:
+        """The p-value of the other null hypothesis, "not this model's": the share of the validation images, the image
+        itself counted among them, with a score at most as large. NaN without validation images. jit-able."""
+        if self.validation is None:
+            return jnp.full(jnp.shape(scores), jnp.nan)
+        others, scores = jnp.asarray(self.validation.scores, jnp.float32), jnp.asarray(scores)
+        below = (others <= scores[..., None]).sum(-1)
+        return jnp.where(jnp.isnan(scores), jnp.nan, (1 + below) / (1 + others.shape[0]))
+
+    def likelihood_ratio(self, scores: Values) -> Float[Array, " n"]:
+        """How many times likelier such a score is from this model than from the validation images' origins. jit-able.
+
+        The ratio of both sides' estimated densities, at the score brought between their medians: further out than that
+        the ratio of two tails is the bandwidths' doing. Capped at what the data support: never above the number of
+        validation images + 1, never below 1 / (number of belonging images + 1). NaN without validation images.
         """
-        # The upper tail as the lower tail of the mirrored density: 1 − cdf would lose everything below 1e-7.
-        return kde_cdf(-jnp.asarray(scores), -jnp.asarray(self.scores, jnp.float32))
+        if self.validation is None:
+            return jnp.full(jnp.shape(scores), jnp.nan)
+        own, others = (jnp.asarray(x, jnp.float32) for x in (self.scores, self.validation.scores))
+        inside = jnp.clip(jnp.asarray(scores), jnp.median(own), jnp.maximum(jnp.median(own), jnp.median(others)))
+        log_ratio = kde_logpdf(inside, own) - kde_logpdf(inside, others)
+        return jnp.clip(jnp.exp(log_ratio), 1 / (own.shape[0] + 1), others.shape[0] + 1.0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, whole or not at all."""
@@ -109,6 +150,9 @@ class Calibration:
             raise CalibrationError(f"{path}: not a calibration of format {FORMAT!r}; make it with aedr calibrate")
         try:
             values["provenance"] = Provenance(**values["provenance"])
+            values |= {name: _tuples(value) for name, value in values.items() if name != "config"}
+            for name, kind in (("statistic", Statistic), ("validation", Validation)):
+                values[name] = None if values[name] is None else kind(**values[name])
             values["scores"] = tuple(map(float, values["scores"]))
             calibration = cls(**values)
         except (KeyError, TypeError, ValueError) as error:
@@ -116,6 +160,8 @@ class Calibration:
         check_signals(calibration.scores, what=f"{path}: scores")
         if not isinstance(calibration.threshold, float) or not np.isfinite(calibration.threshold):
             raise CalibrationError(f"{path}: threshold {calibration.threshold!r} is no finite number")
+        if calibration.rule not in RULES:
+            raise CalibrationError(f"{path}: rule {calibration.rule!r}: expected one of {', '.join(RULES)}")
         return calibration
 
     def check_against(self, weights: str | None, config: SignalConfig, *, where: str = "calibration") -> None:
@@ -141,11 +187,15 @@ def calibrate(
     method: str = "aedr",
     autoencoder: Any = None,
     alpha: float = 0.05,
+    validation: Measurement | Values | None = None,
+    false_accepts: float | None = None,
+    quantized: bool | None = None,
     model: str | None = None,
     rule: str = "exact",
     source: str | None = None,
     images_hash: str | None = None,
     size_rule: str | None = None,
+    processing: str = "none",
 ) -> Calibration:
     """A threshold from images known to belong to a model.
 
@@ -154,18 +204,46 @@ def calibrate(
       config: the settings that they were measured with.
       method: what was measured; a rival's name for a rival's scores.
       autoencoder: what they were measured with; its weights' hash is recorded.
-      alpha: the share of the model's own images to turn away.
+      alpha: the share of the model's own images to turn away; without validation images.
+      validation: the same of images known *not* to belong; alpha is picked on them for best accuracy.
+      false_accepts: pick the smallest alpha that accepts at most this share of the validation images instead.
+      quantized: whether the model decodes codebook entries; None: what the autoencoder says, without one whether a
+        codebook was measured (`latent_error`). Give it where the codebook cannot be reached.
       model: its name.
-      rule: how the density is inverted: "exact", or "grid" for the authors' rule.
+      rule: how the threshold follows from the scores (`threshold.RULES`).
       source: what the autoencoder was loaded from, for the record.
       images_hash: of the images' files, for the record.
       size_rule: how they were sized, for the record.
+      processing: what was done to them, for the record.
 
     Raises:
-      CalibrationError: on signals that give no density (`threshold.check_signals`), or an alpha outside (0, 1).
+      CalibrationError: on fewer than 5 images, signals that give no threshold (`threshold.check_signals`), an alpha
+        outside (0, 1), or a fit that fails (`statistic.fit_statistic`).
+
+    Warns:
+      CalibrationWarning: below 20 images.
     """
-    scores = np.asarray(measured.signal if isinstance(measured, Measurement) else measured, dtype=np.float64)
-    threshold = kde_threshold(scores, alpha=alpha, method=rule)
+    statistic = None
+    if isinstance(measured, Measurement) and config.fitted and method == "aedr":
+        check_signals(measured.signal)
+        quantized = _decodes_entries(measured, autoencoder) if quantized is None else quantized
+        statistic = fit_statistic(measured, quantized=quantized)
+        scores = cross_fit(measured, quantized=quantized)
+    else:
+        scores = np.asarray(measured.signal if isinstance(measured, Measurement) else measured, dtype=np.float64)
+    scores = check_signals(scores, what="scores")
+    if scores.size < FEW:
+        message = f"{scores.size} belonging images: below {FEW} a threshold means little; see acceptance_interval"
+        warnings.warn(message, CalibrationWarning, stacklevel=2)
+    validated = None
+    if validation is not None:
+        others = validation
+        if isinstance(validation, Measurement):
+            others = validation.signal if statistic is None else statistic(validation)
+        alpha, validated = pick_alpha(scores, np.asarray(others), false_accepts=false_accepts, rule=rule)
+    elif false_accepts is not None:
+        raise CalibrationError(f"a target of {false_accepts:g} false accepts needs validation images")
+    tau = threshold(scores, alpha=alpha, rule=rule)
     numerics = getattr(autoencoder, "numerics", None)
     provenance = Provenance(
         source=source,
@@ -175,11 +253,36 @@ def calibrate(
         precision=None if numerics is None else numerics.precision,
         quantize=getattr(autoencoder, "quantize_on_decode", None),
         size_rule=size_rule,
+        processing=processing,
         versions={name: metadata.version(name) for name in VERSIONED},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    settings = config.describe() if method == "aedr" else {}
-    return Calibration(model, method, settings, tuple(sorted(scores.tolist())), threshold, alpha, rule, provenance)
+    return Calibration(
+        model=model,
+        method=method,
+        config=config.describe() if method == "aedr" else {},
+        statistic=statistic,
+        scores=tuple(sorted(scores.tolist())),
+        threshold=tau,
+        threshold_interval=threshold_interval(scores, alpha),
+        alpha=alpha,
+        acceptance_interval=acceptance_interval(scores, tau),
+        rule=rule,
+        validation=validated,
+        provenance=provenance,
+    )
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that frozen dataclasses hold, one level into objects."""
+    if isinstance(value, dict):
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _decodes_entries(measured: Measurement, autoencoder: Any) -> bool:
+    known = getattr(autoencoder, "quantize_on_decode", None)
+    return bool(np.isfinite(np.asarray(measured.latent_error)).all()) if known is None else bool(known)
 
 
 def _hash_or_none(autoencoder: Any) -> str | None:

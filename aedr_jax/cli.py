@@ -16,7 +16,8 @@ from aedr_jax.errors import AedrError, SourceError
 
 if TYPE_CHECKING:
     from aedr_jax.calibration import Calibration
-    from aedr_jax.scoring import Row
+    from aedr_jax.scoring import Row, Scorer
+    from aedr_jax.sources import Item
     from aedr_jax.verdicts import Verdict
 
 __all__ = ["main"]
@@ -99,7 +100,22 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", required=True, metavar="M")
     sub.add_argument("--out", required=True, help="FILE.json")
     sub.add_argument("--alpha", type=float, default=0.05, help="share of its own images to turn away (default .05)")
-    sub.add_argument("--rule", choices=("exact", "grid"), default="exact", help="grid: the authors' own rule")
+    sub.add_argument(
+        "--processing",
+        default="none",
+        metavar="P",
+        help="do this to each image first: jpeg75, webp80, resize0.5, crop0.8, blur1, noise0.02 (default none)",
+    )
+    sub.add_argument("--validation", action="append", metavar="DIR", help="images not its own: pick alpha on them")
+    sub.add_argument(
+        "--false-accepts", type=float, metavar="SHARE", help="of the validation images (default: pick for accuracy)"
+    )
+    sub.add_argument(
+        "--rule",
+        choices=("exact", "grid", "empirical", "conformal"),
+        default="exact",
+        help="exact: density estimate (default); grid: the authors' own rule",
+    )
     _add_measuring(sub)
 
     sub = command("attribute", _attribute, "a verdict for each image: a model, several, or none of the candidates")
@@ -107,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--models", help="A,B: the candidates (default: every model with a calibration here)")
     sub.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: those that ship)")
     sub.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
+    sub.add_argument(
+        "--false-names", type=float, metavar="SHARE", help="of images of no candidate; needs --validation calibrations"
+    )
     _add_measuring(sub)
     return parser
 
@@ -250,10 +269,12 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
+    from aedr_jax.sources import find_images
     from aedr_jax.tables import check_output, to_json, write_rows
 
     out = check_output(args.out) if args.out else None
-    rows, complete = _scored(args, args.model)
+    items = find_images(args.inputs)
+    rows, complete = _scored(_scorer(args, args.model), items)
     records = [vars(row) for row in rows]
     if out:
         write_rows(rows, out)
@@ -268,57 +289,94 @@ def _score(args: argparse.Namespace) -> int:
 
 def _calibrate(args: argparse.Namespace) -> int:
     import hashlib
+    import warnings
 
     from aedr_jax.calibration import calibrate
+    from aedr_jax.errors import CalibrationWarning
     from aedr_jax.scoring import rows_to_measurement
+    from aedr_jax.sources import find_images
 
-    rows, complete = _scored(args, [args.model])
-    if not complete:
-        raise KeyboardInterrupt
-    good = [row for row in rows if row.status == "ok"]
-    for row in rows:
-        if row.status != "ok":
-            print(f"left out: {row.error}", file=sys.stderr)
+    own = find_images(args.inputs)
+    foreign = find_images(args.validation) if args.validation else []
+    scorer = _scorer(args, [args.model])
+
+    def measured(items: Sequence[Item]) -> tuple[list[Row], int]:
+        rows, complete = _scored(scorer, items)
+        if not complete:
+            raise KeyboardInterrupt
+        for row in rows:
+            if row.status != "ok":
+                print(f"left out: {row.error}", file=sys.stderr)
+        good = [row for row in rows if row.status == "ok"]
+        return good, len(rows) - len(good)
+
+    good, left_out = measured(own)
+    others, others_left_out = measured(foreign) if foreign else ([], 0)
     images = hashlib.sha256("\n".join(sorted(row.sha256 for row in good)).encode()).hexdigest()
-    scorer = args.scorer
     (candidate,) = scorer.candidates
-    calibration = calibrate(
-        rows_to_measurement(good),
-        config=scorer.config,
-        autoencoder=candidate.autoencoder,
-        alpha=args.alpha,
-        model=candidate.name,
-        rule=args.rule,
-        source=args.model,
-        images_hash=images,
-        size_rule=scorer.size_rule,
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CalibrationWarning)
+        calibration = calibrate(
+            rows_to_measurement(good),
+            config=scorer.config,
+            autoencoder=candidate.autoencoder,
+            alpha=args.alpha,
+            validation=rows_to_measurement(others) if others else None,
+            false_accepts=args.false_accepts,
+            model=candidate.name,
+            rule=args.rule,
+            source=args.model,
+            images_hash=images,
+            size_rule=scorer.size_rule,
+            processing=str(scorer.processing),
+        )
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
     calibration.save(args.out)
     summary = {
         "out": args.out,
         "model": candidate.name,
         "images": len(good),
-        "left_out": len(rows) - len(good),
-        "alpha": args.alpha,
+        "left_out": left_out + others_left_out,
+        "alpha": calibration.alpha,
         "threshold": calibration.threshold,
+        "threshold_interval": calibration.threshold_interval,
+        "acceptance_interval": calibration.acceptance_interval,
     }
+    low, high = calibration.acceptance_interval
     text = (
-        f"{args.out}: {candidate.name}, {len(good)} images, alpha {args.alpha:g}, threshold {calibration.threshold:.6f}"
+        f"{args.out}: {candidate.name}, {len(good)} images, alpha {calibration.alpha:g}, "
+        f"threshold {calibration.threshold:.6f}, accepts {low:.1%} to {high:.1%} of its own images (95 % interval)"
     )
+    if validation := calibration.validation:
+        summary["validation"] = {
+            "images": len(validation.scores),
+            "accuracy": validation.accuracy,
+            "held_out_accuracy": validation.held_out_accuracy,
+            "false_accepts": validation.false_accepts,
+            "false_accepts_interval": validation.false_accepts_interval,
+        }
+        low, high = validation.false_accepts_interval
+        text += (
+            f"\n{len(validation.scores)} validation images: {validation.false_accepts:.1%} accepted ({low:.1%} to "
+            f"{high:.1%}), accuracy {validation.accuracy:.1%}, {validation.held_out_accuracy:.1%} held out"
+        )
     print(json.dumps(summary) if args.json else text)
     return OK
 
 
 def _attribute(args: argparse.Namespace) -> int:
     from aedr_jax.attribution import CAVEAT
+    from aedr_jax.sources import find_images
     from aedr_jax.tables import check_output, write_rows
     from aedr_jax.verdicts import verdict_rows
 
     out = check_output(args.out) if args.out else None
     calibrations = _calibrations(args)
-    sources = [calibration.provenance.source or name for name, calibration in calibrations.items()]
-    rows, complete = _scored(args, sources, calibrations)
-    verdicts = verdict_rows(rows, calibrations)
+    sources = [pasts[0].provenance.source or name for name, pasts in calibrations.items()]
+    items = find_images(args.inputs)
+    rows, complete = _scored(_scorer(args, sources, calibrations), items)
+    verdicts = verdict_rows(rows, calibrations, false_names=args.false_names)
     if out:
         write_rows(verdicts, out)
     if args.json or not out:
@@ -327,11 +385,12 @@ def _attribute(args: argparse.Namespace) -> int:
     return OK if complete else INTERRUPTED
 
 
-def _calibrations(args: argparse.Namespace) -> dict[str, Calibration]:
+def _calibrations(args: argparse.Namespace) -> dict[str, list[Calibration]]:
+    """For each model its calibrations, one for each past of the images that they were made of."""
     from aedr_jax.autoencoders.registry import calibration_file, list_models
     from aedr_jax.calibration import Calibration
 
-    found: dict[str, Calibration] = {}
+    found: dict[str, list[Calibration]] = {}
     if args.calibrations:
         folder = Path(args.calibrations)
         files = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
@@ -340,12 +399,14 @@ def _calibrations(args: argparse.Namespace) -> dict[str, Calibration]:
         for file in files:
             calibration = Calibration.load(file)
             name = calibration.model or file.stem
-            if name in found:
-                raise SourceError(f"{folder}: two calibrations of {name}; keep one of them there")
-            found[name] = calibration
+            pasts = found.setdefault(name, [])
+            if calibration.provenance.processing in (past.provenance.processing for past in pasts):
+                past = calibration.provenance.processing
+                raise SourceError(f"{folder}: two calibrations of {name} (processing {past}); keep one of them there")
+            pasts.append(calibration)
     else:
         shipped = {name: calibration_file(name) for name in list_models()}
-        found = {name: Calibration.load(path) for name, path in shipped.items() if path}
+        found = {name: [Calibration.load(path)] for name, path in shipped.items() if path}
     if args.models:
         wanted = args.models.split(",")
         if missing := [name for name in wanted if name not in found]:
@@ -354,36 +415,47 @@ def _calibrations(args: argparse.Namespace) -> dict[str, Calibration]:
     return found
 
 
-def _scored(
-    args: argparse.Namespace, models: Sequence[str], calibrations: dict[str, Calibration] | None = None
-) -> tuple[list[Row], bool]:
-    """Rows in the order of the images, and whether the run was not interrupted."""
-    from aedr_jax.sources import find_images
-
-    items = find_images(args.inputs)
-
-    from tqdm import tqdm
-
+def _scorer(
+    args: argparse.Namespace, models: Sequence[str], calibrations: dict[str, list[Calibration]] | None = None
+) -> Scorer:
+    """Models and settings, checked against the calibrations that are to judge."""
+    from aedr_jax.processing import Processing
     from aedr_jax.scoring import Scorer, load_candidate
 
     options = {"preset": args.preset, "dtype": args.dtype, "precision": args.precision}
     candidates = [load_candidate(name, **options) for name in models]
-    args.scorer = Scorer(candidates, preset=args.preset, batch_size=args.batch_size, multiple=args.multiple)
+    scorer = Scorer(
+        candidates,
+        preset=args.preset,
+        batch_size=args.batch_size,
+        multiple=args.multiple,
+        processing=Processing.parse(getattr(args, "processing", "none")),
+    )
     for candidate in candidates:
         if calibrations is not None:
             where = f"calibration of {candidate.name}"
-            calibrations[candidate.name].check_against(candidate.weights_hash, args.scorer.config, where=where)
+            for calibration in calibrations[candidate.name]:
+                calibration.check_against(candidate.weights_hash, scorer.config, where=where)
+    return scorer
+
+
+def _scored(scorer: Scorer, items: Sequence[Item]) -> tuple[list[Row], bool]:
+    """Rows in the order of the images, and whether the run was not interrupted."""
+    from tqdm import tqdm
+
     rows: list[Row] = []
     complete = True
     with tqdm(total=len(items), unit="image", disable=None, file=sys.stderr) as bar:
-        _plain(f"{len(items)} images, {len(models)} models")
+        _plain(f"{len(items)} images, {len(scorer.candidates)} models")
         try:
-            for row in args.scorer.score(items, on_progress=bar.update):
+            for row in scorer.score(items, on_progress=bar.update):
                 rows.append(row)
         except KeyboardInterrupt:
             complete = False
     if not complete:
-        print(f"interrupted: {len(rows)} of {len(items) * len(models)} rows are done and kept", file=sys.stderr)
+        print(
+            f"interrupted: {len(rows)} of {len(items) * len(scorer.candidates)} rows are done and kept", file=sys.stderr
+        )
     order = {str(item.path): i for i, item in enumerate(items)}
     return sorted(rows, key=lambda row: order[row.path]), complete
 

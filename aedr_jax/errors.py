@@ -5,6 +5,7 @@ __all__ = [
     "AutoencoderError",
     "BaselineError",
     "CalibrationError",
+    "CalibrationWarning",
     "GenerationError",
     "ImageError",
     "SourceError",
@@ -29,6 +30,10 @@ class BaselineError(AedrError):
 
 class CalibrationError(AedrError):
     """Signals cannot be calibrated, or a calibration does not fit what it is used on."""
+
+
+class CalibrationWarning(UserWarning):
+    """A calibration that was made, from fewer images than it takes to mean much."""
 
 
 class GenerationError(AedrError):

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from aedr_jax.errors import ImageError
@@ -38,6 +38,7 @@ __all__ = [
     "decode_photo",
     "fit_crop",
     "fit_official",
+    "jpeg_quality",
     "read_gray",
     "read_image",
     "read_photo",
@@ -47,6 +48,15 @@ __all__ = [
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # JPEG includes MPO, the several-picture JPEG of phones
 MAX_PIXELS = 1 << 26
 MAX_FILE_BYTES = 1 << 29
+# Annex K.1 of the JPEG standard, which libjpeg scales.
+LUMINANCE = np.array(
+    [
+        *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55),
+        *(14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62),
+        *(18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
+        *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+    ]
+)
 MIN_SIDE = 64  # below this an image holds too few latents to say anything
 
 
@@ -129,6 +139,31 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return (image.height, image.width) if turned else image.size
 
 
+def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
+    """The quality that a JPEG was last saved at, from its luminance quantization table; no pixel is decoded.
+
+    Exact for tables that libjpeg scales for a quality from 1 to 100; for others the quality of the nearest such table,
+    by the sum of absolute differences.
+
+    Returns:
+      1..100; None for a file of another format.
+
+    Raises:
+      ImageError: with the file and the reason.
+
+    Source: `jpeg_quality_scaling` and `jpeg_add_quant_table` of the Independent JPEG Group's libjpeg.
+    """
+    _check_regular(path)
+    with _explained(path), _opened(path, path) as image:
+        if _format(image) != "JPEG":
+            return None
+        tables: dict[int, list[int]] = getattr(image, "quantization", {})
+        if not tables:
+            raise ImageError(f"{path}: a JPEG without quantization tables")
+        luminance = np.array(tables[min(tables)], np.int64)
+        return 1 + int(np.abs(_ijg_tables() - luminance).sum(axis=1).argmin())
+
+
 def fit_crop(image: UInt8[np.ndarray, "h w *c"], multiple: int) -> UInt8[np.ndarray, "hh ww *c"]:
     """Crop right and bottom to a multiple: keeps the decoder's grid, where resampling would destroy the fixed point."""
     height, width = image.shape[:2]
@@ -150,6 +185,13 @@ def fit_official(
     if target == (width, height):
         return image
     return np.asarray(Image.fromarray(image).resize(target))
+
+
+def _ijg_tables() -> Integer[np.ndarray, "100 64"]:
+    """libjpeg's baseline luminance tables of the qualities 1 to 100, row by row as Pillow gives them."""
+    quality = np.arange(1, 101)
+    percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    return ((LUMINANCE * percent[:, None] + 50) // 100).clip(1, 255)
 
 
 def _check_regular(path: str | os.PathLike[str]) -> None:

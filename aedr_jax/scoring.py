@@ -19,6 +19,7 @@ from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import ImageError, SourceError
 from aedr_jax.images import MIN_SIDE, Photo, fit_crop, fit_official, read_photo, read_size
+from aedr_jax.processing import Processing
 from aedr_jax.sharding import make_sharded
 from aedr_jax.signal import OFFICIAL_SEED, Measurement, SignalConfig, measure
 from aedr_jax.sources import Item
@@ -108,6 +109,7 @@ class Scorer:
         this size, so that an image's score does not depend on its company.
       multiple: crop to a multiple of this many pixels; None: the autoencoder's factor. A coarser one, such as 64,
         needs fewer programs for a folder of many sizes.
+      processing: what is done to each image before it is measured, so that a calibration knows images with that past.
     """
 
     def __init__(
@@ -117,10 +119,12 @@ class Scorer:
         preset: str = "default",
         batch_size: int | None = None,
         multiple: int | None = None,
+        processing: Processing = Processing("none"),
     ) -> None:
         names = [candidate.name for candidate in candidates]
         if len(set(names)) < len(names):
             raise SourceError(f"two models of one name: {', '.join(names)}")
+        self.processing = processing
         self.preset, self.config = preset, SignalConfig.preset(preset)
         self._measure = make_sharded(self._measure_batch)
         self.candidates = tuple(
@@ -174,7 +178,7 @@ class Scorer:
         by_shape: dict[tuple[int, ...], list[tuple[Item, Photo]]] = defaultdict(list)
         for item in items:
             try:
-                photo = read_photo(item.path, orient=self.preset != "official")
+                photo = self._processed(read_photo(item.path, orient=self.preset != "official"), item)
             except ImageError as error:
                 yield from self._error_rows(item, str(error))
                 continue
@@ -182,6 +186,15 @@ class Scorer:
             by_shape[kept.shape].append((item, photo))
         for _, group in sorted(by_shape.items()):
             yield from self._measure_photos(*zip(*group, strict=True))
+
+    def _processed(self, photo: Photo, item: Item) -> Photo:
+        if self.processing.kind == "none":
+            return photo
+        image = self.processing.apply(photo.image, seed=int(photo.sha256[:8], 16))
+        if min(image.shape[:2]) < MIN_SIDE:
+            raise ImageError(f"{item.path}: {self.processing} leaves {image.shape[1]}×{image.shape[0]} pixels")
+        gray = texture.gray_levels(jnp.asarray(image[None], jnp.float32) / 127.5 - 1)[0]
+        return photo._replace(image=image, gray=np.asarray(gray).astype(np.uint8))
 
     def _measure_photos(self, items: Sequence[Item], photos: Sequence[Photo]) -> Iterator[Row]:
         homogeneities = np.array([float(self._homogeneity(_padded(photo.gray))) for photo in photos], np.float32)

@@ -26,7 +26,7 @@ OFFICIAL_SEED = 1
 
 @dataclasses.dataclass(frozen=True)
 class SignalConfig:
-    """How an image is measured. The default is the project's own best so far; `paper` and `official` are the rivals'.
+    """How an image is measured and scored. The default is the project's own; `paper` and `official` are the authors'.
 
     Attributes:
       latents: "mode" makes a score a function of the image alone; "sample" draws from the posterior.
@@ -37,6 +37,8 @@ class SignalConfig:
       loss: a function (a, b) -> [n] of two batches in [-1, 1], small where they are alike.
       loss_dtype: what the loss is computed in: None for float32, "model" for the autoencoder's own dtype.
       decimals: round losses and homogeneity to that many decimals (losses, homogeneity), as the authors' files do.
+      fitted: whether a calibration fits a statistic to belonging images (`statistic.Statistic`), or takes the signal
+        ratio · H^gamma as it is.
     """
 
     latents: str = "mode"
@@ -47,6 +49,7 @@ class SignalConfig:
     loss: Callable[[Array, Array], Array] = losses.mse
     loss_dtype: str | None = None
     decimals: tuple[int, int] | None = None
+    fitted: bool = True
 
     def __post_init__(self) -> None:
         if self.latents not in LATENTS:
@@ -59,13 +62,20 @@ class SignalConfig:
     @classmethod
     def paper(cls) -> SignalConfig:
         """The method as the paper writes it: posterior mode, no clipping, inverse difference."""
-        return cls(clip=False)
+        return cls(clip=False, fitted=False)
 
     @classmethod
     def official(cls) -> SignalConfig:
         """The method as the authors' code runs it: posterior sample, no clipping, inverse difference moment, loss in
         the model's dtype, losses to 8 and homogeneity to 6 decimals. Sizes are theirs too where files are read."""
-        return cls(latents="sample", clip=False, kind="inverse_difference_moment", loss_dtype="model", decimals=(8, 6))
+        return cls(
+            latents="sample",
+            clip=False,
+            kind="inverse_difference_moment",
+            loss_dtype="model",
+            decimals=(8, 6),
+            fitted=False,
+        )
 
     @classmethod
     def preset(cls, name: str) -> SignalConfig:
@@ -108,6 +118,10 @@ class Measurement(NamedTuple):
     homogeneity: Values
     signal: Values
     latent_error: Values
+
+    def take(self, chosen: Any) -> Measurement:
+        """Some of the images, by indices, a slice or a mask; on the host, in numpy's float64."""
+        return Measurement(*(np.asarray(column, np.float64)[chosen] for column in self))
 
     @classmethod
     def from_losses(

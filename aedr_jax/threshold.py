@@ -14,8 +14,20 @@ from jaxtyping import Array, Float
 
 from aedr_jax.errors import CalibrationError
 
-__all__ = ["MIN_SIGNALS", "check_signals", "kde_bandwidth", "kde_cdf", "kde_quantile", "kde_threshold"]
+__all__ = [
+    "MIN_SIGNALS",
+    "RULES",
+    "check_signals",
+    "kde_bandwidth",
+    "kde_cdf",
+    "kde_logpdf",
+    "kde_quantile",
+    "kde_threshold",
+    "p_value",
+    "threshold",
+]
 
+RULES = ("exact", "grid", "empirical", "conformal")
 MIN_SIGNALS = 5
 GRID_POINTS = 10_000
 BISECTIONS = 100  # halves the bracket until float64 has no number left between its ends
@@ -41,6 +53,17 @@ def kde_cdf(x: Float[Array | np.ndarray, "*q"], samples: Float[Array | np.ndarra
     samples = jnp.asarray(samples)
     z = (jnp.asarray(x)[..., None] - samples) / kde_bandwidth(samples)
     return jax.scipy.stats.norm.cdf(z).mean(axis=-1)
+
+
+def kde_logpdf(x: Float[Array | np.ndarray, "*q"], samples: Float[Array | np.ndarray, " n"]) -> Float[Array, "*q"]:
+    """The logarithm of the estimated density at x.
+
+    Reference: `scipy.stats.gaussian_kde.logpdf`, to 1e-4 in float32.
+    """
+    samples = jnp.asarray(samples)
+    bandwidth = kde_bandwidth(samples)
+    z = (jnp.asarray(x)[..., None] - samples) / bandwidth
+    return jax.scipy.special.logsumexp(jax.scipy.stats.norm.logpdf(z), axis=-1) - jnp.log(samples.shape[0] * bandwidth)
 
 
 def kde_quantile(
@@ -132,4 +155,58 @@ def kde_threshold(signals: object, *, alpha: float = 0.05, method: str = "exact"
         raise CalibrationError(f"alpha {alpha}: expected a share in (0, 1)")
     values = check_signals(signals)
     with jax.enable_x64(True):
-        return float(kde_quantile(jnp.asarray(values), 1.0 - alpha, method=method))
+        return float(_compiled_quantile(jnp.asarray(values), 1.0 - alpha, method=method))
+
+
+_compiled_quantile = jax.jit(kde_quantile, static_argnames="method")  # one program for each number of signals
+
+
+def threshold(signals: object, *, alpha: float = 0.05, rule: str = "exact") -> float:
+    """The threshold by any rule; a score is accepted where it is below, which is where its `p_value` exceeds alpha.
+
+    Args:
+      signals: belonging images' signals, [n].
+      alpha: the share of belonging images that is turned away, in (0, 1).
+      rule: "exact" and "grid" invert the density estimate (`kde_threshold`). "empirical" turns away exactly the share
+        alpha of these signals. "conformal" turns a new belonging image away with probability at most alpha, whatever
+        the signals' distribution, if it is exchangeable with these; it needs 1/alpha − 1 of them.
+
+    Raises:
+      CalibrationError: as `kde_threshold`; for "conformal" on too few signals.
+      ValueError: on another rule.
+
+    Source of "conformal": Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World (2005).
+    """
+    if rule in ("exact", "grid"):
+        return kde_threshold(signals, alpha=alpha, method=rule)
+    if rule not in RULES:
+        raise ValueError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
+    if not 0.0 < alpha < 1.0:
+        raise CalibrationError(f"alpha {alpha}: expected a share in (0, 1)")
+    ordered = np.sort(check_signals(signals))
+    n = len(ordered)
+    # The rounding keeps alpha · n whole where it is meant so: .07 · 100 is 7.000000000000001.
+    if rule == "empirical":
+        return float(ordered[n - int(round(alpha * n, 9)) - 1])
+    turned_away = int(round(alpha * (n + 1), 9))
+    if turned_away < 1:
+        raise CalibrationError(
+            f"{n} signals; the conformal rule at alpha {alpha:g} needs {int(np.ceil(1 / alpha)) - 1}"
+        )
+    return float(ordered[n - turned_away])
+
+
+def p_value(
+    scores: Float[Array | np.ndarray, "*q"], signals: Float[Array | np.ndarray, " n"], *, rule: str = "exact"
+) -> Float[Array, "*q"]:
+    """The share of the model's own images that scores above, by the same rule as the threshold. jit-able.
+
+    Small means "hardly this model's"; it says nothing of how likely another origin is. NaN stays NaN.
+    """
+    scores, signals = jnp.asarray(scores), jnp.asarray(signals)
+    if rule in ("exact", "grid"):
+        # The upper tail as the lower tail of the mirrored density: 1 − cdf would lose everything below 1e-7.
+        return kde_cdf(-scores, -signals)
+    above = (signals > scores[..., None]).sum(-1)
+    extra = 1 if rule == "conformal" else 0
+    return jnp.where(jnp.isnan(scores), jnp.nan, (above + extra) / (signals.shape[0] + extra))

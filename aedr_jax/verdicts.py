@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from aedr_jax.attribution import CAVEAT, attribute
 from aedr_jax.calibration import Calibration
+from aedr_jax.images import jpeg_quality
 from aedr_jax.scoring import Row, rows_to_measurement
 
-__all__ = ["Verdict", "verdict_rows"]
+__all__ = ["FLAT", "RECOMPRESSED", "Verdict", "not_assessable", "verdict_rows"]
+
+FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
+RECOMPRESSED = 50  # JPEG quality; a guess until weights/robustness.py has been run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +32,35 @@ class Verdict:
     accepted: dict[str, bool]
     status: str
     error: str
+    reason: str = ""  # why it is not assessable
     caveat: str = CAVEAT
 
 
-def verdict_rows(rows: Sequence[Row], calibrations: Mapping[str, Calibration]) -> list[Verdict]:
+def not_assessable(rows: Sequence[Row]) -> str:
+    """Why nothing can be said of an image, or "": it is flat, heavily recompressed, or without a ratio.
+
+    Args:
+      rows: the image's, one for each model. (One whose shorter side is under 64 pixels has error rows already.)
+    """
+    row = rows[0]
+    if row.homogeneity >= FLAT:
+        return f"flat: homogeneity {row.homogeneity:.3f}"
+    quality = jpeg_quality(row.path) if row.format == "JPEG" else None
+    if quality is not None and quality < RECOMPRESSED:
+        return f"saved as JPEG at quality {quality}, below {RECOMPRESSED}"
+    undefined = [row.second_loss for row in rows if not math.isfinite(row.ratio)]
+    return f"the second loss is {undefined[0]:g}" if undefined else ""
+
+
+def verdict_rows(
+    rows: Sequence[Row],
+    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
+    *,
+    false_names: float | None = None,
+) -> list[Verdict]:
     """A verdict for each image of rows of several models, in the order in which images first appear.
+
+    `false_names` is `attribute`'s.
 
     An image that could not be read, or that not every model has scored (an interrupted run), has the verdict "error".
     """
@@ -45,7 +76,9 @@ def verdict_rows(rows: Sequence[Row], calibrations: Mapping[str, Calibration]) -
     judged: dict[str, Verdict] = {}
     if ready:
         measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
-        result = attribute(measured, calibrations)
+        reasons = [not_assessable(list(group.values())) for group in ready.values()]
+        assessable = np.array([not reason for reason in reasons])
+        result = attribute(measured, calibrations, assessable=assessable, false_names=false_names)
         for i, (path, group) in enumerate(ready.items()):
             first = next(iter(group.values()))
             judged[path] = Verdict(
@@ -58,6 +91,7 @@ def verdict_rows(rows: Sequence[Row], calibrations: Mapping[str, Calibration]) -
                 dict(zip(models, result.accepted[i].tolist(), strict=True)),
                 "ok",
                 "",
+                reasons[i],
             )
     return [judged.get(path) or _unjudged(next(iter(group.values()))) for path, group in by_image.items()]
 

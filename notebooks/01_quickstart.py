@@ -95,9 +95,9 @@ for i, path in enumerate(paths):
 # %% [markdown]
 # ## Verdict
 #
-# A calibration holds the signals of images known to belong. Those that ship were made by `aedr calibrate` on 200
-# generated images each, of other seeds than these. The null hypothesis of a p-value is "made by this model"; several
-# models may accept an image, and then the verdict says so.
+# A calibration holds a statistic that was fitted to images known to belong, their scores, and a threshold. Those that
+# ship were made by `aedr calibrate` on 200 generated images each, of other seeds than these. The null hypothesis of a
+# p-value is "made by this model"; several models may accept an image, and then the verdict says so.
 
 # %%
 from aedr_jax.attribution import CAVEAT
@@ -114,14 +114,12 @@ print(f"\n{CAVEAT}")
 
 # %%
 calibration = calibrations["mini-kl4-a"]
-signals = np.asarray(calibration.scores)
-grid = np.linspace(0, float(measured.signal.max()), 400)
+score = np.asarray(calibration.score(measured))
 plt.figure(figsize=(8, 2.6))
-plt.hist(signals, bins=30, density=True, alpha=0.4, label="calibration images")
+plt.hist(calibration.scores, bins=30, density=True, alpha=0.4, label="calibration images")
 plt.axvline(calibration.threshold, color="black", label=f"threshold, α = {calibration.alpha:g}")
-plt.scatter(measured.signal[own], np.full(own.sum(), 0.1), marker="|", s=200, label="own")
-plt.scatter(measured.signal[~own], np.full((~own).sum(), 0.1), marker="|", s=200, label="other models, photographs")
-plt.xscale("log")
-plt.xlabel("signal")
+plt.scatter(score[own], np.full(own.sum(), 0.05), marker="|", s=200, label="own")
+plt.scatter(score[~own], np.full((~own).sum(), 0.05), marker="|", s=200, label="other models, photographs")
+plt.xlabel("score: the larger of two standardized values")
 plt.legend()
 plt.show()

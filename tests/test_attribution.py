@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import aedr_jax as aedr
-from aedr_jax.attribution import CAVEAT
+from aedr_jax.attribution import CAVEAT, holm
 
 
 @pytest.fixture
@@ -64,6 +64,45 @@ def test_assessable_is_given_by_the_caller(calibrations):
 def test_measurements_and_rival_scores_mix(calibrations):
     measured = aedr.Measurement.from_losses(np.array([1.0, 5.0]), np.ones(2), np.ones(2))
     assert aedr.attribute({"a": measured, "b": np.array([OUT, OUT])}, calibrations).verdicts == ("a", "none")
+
+
+def test_several_pasts_are_judged_by_the_kindest(rng):
+    plain, jpeg = (aedr.calibrate(rng.normal(center, 0.1, 60), model="a") for center in (1.0, 2.0))
+    x = {"a": np.array([1.0, 2.0, 3.0, np.nan])}
+    both = aedr.attribute(x, {"a": [plain, jpeg]})
+    one, other = (aedr.attribute(x, {"a": c}) for c in (plain, jpeg))
+    assert both.verdicts == ("a", "a", "none", "not assessable")
+    assert one.verdicts[:2] == ("a", "none")
+    np.testing.assert_array_equal(both.p_values[:3], np.maximum(one.p_values, other.p_values)[:3])
+    np.testing.assert_array_equal(both.accepted, one.accepted | other.accepted)
+
+
+def test_a_bound_on_false_names(rng):
+    own, others = rng.normal(0, 1, 200), rng.normal(3, 1, 200)
+    calibrations = {name: aedr.calibrate(own, validation=others, model=name) for name in "abcd"}
+    images = {name: rng.normal(3, 1, 4000) for name in calibrations}  # of no candidate
+    free = aedr.attribute(images, calibrations)
+    bound = aedr.attribute(images, calibrations, false_names=0.05)
+    named = [sum(v != "none" for v in result.verdicts) / 4000 for result in (free, bound)]
+    assert named[0] > 0.15  # four candidates, each with its own chance
+    assert named[1] < 0.065
+    assert not (bound.accepted & ~free.accepted).any()
+    np.testing.assert_array_equal(free.p_values, bound.p_values)
+    silent = {**calibrations, "d": aedr.calibrate(own, model="d")}
+    with pytest.raises(aedr.CalibrationError, match="calibration of d"):
+        aedr.attribute(images, silent, false_names=0.05)
+
+
+def test_holm_by_its_definition(rng):
+    p_values = rng.uniform(0, 0.5, (50, 4))
+    for row, found in zip(p_values, holm(p_values), strict=True):
+        for level in rng.uniform(0, 1, 40):
+            rejected = np.zeros(4, bool)
+            for rank, j in enumerate(np.argsort(row)):
+                if row[j] * (4 - rank) > level:
+                    break
+                rejected[j] = True
+            np.testing.assert_array_equal(found <= level, rejected)
 
 
 def test_refusals(calibrations):

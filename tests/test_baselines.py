@@ -115,10 +115,11 @@ def test_own_images_score_smaller(images, name):
 def test_scores_calibrate_and_attribute(images, name):
     a, b = projection(), tiny_autoencoder("functions", seed=5)
     scores = {"a": compiled(name)(a, images), "b": compiled(name)(b, images)}
-    calibrations = {
-        model: aedr.calibrate(values, method=name, model=model, autoencoder=a if model == "a" else b)
-        for model, values in scores.items()
-    }
+    with pytest.warns(aedr.CalibrationWarning, match="8 belonging images"):
+        calibrations = {
+            model: aedr.calibrate(values, method=name, model=model, autoencoder=a if model == "a" else b)
+            for model, values in scores.items()
+        }
     assert calibrations["a"].method == name
     assert len(aedr.attribute(scores, calibrations).verdicts) == 8
 

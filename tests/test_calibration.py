@@ -10,11 +10,29 @@ import scipy.stats
 from conftest import tiny_autoencoder
 
 import aedr_jax as aedr
+from aedr_jax.statistic import TERMS, cross_fit, fit_statistic
 
 
 @pytest.fixture
 def signals(rng):
     return rng.lognormal(0, 0.1, 60)
+
+
+@pytest.fixture
+def belonging(rng):
+    """Losses of 120 images whose ratio depends on their texture, as real ones do."""
+    return measurement(rng, 120, shift=0.0)
+
+
+@pytest.fixture
+def others(rng):
+    return measurement(rng, 90, shift=0.5)
+
+
+def measurement(rng, n, shift):
+    second = np.exp(rng.normal(-7, 0.8, n))
+    first = np.exp(0.3 + shift + 1.1 * np.log(second) + 0.7 + rng.normal(0, 0.1, n))
+    return aedr.Measurement.from_losses(first, second, np.exp(rng.normal(-0.7, 0.3, n)))
 
 
 def test_threshold_scores_and_p_values(signals):
@@ -38,12 +56,14 @@ def test_p_values_far_out_do_not_vanish(signals):
     assert 0 < p < 1e-12
 
 
-def test_score_takes_measurements_and_plain_scores(signals):
+def test_without_a_fit_the_score_is_the_signal(signals):
     calibration = aedr.calibrate(signals)
     measured = aedr.Measurement.from_losses(signals, np.ones(60), np.ones(60))
     np.testing.assert_allclose(calibration.score(measured), signals, rtol=1e-6)
     np.testing.assert_allclose(calibration.score(signals.astype(np.float32)), signals, rtol=1e-6)
-    assert aedr.calibrate(measured).threshold == pytest.approx(aedr.calibrate(signals).threshold, rel=1e-6)
+    paper = aedr.calibrate(measured, config=aedr.SignalConfig.paper())
+    assert paper.statistic is None
+    assert paper.threshold == pytest.approx(aedr.calibrate(signals).threshold, rel=1e-6)
 
 
 def test_grid_rule(signals):
@@ -68,6 +88,74 @@ def test_functions_without_parameters_have_no_hash(signals):
     assert aedr.calibrate(signals, autoencoder=ae).provenance.weights_hash is None
 
 
+def test_a_fitted_calibration_and_its_json(belonging, others, tmp_path):
+    made = aedr.calibrate(belonging, validation=others)
+    assert made.statistic == fit_statistic(belonging)
+    np.testing.assert_array_equal(made.scores, np.sort(cross_fit(belonging)))
+    made.save(tmp_path / "m.json")
+    loaded = aedr.Calibration.load(tmp_path / "m.json")
+    assert loaded == made
+    np.testing.assert_array_equal(loaded.score(others), made.score(others))
+    # A new image's score is on the scale that the threshold lives on: about 5 % are turned away.
+    low, high = made.acceptance_interval
+    new = measurement(np.random.default_rng(1), 4000, shift=0.0)
+    assert low <= (np.asarray(made.score(new)) < made.threshold).mean() <= high
+    low, high = aedr.calibrate(belonging).threshold_interval
+    assert low < aedr.calibrate(belonging).threshold < high
+
+
+def test_quantized_decoders_are_known_by_the_autoencoder_the_codebook_or_the_caller(belonging):
+    def terms(measured=belonging, **options):
+        return aedr.calibrate(measured, **options).statistic.terms
+
+    assert terms() == TERMS[False]
+    assert terms(quantized=True) == TERMS[True]
+    assert terms(autoencoder=tiny_autoencoder("vq")) == TERMS[True]
+    seen = belonging._replace(latent_error=np.ones(120))
+    assert terms(seen) == TERMS[True]
+    assert terms(seen, autoencoder=tiny_autoencoder("functions")) == TERMS[False]
+
+
+def test_few_images_warn_and_fewer_are_refused(belonging):
+    few = aedr.Measurement(*(column[:19] for column in belonging))
+    with pytest.warns(aedr.CalibrationWarning, match="19 belonging images"):
+        calibration = aedr.calibrate(few)
+    assert calibration.threshold_interval[1] is None
+    with pytest.raises(aedr.CalibrationError, match="4 given"):
+        aedr.calibrate(aedr.Measurement(*(column[:4] for column in belonging)))
+
+
+def test_validation_images_pick_alpha_and_give_ratios(belonging, others):
+    calibration = aedr.calibrate(belonging, validation=others)
+    validation = calibration.validation
+    assert validation.objective == "accuracy"
+    assert 0.9 < validation.held_out_accuracy <= validation.accuracy + 0.02
+    scores = np.linspace(-3, 12, 200)
+    ratios = np.asarray(calibration.likelihood_ratio(scores))
+    assert ratios[0] > 10 > 0.1 > ratios[-1]
+    assert ratios.max() <= 91 + 1e-3
+    assert ratios.min() >= 1 / 121 - 1e-6
+    foreign = np.asarray(calibration.foreign_p_value(scores))
+    np.testing.assert_allclose(foreign[[0, -1]], [1 / 91, 1.0])
+    expected = [(1 + sum(o <= s for o in np.float32(validation.scores))) / 91 for s in np.float32(scores)]
+    np.testing.assert_allclose(foreign, expected, rtol=1e-6)
+    plain = aedr.calibrate(belonging)
+    assert np.isnan(plain.foreign_p_value(scores)).all()
+    assert np.isnan(plain.likelihood_ratio(scores)).all()
+
+
+def test_a_target_of_false_accepts(belonging, others):
+    strict = aedr.calibrate(belonging, validation=others, false_accepts=0.02)
+    assert strict.validation.false_accepts <= 0.02
+    count = round(90 * strict.validation.false_accepts)
+    expected = scipy.stats.binomtest(count, 90).proportion_ci()
+    np.testing.assert_allclose(strict.validation.false_accepts_interval, (expected.low, expected.high), atol=1e-9)
+    with pytest.raises(aedr.CalibrationError, match="needs validation"):
+        aedr.calibrate(belonging, false_accepts=0.01)
+    with pytest.raises(aedr.CalibrationError, match="no alpha"):
+        aedr.calibrate(belonging, validation=belonging, false_accepts=0.01)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -78,12 +166,16 @@ def test_functions_without_parameters_have_no_hash(signals):
         (lambda v: v["scores"].__setitem__(0, float("nan")), "NaN"),
         (lambda v: v.update(threshold=float("inf")), "no finite number"),
         (lambda v: v.update(scores="many"), "wrong type"),
+        (lambda v: v.update(rule="guess"), "rule 'guess'"),
+        (lambda v: v["statistic"].update(terms=["ratio", "residual"]), "ratio"),
+        (lambda v: v["statistic"].update(means=[1.0]), "1 means"),
+        (lambda v: v["validation"].pop("objective"), "objective"),
         (lambda v: v["provenance"].update(colour="red"), "colour"),
     ],
 )
-def test_damaged_files(signals, tmp_path, change, message):
+def test_damaged_files(belonging, others, tmp_path, change, message):
     path = tmp_path / "m.json"
-    aedr.calibrate(signals).save(path)
+    aedr.calibrate(belonging, validation=others).save(path)
     values = json.loads(path.read_text())
     change(values)
     path.write_text(json.dumps(values))

@@ -126,6 +126,77 @@ def test_attribute_json_and_files(world, calibrations, tmp_path, capsys):
     assert [row["verdict"] for row in table] == [row["verdict"] for row in verdicts]
 
 
+@pytest.fixture(scope="module")
+def photographs(world):
+    rng = np.random.default_rng(1)
+    (world / "photographs").mkdir()
+    (world / "more").mkdir()
+    for i in range(6):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        coarse.resize((64, 64), Image.Resampling.BICUBIC).save(world / "more" / f"{i}.png")
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(world / "photographs" / f"{i}.png")
+    return world / "photographs"
+
+
+def test_validation_images_pick_alpha_and_bound_false_names(world, calibrations, photographs, tmp_path, capsys):
+    out = tmp_path / "cal" / "m1.json"
+    options = ["--model", str(world / "m1"), "--out", str(out)]
+    few = ["calibrate", str(world / "own"), *options]
+    assert main([*few, "--validation", str(photographs)]) == 2
+    assert "6 belonging images; picking alpha takes at least 10" in capsys.readouterr().err
+    call = ["calibrate", str(world / "own"), str(world / "more"), *options]
+    assert main([*call, "--validation", str(photographs), "--json"]) == 0
+    printed = capsys.readouterr()
+    summary = json.loads(printed.out)
+    assert "warning: 12 belonging images" in printed.err
+    calibration = Calibration.load(out)
+    assert summary["alpha"] == calibration.alpha
+    assert summary["validation"]["images"] == len(calibration.validation.scores) == 12
+    assert summary["acceptance_interval"] == list(calibration.acceptance_interval)
+    inputs = ["attribute", str(world / "own"), "--json", "--calibrations"]
+    assert main([*inputs, str(out.parent), "--false-names", "0.05"]) == 0
+    strict = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    # The smallest foreign p-value that 12 validation images allow is 1/13.
+    assert [verdict["verdict"] for verdict in strict] == ["none"] * 6
+    assert main([*inputs, str(calibrations), "--false-names", "0.05"]) == 2
+    assert "needs validation images" in capsys.readouterr().err
+    assert main([*call, "--false-accepts", "0.1"]) == 2
+    assert "needs validation images" in capsys.readouterr().err
+
+
+def test_calibrations_of_several_pasts(world, calibrations, tmp_path, capsys):
+    folder = tmp_path / "cal"
+    for past in ("none", "jpeg60"):
+        call = ["calibrate", str(world / "own"), "--model", str(world / "m1"), "--processing", past]
+        assert main([*call, "--out", str(folder / f"m1-{past}.json")]) == 0
+    plain, jpeg = (Calibration.load(folder / f"m1-{past}.json") for past in ("none", "jpeg60"))
+    assert (plain.provenance.processing, jpeg.provenance.processing) == ("none", "jpeg60")
+    assert plain.scores == Calibration.load(calibrations / "m1.json").scores
+    assert plain.statistic != jpeg.statistic
+    capsys.readouterr()
+    assert main(["attribute", str(world / "own"), "--calibrations", str(folder), "--json"]) == 0
+    found = [json.loads(line)["p_values"]["m1"] for line in capsys.readouterr().out.splitlines()]
+    assert main(["attribute", str(world / "own"), "--calibrations", str(calibrations), "--models", "m1", "--json"]) == 0
+    alone = [json.loads(line)["p_values"]["m1"] for line in capsys.readouterr().out.splitlines()]
+    assert all(both >= one for both, one in zip(found, alone, strict=True))
+    (folder / "twice.json").write_text((folder / "m1-none.json").read_text())
+    assert main(["attribute", str(world / "own"), "--calibrations", str(folder)]) == 2
+    assert "two calibrations of m1 (processing none)" in capsys.readouterr().err
+
+
+def test_images_that_nothing_can_be_said_of(world, calibrations, tmp_path, capsys):
+    Image.new("RGB", (64, 64), (90, 120, 40)).save(tmp_path / "flat.png")
+    Image.open(world / "own" / "0.png").save(tmp_path / "crushed.jpg", quality=20)
+    Image.open(world / "own" / "0.png").save(tmp_path / "fine.jpg", quality=90)
+    assert main(["attribute", str(tmp_path), "--calibrations", str(calibrations), "--json"]) == 0
+    found = {v["id"]: v for v in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert found["crushed.jpg"]["verdict"] == found["flat.png"]["verdict"] == "not assessable"
+    assert "quality 20" in found["crushed.jpg"]["reason"]
+    assert "homogeneity 1.000" in found["flat.png"]["reason"]
+    assert found["fine.jpg"]["reason"] == ""
+
+
 def test_attribute_refuses_other_weights_and_settings(world, calibrations, tmp_path, capsys):
     stolen = tmp_path / "cal"
     stolen.mkdir()

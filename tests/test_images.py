@@ -15,6 +15,7 @@ from aedr_jax.images import (
     decode_photo,
     fit_crop,
     fit_official,
+    jpeg_quality,
     read_gray,
     read_image,
     read_photo,
@@ -293,7 +294,7 @@ def test_hostile_file_is_an_error_that_names_it(put, name, reader):
     assert str(caught.value).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize("reader", [*READERS, read_size])
+@pytest.mark.parametrize("reader", [*READERS, read_size, jpeg_quality])
 def test_missing_file_and_folder(tmp_path, reader):
     with pytest.raises(ImageError, match=r"nowhere\.png: no such file"):
         reader(tmp_path / "nowhere.png")
@@ -304,14 +305,14 @@ def test_missing_file_and_folder(tmp_path, reader):
         reader(f"{tmp_path}/a\0.png")
 
 
-@pytest.mark.parametrize("reader", [*READERS, read_size])
+@pytest.mark.parametrize("reader", [*READERS, read_size, jpeg_quality])
 def test_pipe_is_not_waited_for(tmp_path, reader):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match=r"pipe\.png: is a pipe"):
         reader(tmp_path / "pipe.png")
 
 
-@pytest.mark.parametrize("reader", [*READERS, read_size])
+@pytest.mark.parametrize("reader", [*READERS, read_size, jpeg_quality])
 @pytest.mark.parametrize("side", [60_000, 8193])
 def test_decompression_bomb_is_refused_before_anything_is_decoded(put, monkeypatch, reader, side):
     assert side * side > MAX_PIXELS
@@ -460,3 +461,62 @@ def test_official_resizing_is_pillows_bicubic():
     assert fit_official(image, size=512).shape == (512, 512, 3)
     fitting = noise(72, 88, 3)
     np.testing.assert_array_equal(fit_official(fitting), fitting)
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"exif": exif_bytes(6)}])
+def test_jpeg_quality_of_libjpegs_files_is_exact(put, options):
+    found = [jpeg_quality(put(SIMPLE, "a.jpg", quality=quality, **options)) for quality in range(1, 101)]
+    assert found == list(range(1, 101))
+
+
+def test_jpeg_quality_of_grey_and_of_several_pictures(put):
+    assert jpeg_quality(put(SIMPLE.convert("L"), "a.jpg", quality=83)) == 83
+    path = put(SIMPLE, "several.jpg", format="MPO", save_all=True, append_images=[SIMPLE], quality=83)
+    with Image.open(path) as image:
+        assert image.format == "MPO"
+    assert jpeg_quality(path) == 83
+
+
+def test_jpeg_quality_of_other_tables_is_the_nearest(put):
+    with Image.open(put(SIMPLE, "a.jpg", quality=60)) as image:
+        tables = [image.quantization[i] for i in range(2)]
+    tables[0] = [step + (i % 3 == 0) for i, step in enumerate(tables[0])]
+    assert jpeg_quality(put(SIMPLE, "b.jpg", qtables=tables)) in (59, 60)
+    assert jpeg_quality(put(SIMPLE, "c.jpg", qtables=[[1] * 64] * 2)) == 100
+    assert jpeg_quality(put(SIMPLE, "d.jpg", qtables=[[255] * 64] * 2)) == 1
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.bmp", "a.tiff", "a.gif", "a.ppm"])
+def test_jpeg_quality_of_other_formats(put, name):
+    assert jpeg_quality(put(SIMPLE, name)) is None
+
+
+def test_jpeg_quality_needs_no_pixels(put):
+    assert jpeg_quality(put(HOSTILE["truncated.jpg"], "a.jpg")) == 95
+
+
+def without_tables(data):
+    """A JPEG whose quantization tables are cut out."""
+    while (start := data.find(b"\xff\xdb")) >= 0:
+        data = data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], "big") :]
+    return data
+
+
+def test_jpeg_without_tables_has_no_quality(put):
+    path = put(without_tables(encoded(SIMPLE, "JPEG")), "bare.jpg")
+    with pytest.raises(ImageError, match=r"bare\.jpg: a JPEG without quantization tables"):
+        jpeg_quality(path)
+
+
+def test_jpeg_quality_of_mutated_files_is_a_number_or_an_error_that_names_them(put):
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        path = put(mutated(FUZZED["JPEG"], rng), "mutated.jpg")
+        quality = read_or_error(jpeg_quality, path)
+        found.append(quality)
+        if isinstance(quality, ImageError):
+            assert str(quality).startswith(f"{path}: ")
+        else:
+            assert quality is None or 1 <= quality <= 100
+    assert {isinstance(quality, ImageError) for quality in found} == {True, False}

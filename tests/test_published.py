@@ -4,9 +4,22 @@ import numpy as np
 import pytest
 
 import aedr_jax as aedr
+from aedr_jax.experiments import area_under_curve
 
 # model folder -> the number of published images with a published homogeneity
 IMAGES = ("FLUX", "KD2.1", "Real", "SD2base", "SD3.5", "SDXL", "VQDM")
+
+
+@pytest.fixture(scope="module")
+def measured(shared):
+    """500 images of SD1.5 and 500 of SD2.1 under SD1.5's autoencoder, from losses and homogeneities."""
+    published = shared / "data" / "published"
+    found = {}
+    for name in ("sd1.5", "sd2.1"):
+        first, second = np.loadtxt(published / "losses" / f"sd1.5_on_{name}.txt").T
+        texture = np.loadtxt(published / "homogeneity" / f"{name}.txt")
+        found[name] = aedr.Measurement.from_losses(first, second, texture)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +59,34 @@ def test_threshold_and_acceptance(rows, alpha, threshold, digits, accepted):
     assert exact == pytest.approx(found, abs=1e-4)  # the grid's step is 2e-4
 
 
-def test_the_same_through_the_public_path(shared, rows):
+def test_the_same_through_the_public_path(measured):
     """Measurement, calibration and attribution in place of arithmetic: the same 477 and 8."""
-    published = shared / "data" / "published"
-    measured = {}
-    for name in rows:
-        first, second = np.loadtxt(published / "losses" / f"sd1.5_on_{name}.txt").T
-        texture = np.loadtxt(published / "homogeneity" / f"{name}.txt")
-        measured[name] = aedr.Measurement.from_losses(first, second, texture)
-    calibration = aedr.calibrate(measured["sd1.5"], rule="grid", model="sd1.5")
+    calibration = aedr.calibrate(measured["sd1.5"], config=aedr.SignalConfig.paper(), rule="grid", model="sd1.5")
     for name, count in (("sd1.5", 477), ("sd2.1", 8)):
         result = aedr.attribute({"sd1.5": measured[name]}, {"sd1.5": calibration})
         assert result.verdicts.count("sd1.5") == count
         assert result.verdicts.count("none") == 500 - count
+
+
+def test_the_fitted_statistic_accepts_fewer_strangers(measured):
+    """50 halves: fitted on one half of the belonging rows, scored on the other half and on SD2.1's.
+
+    False accepts at 99 % acceptance: the paper's signal has 4 %.
+    """
+    own, other = measured["sd1.5"], measured["sd2.1"]
+    areas, accepts, paper = [], [], []
+    for seed in range(50):
+        order = np.random.default_rng(seed).permutation(500)
+        fit, test = (aedr.Measurement(*(np.asarray(c)[i] for c in own)) for i in (order[:250], order[250:]))
+        statistic = aedr.fit_statistic(fit)
+        inside, outside = statistic.on_host(test), statistic.on_host(other)
+        areas.append(area_under_curve(inside, outside))
+        accepts.append((outside < np.quantile(inside, 0.99)).mean())
+        paper.append((other.signal < np.quantile(test.signal, 0.99)).mean())
+    assert np.mean(areas) > 0.998
+    assert np.mean(accepts) < 0.01
+    assert max(accepts) < 0.015
+    assert np.mean(paper) > 0.035
 
 
 def test_published_images_go_through_the_command_line(shared, tmp_path):

@@ -1,6 +1,8 @@
 """The cards' figures, and the matrix: how well each miniature model's own images are told from all others.
 
-    python weights/evaluate.py --photos DIR --work WORK [--models mini-vq,mini-movq] [--json FILE]
+    python weights/evaluate.py generate --photos DIR --work WORK [--models mini-vq,mini-movq]
+    python weights/evaluate.py score --photos DIR --work WORK [--models mini-vq,mini-movq]
+    python weights/evaluate.py print --photos DIR --work WORK [--json FILE]
 
 Own images: `--count` from each model's sampler, with seeds that played no part in calibration. Photographs: two crops
 of each that no model was trained or calibrated on (held-out dreambooth subjects, Kodak, Debian). Every image is an
@@ -18,39 +20,46 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from sklearn.metrics import roc_auc_score
 from tqdm import tqdm, trange
 
-from aedr_jax import Calibration, Measurement, homogeneity, load_autoencoder, mse, read_gray, read_image
+from aedr_jax import Calibration, homogeneity, load_autoencoder, read_gray, read_image
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.registry import calibration_file
 from aedr_jax.demo import PHOTOGRAPHS, miniature_models
+from aedr_jax.experiments import PASSES, area_under_curve, columns, measurement_of, resample
 from aedr_jax.generation import generate, plan_images
 from aedr_jax.pipelines import choose_settings
 from photos import random_crop, read_index, subject, subjects_split
 
 MODELS = miniature_models()
 SIDE = 128
+CALIBRATION = "calibration"
+DEAR = ("mini-kl4-a", "mini-kl16")
 FIRST_SEED = 1_000_000  # calibrations use small seeds
 CROPS = 2
 REPEATS = 1000
 BATCH = 8
 
 
-def write_images(photos: Path, work: Path, count: int) -> None:
-    """`WORK/images/MODEL/NUMBER.png`, and `WORK/images/photographs/NUMBER_PHOTOGRAPH.png`; what is there is kept."""
-    for k, model in enumerate(MODELS):
-        settings = choose_settings(model, seed=FIRST_SEED * (k + 1))
-        with tqdm(total=count, desc=f"images of {model}", disable=None) as bar:
-            plan = plan_images(settings, n=count)
-            generate(settings, plan, work / "images" / model, on_progress=bar.update)
+def write_images(models: Sequence[str], photos: Path, work: Path, count: int) -> None:
+    """What is there already is kept.
+
+    `WORK/calibration/MODEL/NUMBER.png` with seeds 0 to count − 1, which `aedr calibrate` reads,
+    `WORK/images/MODEL/NUMBER.png` with other seeds, and `WORK/images/photographs/NUMBER_PHOTOGRAPH.png`.
+    """
+    for model in models:
+        for folder, seed in (("calibration", 0), ("images", FIRST_SEED * (MODELS.index(model) + 1))):
+            settings = choose_settings(model, seed=seed)
+            with tqdm(total=count, desc=f"{folder} of {model}", disable=None) as bar:
+                generate(settings, plan_images(settings, n=count), work / folder / model, on_progress=bar.update)
     folder = work / "images" / PHOTOGRAPHS
     folder.mkdir(parents=True, exist_ok=True)
     files = sorted(file for file, part in subjects_split(photos).items() if part == "test")
@@ -60,82 +69,95 @@ def write_images(photos: Path, work: Path, count: int) -> None:
             Image.fromarray(random_crop(photos / file, SIDE, rng)).save(folder / f"{i}_{Path(file).stem}.png")
 
 
-@jax.jit
-def losses(autoencoder, images):
-    """The first loss, and the second with the first reconstruction clipped (default) and not (paper): [n] each."""
-    first = autoencoder.decode(autoencoder.encode(images))
-    clipped = jnp.clip(first, -1, 1)
-    again = [autoencoder.decode(autoencoder.encode(x)) for x in (clipped, first)]
-    return mse(clipped, images), mse(again[0], clipped), mse(first, images), mse(again[1], first)
-
-
-def score(model: str, work: Path) -> None:
-    """Write `WORK/scores/MODEL.csv`: one row for each image of each source."""
-    out = work / "scores" / f"{model}.csv"
+def score(model: str, source: str, work: Path) -> None:
+    """Write `WORK/scores/MODEL/SOURCE.csv`, a row of `experiments.columns` for each image; what is there is kept."""
+    out = work / "scores" / model / f"{source}.csv"
     if out.exists():
         return
-    autoencoder = load_autoencoder(model)
-    files = sorted((work / "images").rglob("*.png"))
-    rows = []
-    for start in trange(0, len(files), BATCH, desc=f"scores by {model}", disable=None):
-        chosen = files[start : start + BATCH]
-        padded = chosen + [chosen[-1]] * (BATCH - len(chosen))
-        images = np.stack([read_image(file) for file in padded]).astype(np.float32) / 127.5 - 1
-        texture = homogeneity(jnp.asarray(np.stack([read_gray(file) for file in padded])))
-        columns = [np.asarray(column, np.float64) for column in (texture, *losses(autoencoder, jnp.asarray(images)))]
-        rows += [(file.parent.name, file.name, *(c[i] for c in columns)) for i, file in enumerate(chosen)]
+    folder = work / "calibration" / model if source == CALIBRATION else work / "images" / source
+    # Nothing is fitted to the dear passes; two models tell enough of them.
+    dear = model in DEAR and source in (model, PHOTOGRAPHS)
+    rows = score_files(load_autoencoder(model), sorted(folder.glob("*.png")), PASSES if dear else PASSES[:2])
+    write_csv(rows, out)
+
+
+def write_csv(rows: Sequence[dict], out: Path) -> None:
+    """Whole or not at all: what is there already is not made again."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out.with_suffix(".partial"), "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("source", "image", "homogeneity", "first_loss", "second_loss", "first_raw", "second_raw"))
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
         writer.writerows(rows)
     out.with_suffix(".partial").replace(out)
 
 
-def read_scores(model: str, work: Path, subjects: dict[str, str]) -> dict[str, dict[str, np.ndarray]]:
-    """`{source: {signal or column: [n]}}`, with the cluster of each image."""
-    with open(work / "scores" / f"{model}.csv", newline="") as file:
+def read_csv(path: Path) -> dict[str, np.ndarray]:
+    """`{column: [n]}` of what `write_csv` wrote: the first column as text, all others as numbers."""
+    with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
+    first, *others = rows[0]
+    return {first: np.array([r[first] for r in rows]), **{k: np.array([float(r[k]) for r in rows]) for k in others}}
+
+
+@lru_cache
+def measuring(passes: tuple[str, ...]) -> Callable:
+    return jax.jit(partial(columns, passes=passes))
+
+
+def score_files(autoencoder, files: Sequence[Path], passes: Sequence[str]) -> list[dict]:
+    """A row of `experiments.columns` for each file."""
+    measure = measuring(tuple(passes))
+    rows = []
+    for start in trange(0, len(files), BATCH, leave=False, disable=None):
+        chosen = files[start : start + BATCH]
+        padded = chosen + [chosen[-1]] * (BATCH - len(chosen))
+        images = np.stack([read_image(file) for file in padded]).astype(np.float32) / 127.5 - 1
+        table = measure(autoencoder, jnp.asarray(images), jnp.asarray(np.stack([read_gray(file) for file in padded])))
+        table = {name: np.asarray(values, np.float64) for name, values in table.items()}
+        for i, file in enumerate(chosen):
+            rows.append({"image": file.stem, **{name: values[i] for name, values in table.items()}})
+    return rows
+
+
+def read_tables(model: str, work: Path) -> dict[str, dict[str, np.ndarray]]:
+    """`{source: {column: [n]}}` of a model's scores, "image" among the columns."""
+    sources = (CALIBRATION, *MODELS, PHOTOGRAPHS)
+    return {source: read_csv(work / "scores" / model / f"{source}.csv") for source in sources}
+
+
+def clusters(source: str, images: np.ndarray, subjects: dict[str, str]) -> np.ndarray:
+    """What is drawn together in a bootstrap: a generated image alone, photographs by their subject."""
+    names = [subjects[image.split("_", 1)[1]] if source == PHOTOGRAPHS else image for image in images]
+    return np.unique(names, return_inverse=True)[1]
+
+
+def read_scores(model: str, work: Path, subjects: dict[str, str]) -> dict[str, dict[str, np.ndarray]]:
+    """`{source: {signal: [n]}}`: the default by the shipped calibration, the paper's, and what each is made of."""
+    calibration = Calibration.load(calibration_file(model))
     scores = {}
-    for source in (*MODELS, PHOTOGRAPHS):
-        mine = [row for row in rows if row["source"] == source]
-        numbers = {name: np.array([float(row[name]) for row in mine]) for name in list(mine[0])[2:]}
-        texture = numbers["homogeneity"]
-        default = Measurement.from_losses(numbers["first_loss"], numbers["second_loss"], texture)
-        paper = Measurement.from_losses(numbers["first_raw"], numbers["second_raw"], texture)
-        stems = [Path(row["image"]).stem for row in mine]
-        clusters = [subjects[s.split("_", 1)[1]] if source == PHOTOGRAPHS else s for s in stems]
+    for source, table in read_tables(model, work).items():
+        measured = measurement_of(table)
         scores[source] = {
-            "image": np.array(stems),
-            "default": np.asarray(default.signal, np.float64),
-            "paper": np.asarray(paper.signal, np.float64),
-            "homogeneity": texture,
-            "first_loss": numbers["first_loss"],
-            "ratio": np.asarray(default.ratio, np.float64),
-            "cluster": np.unique(clusters, return_inverse=True)[1],
+            "image": table["image"],
+            "default": np.asarray(calibration.score(measured), np.float64),
+            "paper": measurement_of(table, "raw").signal,
+            "homogeneity": table["homogeneity"],
+            "first_loss": table["first_clip"],
+            "ratio": measured.ratio,
+            "cluster": clusters(source, table["image"], subjects),
         }
     return scores
 
 
-def auc(own: np.ndarray, other: np.ndarray) -> float:
-    """The share of (own, other) pairs in which the other image has the larger value."""
-    truth = np.r_[np.zeros(len(own)), np.ones(len(other))]
-    return float(roc_auc_score(truth, np.r_[own, other]))
-
-
 def with_interval(
-    statistic: Callable[[np.ndarray, np.ndarray], float], own: dict, other: dict, column: str
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    own: np.ndarray,
+    other: np.ndarray,
+    resampled: Sequence[Sequence[np.ndarray]],
 ) -> tuple[float, float, float]:
-    """A statistic of two samples with its 95 % interval; clusters of both sides are drawn with replacement."""
-    rng = np.random.default_rng(0)
-
-    groups = [[side[column][side["cluster"] == c] for c in range(side["cluster"].max() + 1)] for side in (own, other)]
-
-    def draw(values: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate([values[c] for c in rng.integers(len(values), size=len(values))])
-
-    drawn = [statistic(*map(draw, groups)) for _ in range(REPEATS)]
-    return statistic(own[column], other[column]), *map(float, np.percentile(drawn, [2.5, 97.5]))
+    """A statistic of two samples with its 95 % interval over indices into both (`experiments.resample`)."""
+    drawn = [statistic(own[i], other[j]) for i, j in resampled]
+    return statistic(own, other), *map(float, np.percentile(drawn, [2.5, 97.5]))
 
 
 def card(model: str, scores: dict, photos: Path) -> dict:
@@ -191,22 +213,31 @@ def diversity(source: str, work: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("generate", "score", "print"))
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for the images and the scores")
     parser.add_argument("--count", type=int, default=200, help="generated images of each model (default 200)")
-    parser.add_argument("--models", help="A,B: only score these, and print nothing")
+    parser.add_argument("--models", help="A,B: only generate or score these")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
-    write_images(args.photos, args.work, args.count)
-    for model in args.models.split(",") if args.models else MODELS:
-        score(model, args.work)
-    if args.models:
-        return
-    subjects = {Path(row["file"]).stem: subject(row) for row in read_index(args.photos)}
-    scores = {model: read_scores(model, args.work, subjects) for model in MODELS}
+    chosen = args.models.split(",") if args.models else MODELS
+    if args.step == "generate":
+        write_images(chosen, args.photos, args.work, args.count)
+    elif args.step == "score":
+        for model in chosen:
+            for source in tqdm((*MODELS, PHOTOGRAPHS, CALIBRATION), desc=f"scores by {model}", disable=None):
+                score(model, source, args.work)
+    else:
+        report(args.photos, args.work, args.json)
+
+
+def report(photos: Path, work: Path, json_file: Path | None) -> None:
+    """Print the tables, and write their figures as JSON where asked."""
+    subjects = {Path(row["file"]).stem: subject(row) for row in read_index(photos)}
+    scores = {model: read_scores(model, work, subjects) for model in MODELS}
     figures: dict[str, list[dict]] = {
-        "cards": [card(model, scores[model], args.photos) for model in MODELS],
-        "diversity": [diversity(source, args.work) for source in (*MODELS, PHOTOGRAPHS)],
+        "cards": [card(model, scores[model], photos) for model in MODELS],
+        "diversity": [diversity(source, work) for source in (*MODELS, PHOTOGRAPHS)],
         "cells": [],
     }
     for model in MODELS:
@@ -220,13 +251,14 @@ def main() -> None:
             accepted = float((other["default"] < calibration.threshold).mean())
             cell = {"model": model, "source": source, "accepted": accepted}
             if source != model:
+                resampled = resample((own["cluster"], other["cluster"]), repeats=REPEATS)
                 for column in ("default", "paper", "homogeneity", "first_loss"):
-                    cell[column] = with_interval(auc, own, other, column)
-                cell["accuracy"] = with_interval(accuracy, own, other, "default")
+                    cell[column] = with_interval(area_under_curve, own[column], other[column], resampled)
+                cell["accuracy"] = with_interval(accuracy, own["default"], other["default"], resampled)
             figures["cells"].append(cell)
     print_tables(figures)
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if json_file:
+        json_file.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def print_tables(figures: dict[str, list[dict]]) -> None:

@@ -50,6 +50,9 @@ REGISTRY: dict[str, Entry] = {
     "kandinsky2.1": Entry("kandinsky-community/kandinsky-2-1", "movq", 512, quantize=False, official_size=512),
     "mini-kl4-a": Entry(None, None, 128),
     "mini-kl4-b": Entry(None, None, 128),
+    "mini-kl16": Entry(None, None, 128),
+    "mini-vq": Entry(None, None, 128, quantize=True),
+    "mini-movq": Entry(None, None, 128, quantize=False),
 }
 
 

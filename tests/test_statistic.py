@@ -1,0 +1,166 @@
+"""The fitted statistic, the order-statistic intervals, the rules of the threshold, and the choice of alpha."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+import aedr_jax as aedr
+from aedr_jax.intervals import acceptance_interval, share_interval, threshold_interval
+from aedr_jax.statistic import Statistic, cross_fit, fit_statistic
+from aedr_jax.threshold import p_value, threshold
+from aedr_jax.validation import pick_alpha
+
+
+def measurement(rng, n, shift=0.0):
+    second = np.exp(rng.normal(-7, 0.8, n))
+    first = np.exp(1.0 + shift + 1.1 * np.log(second) + rng.normal(0, 0.1, n))
+    return aedr.Measurement.from_losses(first, second, np.exp(rng.normal(-0.7, 0.3, n)))
+
+
+def test_the_terms_by_hand(rng):
+    measured = measurement(rng, 40)
+    statistic = fit_statistic(measured)
+    first, second, texture = (
+        np.asarray(x, np.float64) for x in (measured.first_loss, measured.second_loss, measured.homogeneity)
+    )
+    slope, _ = np.polyfit(np.log(second), np.log(first), 1)
+    assert statistic.slope == pytest.approx(slope, rel=1e-6)
+    terms = [np.log(first / second * texture), np.log(first) - slope * np.log(second)]
+    expected = np.max([(t - t.mean()) / t.std(ddof=1) for t in terms], axis=0)
+    # The losses are float32, and logarithms of 1e-4 lose three digits to their size.
+    np.testing.assert_allclose(jax.jit(statistic)(measured), expected, atol=2e-4)
+    quantized = fit_statistic(measured, quantized=True)
+    terms[0] = first - second
+    expected = np.max([(t - t.mean()) / t.std(ddof=1) for t in terms], axis=0)
+    np.testing.assert_allclose(quantized(measured), expected, atol=2e-4)
+
+
+def test_the_score_does_not_depend_on_the_scale_of_the_losses(rng):
+    measured = measurement(rng, 40)
+    scaled = measured._replace(first_loss=measured.first_loss * 7, second_loss=measured.second_loss * 7)
+    for quantized in (False, True):
+        a, b = (fit_statistic(m, quantized=quantized)(m) for m in (measured, scaled))
+        np.testing.assert_allclose(a, b, atol=5e-4)
+
+
+def test_cross_fit_is_leave_one_out_up_to_twenty_images(rng):
+    measured = measurement(rng, 12)
+    found = cross_fit(measured)
+    for i in range(12):
+        rest = aedr.Measurement(*(np.delete(np.asarray(c, np.float64), i) for c in measured))
+        one = aedr.Measurement(*(np.asarray(c, np.float64)[[i]] for c in measured))
+        assert found[i] == pytest.approx(float(fit_statistic(rest)(one)[0]), abs=2e-4)
+
+
+def test_a_cross_fitted_score_is_as_a_new_images(rng):
+    """In-sample scores are too small: with 20 images their upper tail lies well inside a new image's."""
+    inside, held_out, new = [], [], []
+    for _ in range(80):
+        measured, fresh = measurement(rng, 20), measurement(rng, 50)
+        statistic = fit_statistic(measured)
+        inside.append(statistic.on_host(measured))
+        held_out.append(cross_fit(measured))
+        new.append(statistic.on_host(fresh))
+    q = [float(np.quantile(np.concatenate(x), 0.95)) for x in (inside, held_out, new)]
+    assert abs(q[1] - q[2]) < 0.2
+    assert q[2] - q[0] > 0.15
+
+
+def test_an_undefined_ratio_has_no_score_and_a_perfect_one_belongs(rng):
+    statistic = fit_statistic(measurement(rng, 40))
+    odd = aedr.Measurement.from_losses(np.array([1e-3, 0.0]), np.array([0.0, 1e-3]), np.array([0.5, 0.5]))
+    undefined, perfect = np.asarray(statistic(odd))
+    assert np.isnan(undefined)
+    assert perfect < -10
+    gradient = jax.grad(lambda m: statistic(m)[1])(odd)
+    assert np.isfinite(gradient.first_loss).all()
+
+
+def test_fits_that_are_refused(rng):
+    measured = measurement(rng, 30)
+    zero = measured._replace(first_loss=np.asarray(measured.first_loss).copy() * np.r_[0.0, np.ones(29)])
+    with pytest.raises(aedr.CalibrationError, match="a first loss of 0"):
+        fit_statistic(zero)
+    negative = measured._replace(second_loss=-measured.second_loss)
+    with pytest.raises(aedr.CalibrationError, match=r"fitted=False"):
+        fit_statistic(negative)
+    with pytest.raises(aedr.CalibrationError, match="at least 4"):
+        fit_statistic(aedr.Measurement(*(np.asarray(c)[:3] for c in measured)))
+    alike = aedr.Measurement(*(np.repeat(np.asarray(c)[:1], 30) for c in measured))
+    with pytest.raises(aedr.CalibrationError, match="measure alike"):
+        fit_statistic(alike)
+    with pytest.raises(ValueError, match="expected product"):
+        Statistic(("ratio",), 1.0, (0.0,), (1.0,))
+
+
+def test_share_interval_is_clopper_pearson():
+    for count, total in ((0, 20), (3, 20), (20, 20), (477, 500)):
+        expected = scipy.stats.binomtest(count, total).proportion_ci(method="exact")
+        np.testing.assert_allclose(share_interval(count, total), (expected.low, expected.high), atol=1e-9)
+
+
+def test_intervals_cover_what_they_say(rng):
+    """The promise is 95 % for any distribution; 1,500 repeats can tell 93.5 from it."""
+    truth = scipy.stats.lognorm(0.5).ppf(0.95)
+    for n in (20, 72, 200):
+        covered = accepted = 0
+        for _ in range(1500):
+            scores = rng.lognormal(0, 0.5, n)
+            low, high = threshold_interval(scores, 0.05)
+            covered += (low is None or low <= truth) and (high is None or truth <= high)
+            tau = float(np.quantile(scores, 0.9))
+            low, high = acceptance_interval(scores, tau)
+            accepted += low <= scipy.stats.lognorm(0.5).cdf(tau) <= high
+        assert covered >= 0.935 * 1500
+        assert accepted >= 0.935 * 1500
+
+
+def test_too_few_images_leave_a_side_open(rng):
+    assert threshold_interval(rng.normal(size=71), 0.05)[1] is None
+    assert threshold_interval(rng.normal(size=72), 0.05)[1] is not None
+
+
+@pytest.mark.parametrize("rule", ["exact", "empirical", "conformal"])
+@pytest.mark.parametrize("alpha", [0.05, 0.07, 0.1])
+def test_accepted_is_p_above_alpha(rng, rule, alpha):
+    signals = rng.normal(size=100).astype(np.float32)
+    tau = threshold(signals, alpha=alpha, rule=rule)
+    x = np.concatenate([rng.normal(0, 2, 3000), signals]).astype(np.float32)
+    x = x[np.abs(x - tau) > 1e-5]  # p-values are float32
+    np.testing.assert_array_equal(np.asarray(p_value(x, signals, rule=rule)) > alpha, x < tau)
+
+
+def test_the_empirical_and_conformal_rules(rng):
+    signals = rng.permutation(np.arange(1.0, 101.0))
+    assert threshold(signals, alpha=0.07, rule="empirical") == 93.0
+    assert (signals >= 94.0).sum() == 7
+    assert threshold(signals, alpha=0.05, rule="conformal") == 96.0  # 5 of 101
+    assert float(p_value(np.array([95.5]), signals, rule="conformal")[0]) == pytest.approx(6 / 101)
+    with pytest.raises(aedr.CalibrationError, match="needs 99"):
+        threshold(signals[:98], alpha=0.01, rule="conformal")
+    with pytest.raises(ValueError, match="rule 'guess'"):
+        threshold(signals, rule="guess")
+
+
+def test_the_conformal_rule_keeps_its_promise(rng):
+    """The true family is turned away with probability at most alpha, at any size."""
+    for n in (20, 50):
+        turned_away = [
+            (rng.gamma(2, size=200) >= threshold(rng.gamma(2, size=n), rule="conformal")).mean() for _ in range(400)
+        ]
+        assert np.mean(turned_away) < 0.05 + 3 * np.std(turned_away) / 20
+
+
+def test_pick_alpha_takes_what_separates_and_says_what_it_cost(rng):
+    own, others = rng.normal(0, 1, 300), rng.normal(4, 1, 300)
+    alpha, validation = pick_alpha(own, others)
+    assert 0.005 < alpha < 0.06
+    assert validation.accuracy > 0.96
+    # Nothing to tell apart: what accuracy there is came of picking, and held-out halves say so.
+    _, nothing = pick_alpha(rng.normal(0, 1, 20), rng.normal(0, 1, 20))
+    assert nothing.held_out_accuracy < 0.62
+    with pytest.raises(aedr.CalibrationError, match="at least 10"):
+        pick_alpha(own, others[:9])
+    with pytest.raises(aedr.CalibrationError, match="1 of them NaN"):
+        pick_alpha(own, np.r_[others, np.nan])

@@ -1,0 +1,244 @@
+"""The decision on the miniature models: which signal, how sure, and how many wrong names.
+
+    python weights/decision.py --photos DIR --work WORK [--published DIR]
+
+Reads the scores that `weights/evaluate.py score` left in WORK; nothing is measured here, so it runs in a minute.
+Fits are made on each model's calibration images (seeds 0 to 199) and tested on other seeds and on photographs that no
+model was trained or calibrated on. `--published` holds the AEDR authors' own losses and homogeneities (`losses/`,
+`homogeneity/`), for the figures on SD1.5.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, fit_statistic
+from aedr_jax.autoencoders.registry import REGISTRY, calibration_file
+from aedr_jax.demo import PHOTOGRAPHS
+from aedr_jax.experiments import (
+    CANDIDATES,
+    area_under_curve,
+    choose,
+    few_images,
+    measurement_of,
+    resample,
+    score_candidates,
+)
+from aedr_jax.intervals import share_interval
+from evaluate import CALIBRATION, MODELS, clusters, print_table, read_tables
+from photos import read_index, subject
+
+REPEATS = 1000
+# Models to choose a signal on and to report it on, both ways: each half has a continuous and a quantized decoder.
+HALVES = (("mini-kl4-a", "mini-kl4-b", "mini-movq"), ("mini-kl16", "mini-vq"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--published", type=Path)
+    args = parser.parse_args()
+    subjects = {Path(row["file"]).stem: subject(row) for row in read_index(args.photos)}
+    tables = {model: read_tables(model, args.work) for model in MODELS}
+    report_candidates(tables)
+    report_default(tables, subjects)
+    report_verdicts(tables, subjects)
+    if args.published:
+        report_published(args.published)
+    report_few(tables, args.published)
+
+
+def report_candidates(tables: dict) -> None:
+    """Every candidate's AUC, a mean over the other sources, and what choosing honestly gives."""
+    scores = {}
+    for model in MODELS:
+        tested = {source: table for source, table in tables[model].items() if source != CALIBRATION}
+        scores[model] = score_candidates(tables[model][CALIBRATION], numbers(tested))
+    rows = []
+    for name in CANDIDATES:
+        cells = []
+        for model in MODELS:
+            of = scores[model].get(name)
+            areas = of and [area_under_curve(of[model], of[source]) for source in of if source != model]
+            cells.append(f"{np.mean(areas):.4f} ({min(areas):.3f})" if areas else "-")
+        rows.append([name, *cells])
+    print_table("AUC of each candidate: mean over the other sources (the worst of them)", ["candidate", *MODELS], rows)
+    rounds = choose(scores, (HALVES, HALVES[::-1]))
+    header = ["chosen on (even images)", "candidate", "reported on (odd images)", "AUC", "the paper's"]
+    rows = [
+        [", ".join(c.chosen_on), c.candidate, ", ".join(c.reported_on), f"{c.auc:.4f}", f"{c.paper_auc:.4f}"]
+        for c in rounds
+    ]
+    print_table("Choosing on one half of images and models, reporting on the other", header, rows)
+
+
+def numbers(tables: dict) -> dict:
+    return {s: {k: v for k, v in table.items() if k != "image"} for s, table in tables.items()}
+
+
+def default_scores(model: str, tables: dict) -> dict[str, np.ndarray]:
+    """Each source's scores by the default statistic, fitted to the calibration images."""
+    statistic = fit_statistic(measurement_of(tables[CALIBRATION]), quantized=bool(REGISTRY[model].quantize))
+    return {source: statistic.on_host(measurement_of(table)) for source, table in tables.items()}
+
+
+def report_default(tables: dict, subjects: dict[str, str]) -> None:
+    """The default against the paper's signal, model by model: the same images, a paired bootstrap of the difference."""
+    rows = []
+    for model in MODELS:
+        default = default_scores(model, tables[model])
+        paper = {source: measurement_of(table, "raw").signal for source, table in tables[model].items()}
+        others = [source for source in (*MODELS, PHOTOGRAPHS) if source != model]
+        sampled = resample([clusters(s, tables[model][s]["image"], subjects) for s in (model, *others)], REPEATS)
+
+        def mean_auc(scores: dict, drawn: list[np.ndarray], own: str = model, others: list[str] = others) -> float:
+            return float(
+                np.mean(
+                    [
+                        area_under_curve(scores[own][drawn[0]], scores[s][i])
+                        for s, i in zip(others, drawn[1:], strict=True)
+                    ]
+                )
+            )
+
+        everything = [np.arange(len(tables[model][s]["image"])) for s in (model, *others)]
+        found = [mean_auc(scores, everything) for scores in (default, paper)]
+        difference = [mean_auc(default, drawn) - mean_auc(paper, drawn) for drawn in sampled]
+        low, high = np.percentile(difference, [2.5, 97.5])
+        rates = []
+        for fitted, scores in ((True, default), (False, paper)):
+            config = SignalConfig() if fitted else SignalConfig.paper()
+            measured = measurement_of(tables[model][CALIBRATION], "clip" if fitted else "raw")
+            threshold = calibrate(measured, config=config, quantized=bool(REGISTRY[model].quantize)).threshold
+            own = (scores[model] < threshold).mean()
+            rates.append(np.mean([(own + (scores[s] >= threshold).mean()) / 2 for s in others]))
+        rows.append([model, *(f"{v:.4f}" for v in found), f"{found[0] - found[1]:+.4f} [{low:+.4f}, {high:+.4f}]",
+                     *(f"{100 * r:.1f}" for r in rates)])  # fmt: skip
+    header = ["candidate", "AUC, default", "AUC, the paper's", "difference [95 %]", "accuracy, default", "the paper's"]
+    print_table("The default and the paper's signal (means over the other sources)", header, rows)
+
+
+def report_verdicts(tables: dict, subjects: dict[str, str]) -> None:
+    """Five candidates and "none": confusion, the true family missing, and wrong names against the candidates."""
+    calibrations = {model: Calibration.load(calibration_file(model)) for model in MODELS}
+    sources = (*MODELS, PHOTOGRAPHS)
+    measured = {s: {model: measurement_of(tables[model][s]) for model in MODELS} for s in sources}
+    results = {s: attribute(measured[s], calibrations) for s in sources}
+    columns = [*MODELS, "ambiguous, truth among them", "ambiguous, without", "none"]
+    rows, right, total = [], 0, 0
+    for source in sources:
+        counts = dict.fromkeys(columns, 0)
+        for verdict, accepted in zip(results[source].verdicts, results[source].accepted, strict=True):
+            if verdict.startswith("ambiguous"):
+                held = source != PHOTOGRAPHS and accepted[MODELS.index(source)]
+                counts[columns[-3 if held else -2]] += 1
+            else:
+                counts[verdict] += 1
+        truth = "none" if source == PHOTOGRAPHS else source
+        right, total = right + counts[truth], total + sum(counts.values())
+        rows.append([source, *(str(counts[c]) for c in columns)])
+    print_table("Verdicts", ["made by", *columns], rows)
+    print(f"\nright: {right} of {total}, {100 * right / total:.1f} %")
+    rows = []
+    for j, model in enumerate(MODELS):
+        missing, n = int((~results[model].accepted[:, j]).sum()), len(results[model].verdicts)
+        low, high = share_interval(missing, n)
+        rows.append([model, f"{missing} of {n}", f"{missing / n:.3f} [{low:.3f}, {high:.3f}]"])
+    print_table(
+        "The true family missing from the accepted ones (alpha .05)", ["model", "missing", "share [95 %]"], rows
+    )
+    report_wrong_names(measured, calibrations, tables, subjects)
+
+
+def report_wrong_names(measured: dict, calibrations: dict, tables: dict, subjects: dict[str, str]) -> None:
+    """Photographs by half of the subjects validate, the other half tests; the halves share no subject."""
+    group = clusters(PHOTOGRAPHS, tables[MODELS[0]][PHOTOGRAPHS]["image"], subjects)
+    shuffled = np.random.default_rng(0).permutation(group.max() + 1)
+    validating = np.isin(group, shuffled[: len(shuffled) // 2])
+    photographs = measured[PHOTOGRAPHS]
+
+    strict = {
+        model: calibrate(
+            measurement_of(tables[model][CALIBRATION]),
+            quantized=bool(REGISTRY[model].quantize),
+            validation=photographs[model].take(validating),
+        )
+        for model in MODELS
+    }
+    rows = []
+    for count in range(1, len(MODELS) + 1):
+        names = MODELS[:count]
+        row = [str(count), names[-1]]
+        for kind, options in ((calibrations, {}), (strict, {}), (strict, {"false_names": 0.05})):
+            result = attribute(
+                {m: photographs[m].take(~validating) for m in names}, {m: kind[m] for m in names}, **options
+            )
+            wrong = sum(v != "none" for v in result.verdicts)
+            low, high = share_interval(wrong, len(result.verdicts))
+            # Images of the models that are no candidates are negatives that chose nothing, too.
+            foreign = [s for s in MODELS if s not in names]
+            named = [v != "none" for s in foreign for v in attribute(
+                {m: measured[s][m] for m in names}, {m: kind[m] for m in names}, **options).verdicts]  # fmt: skip
+            row.append(f"{wrong / len(result.verdicts):.3f} [{low:.3f}, {high:.3f}]; {np.mean(named):.3f}" if named
+                       else f"{wrong / len(result.verdicts):.3f} [{low:.3f}, {high:.3f}]; -")  # fmt: skip
+        rows.append(row)
+    title = (
+        f"Wrong names for {int((~validating).sum())} photographs [95 %]; for images of the models that are no candidate"
+    )
+    header = ["candidates", "the last added", "alpha .05", "alpha by validation", "and false names .05"]
+    print_table(title, header, rows)
+    rows = []
+    for alpha in (0.001, 0.01, 0.02, 0.05, 0.1, 0.2):
+        at = {m: calibrate(measurement_of(tables[m][CALIBRATION]), quantized=bool(REGISTRY[m].quantize), alpha=alpha)
+              for m in MODELS}  # fmt: skip
+        right = [v == s for s in MODELS for v in attribute(measured[s], at).verdicts]
+        wrong = [v != "none" for v in attribute(photographs, at).verdicts]
+        rows.append([f"{alpha:g}", f"{np.mean(right):.3f}", f"{np.mean(wrong):.3f}"])
+    print_table("Open set, five candidates", ["alpha", "own images named right", "photographs named"], rows)
+
+
+def report_published(published: Path) -> None:
+    """50 halves of the authors' 500 SD1.5 rows: fitted on one half, scored on the other and on 500 SD2.1 rows."""
+    own, other = (published_measurement(published, name) for name in ("sd1.5", "sd2.1"))
+    rows = []
+    for name, fitted in (("default", True), ("the paper's", False)):
+        areas, accepts = [], []
+        for seed in range(50):
+            order = np.random.default_rng(seed).permutation(500)
+            fit, test = own.take(order[:250]), own.take(order[250:])
+            score = fit_statistic(fit).on_host if fitted else (lambda m: m.signal)
+            inside, outside = score(test), score(other)
+            areas.append(area_under_curve(inside, outside))
+            accepts.append((outside < np.quantile(inside, 0.99)).mean())
+        rows.append([name, f"{np.mean(areas):.4f}", f"{100 * np.mean(accepts):.2f}", f"{100 * np.max(accepts):.2f}"])
+    header = ["signal", "AUC", "false accepts at 99 % acceptance, mean (%)", "the worst half (%)"]
+    print_table("Published SD1.5 rows, 50 seeded halves (unclipped passes)", header, rows)
+
+
+def published_measurement(published: Path, name: str) -> Measurement:
+    first, second = np.loadtxt(published / "losses" / f"sd1.5_on_{name}.txt").T
+    homogeneity = np.loadtxt(published / "homogeneity" / f"{name}.txt")
+    return measurement_of({"first_clip": first, "second_clip": second, "homogeneity": homogeneity})
+
+
+def report_few(tables: dict, published: Path | None) -> None:
+    """Realised acceptance from few images, in smooth populations like those measured."""
+    populations = {MODELS[0]: measurement_of(tables[MODELS[0]][CALIBRATION])}
+    if published:
+        populations["published SD1.5"] = published_measurement(published, "sd1.5")
+    for name, measured in populations.items():
+        rows = [
+            [str(r["size"]), r["rule"], f"{r['mean']:.3f} [{r['low']:.3f}, {r['high']:.3f}]",
+             f"{r['acceptance_covered']:.3f}", f"{r['threshold_covered']:.3f}"]
+            for r in few_images(measured)
+        ]  # fmt: skip
+        header = ["images", "rule", "realised acceptance [95 % of repeats]", "its interval covers", "the threshold's"]
+        print_table(f"Few images, nominal 95 %, 200 repeats: {name}", header, rows)
+
+
+if __name__ == "__main__":
+    main()
