@@ -23,6 +23,7 @@ _EXPORTS = {
     "aedr_jax.errors": (
         "AedrError",
         "AutoencoderError",
+        "BaselineError",
         "CalibrationError",
         "CalibrationWarning",
         "GenerationError",
@@ -32,6 +33,7 @@ _EXPORTS = {
     ),
     "aedr_jax.images": ("read_gray", "read_image"),
     "aedr_jax.losses": ("mae", "mse", "psnr", "ssim"),
+    "aedr_jax.perceptual": ("Lpips", "load_lpips", "lpips"),
     "aedr_jax.reconstruction": ("DoubleReconstruction", "double_reconstruct"),
     "aedr_jax.sharding": ("make_sharded",),
     "aedr_jax.signal": ("Measurement", "SignalConfig", "measure"),
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from aedr_jax.dataset import score_dataset as score_dataset
     from aedr_jax.errors import AedrError as AedrError
     from aedr_jax.errors import AutoencoderError as AutoencoderError
+    from aedr_jax.errors import BaselineError as BaselineError
     from aedr_jax.errors import CalibrationError as CalibrationError
     from aedr_jax.errors import CalibrationWarning as CalibrationWarning
     from aedr_jax.errors import GenerationError as GenerationError
@@ -68,6 +71,9 @@ if TYPE_CHECKING:
     from aedr_jax.losses import mse as mse
     from aedr_jax.losses import psnr as psnr
     from aedr_jax.losses import ssim as ssim
+    from aedr_jax.perceptual import Lpips as Lpips
+    from aedr_jax.perceptual import load_lpips as load_lpips
+    from aedr_jax.perceptual import lpips as lpips
     from aedr_jax.reconstruction import DoubleReconstruction as DoubleReconstruction
     from aedr_jax.reconstruction import double_reconstruct as double_reconstruct
     from aedr_jax.sharding import make_sharded as make_sharded

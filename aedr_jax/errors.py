@@ -3,6 +3,7 @@
 __all__ = [
     "AedrError",
     "AutoencoderError",
+    "BaselineError",
     "CalibrationError",
     "CalibrationWarning",
     "GenerationError",
@@ -22,6 +23,10 @@ class ImageError(AedrError):
 
 class AutoencoderError(AedrError):
     """A config, a checkpoint or a download does not describe an autoencoder that this package can rebuild."""
+
+
+class BaselineError(AedrError):
+    """A rival method or a learned distance cannot run: its weights, a setting, or the extra that it needs."""
 
 
 class CalibrationError(AedrError):

@@ -3,10 +3,13 @@
 import os
 import sys
 
-# Most of the suite's time is compilation: optimise less, but for the parity suite, which runs with users' flags.
-PARITY = any("parity" in argument for argument in sys.argv)
-FLAGS = "--xla_force_host_platform_device_count=8" + ("" if PARITY else " --xla_backend_optimization_level=0")
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+# Most of the suite's time is compilation: optimise less, but for the parity suite, which runs with users' flags. The
+# workers of pytest-xdist inherit the flags, and do not see the arguments.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    PARITY = any("parity" in argument for argument in sys.argv)
+    QUICK = "" if PARITY else " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    FLAGS = f"--xla_force_host_platform_device_count=8{QUICK}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jaxtyping

@@ -29,6 +29,7 @@ CONTRACT = [
     "mae",
     "psnr",
     "ssim",
+    "lpips",
     "cooccurrence_matrix",
     "homogeneity",
     "Measurement",
@@ -125,6 +126,7 @@ def test_layout_follows_the_data():
         "autoencoders.loading",
         "reconstruction",
         "losses",
+        "perceptual",
         "texture",
         "intervals",
         "threshold",
@@ -134,6 +136,13 @@ def test_layout_follows_the_data():
         "validation",
         "calibration",
         "attribution",
+        "baselines.aeroblade",
+        "baselines.inversion",
+        "baselines.latenttracer",
+        "baselines.ronan",
+        "baselines.rdd",
+        "baselines.did",
+        "baselines",
         "experiments",
         "sharding",
         "sources",
@@ -155,7 +164,8 @@ def test_layout_follows_the_data():
     ]
     assert sorted(f"aedr_jax.{name}" for name in order) == [m for m in MODULES if m != "aedr_jax.autoencoders"]
     for name in order:
-        path = ROOT / (name.replace(".", "/") + ".py")
+        path = ROOT / name.replace(".", "/")
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         imported = {
             node.module.removeprefix("aedr_jax.")
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
