@@ -5,8 +5,8 @@ import sys
 
 # Most of the suite's time is compilation: optimise less, but for the parity suite, which runs with users' flags.
 PARITY = any("parity" in argument for argument in sys.argv)
-FLAGS = "--xla_force_host_platform_device_count=8" + ("" if PARITY else " --xla_backend_optimization_level=0")
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+QUICK = "" if PARITY else " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8{QUICK}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jaxtyping
@@ -22,6 +22,14 @@ import pytest
 from flax import nnx
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs: every `Scorer` compiles its own anew, and so does the next run of the tests."""
+    jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
