@@ -26,6 +26,18 @@ from flax import nnx
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs: every `Scorer` compiles its own anew, and so does the next run of the tests.
+
+    A folder for each worker: JAX does not write entries at one stroke, and half of one is a warning, here an error.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "jax" / worker))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
