@@ -25,7 +25,7 @@ from aedr_jax.validation import Validation, pick_alpha
 
 __all__ = ["FEW", "Calibration", "Provenance", "calibrate"]
 
-FORMAT = "aedr_jax calibration 2"
+FORMAT = "aedr_jax calibration 3"
 FEW = 20
 VERSIONED = ("aedr-jax", "jax", "jaxlib", "flax", "numpy", "dm-pix", "pillow")
 
@@ -217,8 +217,8 @@ def calibrate(
       processing: what was done to them, for the record.
 
     Raises:
-      CalibrationError: on fewer than 5 images, signals that give no threshold (`threshold.check_signals`), an alpha
-        outside (0, 1), or a fit that fails (`statistic.fit_statistic`).
+      CalibrationError: on fewer than 5 images, 6 where a statistic is fitted, signals that give no threshold
+        (`threshold.check_signals`), an alpha outside (0, 1), or a fit that fails (`statistic.fit_statistic`).
 
     Warns:
       CalibrationWarning: below 20 images.
@@ -266,7 +266,7 @@ def calibrate(
         threshold=tau,
         threshold_interval=threshold_interval(scores, alpha),
         alpha=alpha,
-        acceptance_interval=acceptance_interval(scores, tau),
+        acceptance_interval=acceptance_interval(scores, tau, cross_fitted=statistic is not None),
         rule=rule,
         validation=validated,
         provenance=provenance,

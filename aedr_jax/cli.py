@@ -16,6 +16,7 @@ from aedr_jax.errors import AedrError, SourceError
 
 if TYPE_CHECKING:
     from aedr_jax.calibration import Calibration
+    from aedr_jax.processing import Processing
     from aedr_jax.scoring import Row, Scorer
     from aedr_jax.sources import Item
     from aedr_jax.verdicts import Verdict
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--alpha", type=float, default=0.05, help="share of its own images to turn away (default .05)")
     sub.add_argument(
         "--processing",
+        type=_processing,
         default="none",
         metavar="P",
         help="do this to each image first: jpeg75, webp80, resize0.5, crop0.8, blur1, noise0.02 (default none)",
@@ -142,6 +144,15 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--multiple", type=_positive, metavar="N", help="crop to a multiple of N pixels; 64 compiles less on many sizes"
     )
+
+
+def _processing(text: str) -> Processing:
+    from aedr_jax.processing import Processing
+
+    try:
+        return Processing.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _positive(text: str) -> int:
@@ -429,7 +440,7 @@ def _scorer(
         preset=args.preset,
         batch_size=args.batch_size,
         multiple=args.multiple,
-        processing=Processing.parse(getattr(args, "processing", "none")),
+        processing=getattr(args, "processing", Processing("none")),
     )
     for candidate in candidates:
         if calibrations is not None:

@@ -153,6 +153,7 @@ _PRODUCT = _fixed(lambda table: np.log(measurement_of(table).signal))
 _DIFFERENCE = _fixed(lambda table: table["first_clip"] - table["second_clip"])
 _CODEBOOK = _fixed(lambda table: np.log(table["first_codebook"]))
 _ON_SECOND = _residual("second_clip")
+_ON_BOTH = _residual("second_clip", "homogeneity")
 
 PAPER = "paper: t·H"
 CANDIDATES: dict[str, Candidate] = {
@@ -165,16 +166,19 @@ CANDIDATES: dict[str, Candidate] = {
     "L1": _fixed(lambda table: table["first_clip"]),
     "L1 − L2": _DIFFERENCE,
     "log L1 on log L2": _ON_SECOND,
-    "log L1 on log L2, log H": _residual("second_clip", "homogeneity"),
-    "log L1 on log L2, log H, shrunk": _residual("second_clip", "homogeneity", prior=(1.0, -0.5), weight=20.0),
+    "log L1 on log L2, log H": _ON_BOTH,
+    "log L1 on log L2, log H, shrunk to t·H": _residual("second_clip", "homogeneity", prior=(1.0, -1.0), weight=20.0),
     "log L1 on log L2, texture-dependent spread": _residual("second_clip", scaled=True),
     "larger of t·H, log L1 on log L2": _largest(_PRODUCT, _ON_SECOND),
+    "larger of t·H, log L1 on log L2, log H": _largest(_PRODUCT, _ON_BOTH),
+    "larger of log L1 on log L2, on log L2, log H": _largest(_ON_SECOND, _ON_BOTH),
     "larger of L1 − L2, log L1 on log L2": _largest(_DIFFERENCE, _ON_SECOND),
+    "larger of L1 − L2, log L1 on log L2, log H": _largest(_DIFFERENCE, _ON_BOTH),
     "latent ratio": _log_ratio("latent"),
     "quantization error": _CODEBOOK,
     "quantization error ratio": _log_ratio("codebook"),
     "quantization error · t": _fixed(lambda table: np.log(table["first_codebook"] * measurement_of(table).ratio)),
-    "larger of t·H, log L1 on log L2, quantization error": _largest(_PRODUCT, _ON_SECOND, _CODEBOOK),
+    "larger of t·H, log L1 on log L2, log H, quantization error": _largest(_PRODUCT, _ON_BOTH, _CODEBOOK),
 }
 
 
@@ -296,7 +300,7 @@ def few_images(
             for rule in rules:
                 tau = threshold(own, alpha=alpha, rule=rule)
                 realised = float((new < tau).mean())
-                sure = acceptance_interval(own, tau)
+                sure = acceptance_interval(own, tau, cross_fitted=fitted)
                 seen[rule].append((realised, sure[0] <= realised <= sure[1], bounded))
         for rule, results in seen.items():
             realised, covered, bounded_share = np.array(results, np.float64).T

@@ -209,4 +209,5 @@ def _codebook_distance(autoencoder: Autoencoder, latents: Float[Array, "n hz wz 
     quantize = getattr(autoencoder, "quantize", None)
     if quantize is None:
         return None
-    return jnp.mean(jnp.square(quantize(latents) - latents).astype(jnp.float32), axis=(1, 2, 3))
+    entries = jax.lax.stop_gradient(quantize(latents))  # straight-through, the difference would have no gradient
+    return jnp.mean(jnp.square(entries - latents).astype(jnp.float32), axis=(1, 2, 3))

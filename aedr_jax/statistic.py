@@ -1,8 +1,10 @@
 """What a calibration fits to a model's own images before it draws a threshold: the larger of two standardized values.
 
-The paper's product t · H over-corrects for texture, and t alone under-corrects. A regression of log L1 on log L2 over
-belonging images finds the model's own correction, but the product keeps what a slope cannot see. So an image has to
-pass both. Each value is standardized by belonging images alone; no image of another origin takes part.
+The paper's product t · H has fixed exponents: 1 for each loss, 1 for the homogeneity. On some models' images H
+over-corrects for texture, on others it corrects too little. A regression of log L1 on log L2 and log H over belonging
+images finds the model's own exponents, but they hold where belonging images lie, and other images may lie far outside:
+there the product is the better guide. So an image has to pass both. Each value is standardized by belonging images
+alone; no image of another origin takes part.
 
 Decoders of codebook entries differ: an index that flips between two entries adds the same amount to both losses
 whatever the picture, so there the difference L1 − L2 stands in for the product.
@@ -24,7 +26,7 @@ __all__ = ["TERMS", "Statistic", "cross_fit", "fit_statistic"]
 
 # By whether the model decodes codebook entries.
 TERMS = {False: ("product", "residual"), True: ("difference", "residual")}
-MIN_IMAGES = 4  # a slope, an intercept and a spread, of what is left when one image is held out
+MIN_IMAGES = 5  # two slopes, an intercept and a spread, of what is left when one image is held out
 FOLDS = 20
 TINY = 1e-30  # of a loss that is 0: its logarithm stays finite, and small means "belongs"
 
@@ -34,13 +36,14 @@ class Statistic:
     """`max_k (term_k − mean_k) / spread_k`, a score for each image: small where it belongs.
 
     Attributes:
-      terms: "product" is log(L1 / L2 · H^gamma); "residual" is log L1 − slope · log L2; "difference" is L1 − L2.
-      slope: of log L1 on log L2 over belonging images, by least squares.
+      terms: "product" is log(L1 / L2 · H^gamma); "residual" is log L1 − slopes · (log L2, log H); "difference" is
+        L1 − L2.
+      slopes: of log L1 on log L2 and log H over belonging images, by least squares.
       means, spreads: of each term over belonging images; the standard deviation with ddof 1.
     """
 
     terms: tuple[str, ...]
-    slope: float
+    slopes: tuple[float, float]
     means: tuple[float, ...]
     spreads: tuple[float, ...]
 
@@ -59,13 +62,13 @@ class Statistic:
         return self._score(measured, np)
 
     def _score(self, measured: Measurement, xp: Any) -> Any:
-        values = _terms(measured, self.terms, self.slope, xp)
+        values = _terms(measured, self.terms, self.slopes, xp)
         standardized = [(v - m) / s for v, m, s in zip(values, self.means, self.spreads, strict=True)]
         return xp.where(xp.isnan(measured.ratio), xp.nan, xp.stack(standardized).max(0))
 
 
 def fit_statistic(measured: Measurement, *, quantized: bool = False) -> Statistic:
-    """Slope, means and spreads of a model's own images.
+    """Slopes, means and spreads of a model's own images.
 
     Args:
       measured: belonging images, [n].
@@ -74,25 +77,27 @@ def fit_statistic(measured: Measurement, *, quantized: bool = False) -> Statisti
     Raises:
       CalibrationError: on too few images, undefined ratios, losses that are not positive, or terms without spread.
     """
-    first, second = (np.asarray(loss, np.float64) for loss in (measured.first_loss, measured.second_loss))
+    first, second, homogeneity = (
+        np.asarray(values, np.float64) for values in (measured.first_loss, measured.second_loss, measured.homogeneity)
+    )
     if first.size < MIN_IMAGES:
         raise CalibrationError(f"{first.size} images; the fit needs at least {MIN_IMAGES}, and 20 to mean much")
-    for name, loss in (("first", first), ("second", second)):
-        if not (np.isfinite(loss).all() and (loss > 0).all()):
-            worst = float(loss[~(loss > 0)][0]) if (~(loss > 0)).any() else float("inf")
+    for name, values in (("first loss", first), ("second loss", second), ("homogeneity", homogeneity)):
+        if not (np.isfinite(values).all() and (values > 0).all()):
+            worst = float(values[~(values > 0)][0]) if (~(values > 0)).any() else float("inf")
             raise CalibrationError(
-                f"a {name} loss of {worst:g}: the fitted statistic takes logarithms; drop such images, "
+                f"a {name} of {worst:g}: the fitted statistic takes logarithms; drop such images, "
                 "or measure with SignalConfig(fitted=False)"
             )
-    x, y = np.log(second), np.log(first)
-    scatter = float(np.square(x - x.mean()).sum())
-    slope = float(((x - x.mean()) * (y - y.mean())).sum() / scatter) if scatter > 0 else 1.0
+    x = np.log(np.stack([second, homogeneity], axis=1))
+    # Of the least norm: images that are all equally homogeneous leave that slope 0.
+    slopes = tuple(np.linalg.lstsq(x - x.mean(axis=0), np.log(first) - np.log(first).mean())[0].tolist())
     terms = TERMS[quantized]
-    values = np.stack(_terms(measured.take(slice(None)), terms, slope, np))
+    values = np.stack(_terms(measured.take(slice(None)), terms, slopes, np))
     spreads = values.std(axis=1, ddof=1)
     if not (spreads > 1e-12).all():
         raise CalibrationError(f"all {first.size} images measure alike; are they {first.size} different images?")
-    return Statistic(terms, slope, tuple(values.mean(axis=1).tolist()), tuple(spreads.tolist()))
+    return Statistic(terms, slopes, tuple(values.mean(axis=1).tolist()), tuple(spreads.tolist()))
 
 
 def cross_fit(measured: Measurement, *, quantized: bool = False) -> Float[np.ndarray, " n"]:
@@ -102,6 +107,8 @@ def cross_fit(measured: Measurement, *, quantized: bool = False) -> Float[np.nda
     itself took part in is too small, the more so the fewer images there are.
     """
     n = np.asarray(measured.ratio).size
+    if n <= MIN_IMAGES:
+        raise CalibrationError(f"{n} images; with one held out the fit needs {MIN_IMAGES + 1}, and 20 to mean much")
     folds = np.arange(n) % min(n, FOLDS)
     scores = np.empty(n)
     for fold in range(min(n, FOLDS)):
@@ -110,7 +117,7 @@ def cross_fit(measured: Measurement, *, quantized: bool = False) -> Float[np.nda
     return scores
 
 
-def _terms(measured: Measurement, terms: tuple[str, ...], slope: float, xp: Any) -> list[Any]:
+def _terms(measured: Measurement, terms: tuple[str, ...], slopes: tuple[float, ...], xp: Any) -> list[Any]:
     """The terms before they are standardized; on the host xp is numpy, in float64."""
 
     def log(x: Any) -> Any:
@@ -119,7 +126,9 @@ def _terms(measured: Measurement, terms: tuple[str, ...], slope: float, xp: Any)
 
     values: dict[str, Any] = {
         "product": lambda: log(measured.signal),
-        "residual": lambda: log(measured.first_loss) - slope * log(measured.second_loss),
+        "residual": lambda: (
+            log(measured.first_loss) - slopes[0] * log(measured.second_loss) - slopes[1] * log(measured.homogeneity)
+        ),
         "difference": lambda: xp.asarray(measured.first_loss) - xp.asarray(measured.second_loss),
     }
     return [values[name]() for name in terms]

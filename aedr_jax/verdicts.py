@@ -10,6 +10,7 @@ import numpy as np
 
 from aedr_jax.attribution import CAVEAT, attribute
 from aedr_jax.calibration import Calibration
+from aedr_jax.errors import ImageError
 from aedr_jax.images import jpeg_quality
 from aedr_jax.scoring import Row, rows_to_measurement
 
@@ -45,7 +46,10 @@ def not_assessable(rows: Sequence[Row]) -> str:
     row = rows[0]
     if row.homogeneity >= FLAT:
         return f"flat: homogeneity {row.homogeneity:.3f}"
-    quality = jpeg_quality(row.path) if row.format == "JPEG" else None
+    try:
+        quality = jpeg_quality(row.path) if row.format == "JPEG" else None
+    except ImageError as error:  # it was there when it was scored
+        return f"no longer readable: {error}"
     if quality is not None and quality < RECOMPRESSED:
         return f"saved as JPEG at quality {quality}, below {RECOMPRESSED}"
     undefined = [row.second_loss for row in rows if not math.isfinite(row.ratio)]

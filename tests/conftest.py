@@ -3,10 +3,13 @@
 import os
 import sys
 
-# Most of the suite's time is compilation: optimise less, but for the parity suite, which runs with users' flags.
-PARITY = any("parity" in argument for argument in sys.argv)
-QUICK = "" if PARITY else " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8{QUICK}"
+# Most of the suite's time is compilation: optimise less, but for the parity suite, which runs with users' flags. The
+# workers of pytest-xdist inherit the flags, and do not see the arguments.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    PARITY = any("parity" in argument for argument in sys.argv)
+    QUICK = "" if PARITY else " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    FLAGS = f"--xla_force_host_platform_device_count=8{QUICK}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jaxtyping
@@ -23,15 +26,15 @@ from flax import nnx
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep compiled programs: every `Scorer` compiles its own anew, and so does the next run of the tests."""
-    jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "jax"))
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Programs are kept for the session: every `Scorer` would compile its own anew."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")

@@ -180,6 +180,9 @@ def test_calibrations_of_several_pasts(world, calibrations, tmp_path, capsys):
     assert main(["attribute", str(world / "own"), "--calibrations", str(calibrations), "--models", "m1", "--json"]) == 0
     alone = [json.loads(line)["p_values"]["m1"] for line in capsys.readouterr().out.splitlines()]
     assert all(both >= one for both, one in zip(found, alone, strict=True))
+    with pytest.raises(SystemExit, match="2"):
+        main([*call[:-1], "sharpen2", "--out", str(folder / "no.json")])
+    assert "processing 'sharpen2'" in capsys.readouterr().err
     (folder / "twice.json").write_text((folder / "m1-none.json").read_text())
     assert main(["attribute", str(world / "own"), "--calibrations", str(folder)]) == 2
     assert "two calibrations of m1 (processing none)" in capsys.readouterr().err

@@ -59,10 +59,10 @@ def test_candidates_are_fitted_to_belonging_images_alone(rng):
     for name, scores in alone.items():
         np.testing.assert_array_equal(scores["m"], found[name]["m"])
     statistic = aedr.fit_statistic(measurement_of(own))
-    best = found["larger of t·H, log L1 on log L2"]["other"]
+    best = found["larger of t·H, log L1 on log L2, log H"]["other"]
     np.testing.assert_allclose(best, statistic.on_host(measurement_of(tested["other"])), rtol=1e-9)
     statistic = aedr.fit_statistic(measurement_of(own), quantized=True)
-    best = found["larger of L1 − L2, log L1 on log L2"]["other"]
+    best = found["larger of L1 − L2, log L1 on log L2, log H"]["other"]
     np.testing.assert_allclose(best, statistic.on_host(measurement_of(tested["other"])), rtol=1e-9)
 
 

@@ -183,3 +183,5 @@ def test_describe_is_json_and_tells_settings_apart():
     described = [json.dumps(config.describe()) for config in CONFIGS.values()]
     assert len(set(described)) == len(described)
     assert "aedr_jax.losses.mse" in described[0]
+    gradient = jax.grad(lambda x: aedr.measure(ae, x).latent_error.sum())(images)
+    assert float(jnp.abs(gradient).max()) > 0

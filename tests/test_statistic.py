@@ -24,9 +24,10 @@ def test_the_terms_by_hand(rng):
     first, second, texture = (
         np.asarray(x, np.float64) for x in (measured.first_loss, measured.second_loss, measured.homogeneity)
     )
-    slope, _ = np.polyfit(np.log(second), np.log(first), 1)
-    assert statistic.slope == pytest.approx(slope, rel=1e-6)
-    terms = [np.log(first / second * texture), np.log(first) - slope * np.log(second)]
+    design = np.stack([np.ones(40), np.log(second), np.log(texture)], axis=1)
+    _, a, b = np.linalg.solve(design.T @ design, design.T @ np.log(first))
+    assert statistic.slopes == pytest.approx((a, b), rel=1e-6)
+    terms = [np.log(first / second * texture), np.log(first) - a * np.log(second) - b * np.log(texture)]
     expected = np.max([(t - t.mean()) / t.std(ddof=1) for t in terms], axis=0)
     # The losses are float32, and logarithms of 1e-4 lose three digits to their size.
     np.testing.assert_allclose(jax.jit(statistic)(measured), expected, atol=2e-4)
@@ -42,6 +43,12 @@ def test_the_score_does_not_depend_on_the_scale_of_the_losses(rng):
     for quantized in (False, True):
         a, b = (fit_statistic(m, quantized=quantized)(m) for m in (measured, scaled))
         np.testing.assert_allclose(a, b, atol=5e-4)
+
+
+def test_images_of_one_homogeneity_leave_its_slope_out(rng):
+    measured = measurement(rng, 40)._replace(homogeneity=np.full(40, 0.5))
+    slope, _ = np.polyfit(np.log(measured.second_loss), np.log(measured.first_loss), 1)
+    assert fit_statistic(measured).slopes == pytest.approx((slope, 0.0), rel=1e-5)
 
 
 def test_cross_fit_is_leave_one_out_up_to_twenty_images(rng):
@@ -85,13 +92,17 @@ def test_fits_that_are_refused(rng):
     negative = measured._replace(second_loss=-measured.second_loss)
     with pytest.raises(aedr.CalibrationError, match=r"fitted=False"):
         fit_statistic(negative)
-    with pytest.raises(aedr.CalibrationError, match="at least 4"):
-        fit_statistic(aedr.Measurement(*(np.asarray(c)[:3] for c in measured)))
+    with pytest.raises(aedr.CalibrationError, match="a homogeneity of 0"):
+        fit_statistic(measured._replace(homogeneity=np.zeros(30)))
+    with pytest.raises(aedr.CalibrationError, match="at least 5"):
+        fit_statistic(measured.take(slice(4)))
+    with pytest.raises(aedr.CalibrationError, match="needs 6"):
+        cross_fit(measured.take(slice(5)))
     alike = aedr.Measurement(*(np.repeat(np.asarray(c)[:1], 30) for c in measured))
     with pytest.raises(aedr.CalibrationError, match="measure alike"):
         fit_statistic(alike)
     with pytest.raises(ValueError, match="expected product"):
-        Statistic(("ratio",), 1.0, (0.0,), (1.0,))
+        Statistic(("ratio",), (1.0, 0.0), (0.0,), (1.0,))
 
 
 def test_share_interval_is_clopper_pearson():

@@ -2,7 +2,7 @@
 
     python weights/decision.py --photos DIR --work WORK [--published DIR]
 
-Reads the scores that `weights/evaluate.py score` left in WORK; nothing is measured here, so it runs in a minute.
+Reads the scores that `weights/evaluate.py score` left in WORK; nothing is measured here, so it runs in minutes.
 Fits are made on each model's calibration images (seeds 0 to 199) and tested on other seeds and on photographs that no
 model was trained or calibrated on. `--published` holds the AEDR authors' own losses and homogeneities (`losses/`,
 `homogeneity/`), for the figures on SD1.5.
@@ -63,8 +63,8 @@ def report_candidates(tables: dict) -> None:
         cells = []
         for model in MODELS:
             of = scores[model].get(name)
-            areas = of and [area_under_curve(of[model], of[source]) for source in of if source != model]
-            cells.append(f"{np.mean(areas):.4f} ({min(areas):.3f})" if areas else "-")
+            areas = {source: area_under_curve(of[model], of[source]) for source in of or () if source != model}
+            cells.append(describe(areas) if areas else "-")
         rows.append([name, *cells])
     print_table("AUC of each candidate: mean over the other sources (the worst of them)", ["candidate", *MODELS], rows)
     rounds = choose(scores, (HALVES, HALVES[::-1]))
@@ -74,6 +74,13 @@ def report_candidates(tables: dict) -> None:
         for c in rounds
     ]
     print_table("Choosing on one half of images and models, reporting on the other", header, rows)
+
+
+def describe(areas: dict[str, float]) -> str:
+    """The mean and the worst, or one by one where a candidate was not measured on every source."""
+    if len(areas) < len(MODELS):
+        return ", ".join(f"{source} alone {area:.4f}" for source, area in areas.items())
+    return f"{np.mean(list(areas.values())):.4f} ({min(areas.values()):.3f})"
 
 
 def numbers(tables: dict) -> dict:
@@ -89,6 +96,8 @@ def default_scores(model: str, tables: dict) -> dict[str, np.ndarray]:
 def report_default(tables: dict, subjects: dict[str, str]) -> None:
     """The default against the paper's signal, model by model: the same images, a paired bootstrap of the difference."""
     rows = []
+    pairs: dict[str, list[float]] = {"default": [], "the paper's": []}
+    photographs: dict[str, list[float]] = {"default": [], "the paper's": []}
     for model in MODELS:
         default = default_scores(model, tables[model])
         paper = {source: measurement_of(table, "raw").signal for source, table in tables[model].items()}
@@ -110,16 +119,22 @@ def report_default(tables: dict, subjects: dict[str, str]) -> None:
         difference = [mean_auc(default, drawn) - mean_auc(paper, drawn) for drawn in sampled]
         low, high = np.percentile(difference, [2.5, 97.5])
         rates = []
-        for fitted, scores in ((True, default), (False, paper)):
-            config = SignalConfig() if fitted else SignalConfig.paper()
-            measured = measurement_of(tables[model][CALIBRATION], "clip" if fitted else "raw")
+        for name, scores in (("default", default), ("the paper's", paper)):
+            config = SignalConfig() if name == "default" else SignalConfig.paper()
+            measured = measurement_of(tables[model][CALIBRATION], "clip" if config.fitted else "raw")
             threshold = calibrate(measured, config=config, quantized=bool(REGISTRY[model].quantize)).threshold
-            own = (scores[model] < threshold).mean()
-            rates.append(np.mean([(own + (scores[s] >= threshold).mean()) / 2 for s in others]))
+            accepted = (scores[model] < threshold).mean()
+            accuracy = {s: (accepted + (scores[s] >= threshold).mean()) / 2 for s in others}
+            photographs[name].append(accuracy[PHOTOGRAPHS])
+            pairs[name] += [accuracy[s] for s in others if s != PHOTOGRAPHS]
+            rates.append(np.mean(list(accuracy.values())))
         rows.append([model, *(f"{v:.4f}" for v in found), f"{found[0] - found[1]:+.4f} [{low:+.4f}, {high:+.4f}]",
                      *(f"{100 * r:.1f}" for r in rates)])  # fmt: skip
     header = ["candidate", "AUC, default", "AUC, the paper's", "difference [95 %]", "accuracy, default", "the paper's"]
     print_table("The default and the paper's signal (means over the other sources)", header, rows)
+    for name in pairs:
+        accuracies = f"{100 * np.mean(pairs[name]):.1f} % over {len(pairs[name])} pairs of models"
+        print(f"\nmean accuracy, {name}: {accuracies}, {100 * np.mean(photographs[name]):.1f} % against photographs")
 
 
 def report_verdicts(tables: dict, subjects: dict[str, str]) -> None:

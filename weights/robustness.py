@@ -3,9 +3,10 @@
     python weights/robustness.py score --work WORK [--models mini-vq,mini-kl16]
     python weights/robustness.py print --work WORK
 
-Own images, photographs and calibration images are those of `weights/evaluate.py generate`; 100 of each are processed
-and measured under each condition of `aedr_jax.processing.GRID`. Scores are kept in WORK/robustness model by model and
-condition by condition. Thresholds are at alpha .05, fitted on 100 other images of the model (seeds 0 to 99).
+Own images and photographs are those of `weights/evaluate.py generate`; 100 of each are processed and measured under
+each condition of `aedr_jax.processing.GRID`. Scores are kept in WORK/robustness model by model and condition by
+condition. Thresholds are at alpha .05, fitted on 100 other images of the model (seeds 0 to 99), as they are or under
+one of `PASTS`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from aedr_jax import Calibration, SignalConfig, attribute, calibrate, load_autoencoder, read_image
+from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, load_autoencoder, read_image
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.demo import PHOTOGRAPHS
 from aedr_jax.experiments import area_under_curve, columns, measurement_of
@@ -32,7 +34,10 @@ from evaluate import CALIBRATION, MODELS, print_table, read_csv, write_csv
 COUNT = 100
 BATCH = 4
 KEPT = ("homogeneity", "first_clip", "second_clip", "first_raw", "second_raw")
-PASTS = ("none", "jpeg90", "jpeg70", "resize0.5", "blur1")  # the histories that an image is tested against
+PASTS = ("none", "jpeg90", "jpeg70", "resize0.5", "blur1")  # calibrations are made under each of these
+# The histories that an image is tested against: pasts under which own images still stand apart, as resize0.5's do not.
+HISTORIES = ("none", "jpeg90", "jpeg70", "blur1")
+RESIZED = ("resize0.5", "resize2")  # also measured after resizing back to the size before
 
 
 def files_of(source: str, model: str, work: Path) -> list[Path]:
@@ -43,27 +48,39 @@ def files_of(source: str, model: str, work: Path) -> list[Path]:
 
 
 @lru_cache
-def measuring() -> Callable:
+def measuring(passes: tuple[str, ...]) -> Callable:
     def losses(autoencoder, images):  # what is not returned is not computed
-        table = columns(autoencoder, images, gray_levels(images), passes=("clip", "raw"))
+        table = columns(autoencoder, images, gray_levels(images), passes=passes)
         return {name: table[name] for name in KEPT}
 
     return jax.jit(losses)
 
 
-def score(model: str, condition: Processing, work: Path) -> None:
-    """Write `WORK/robustness/MODEL/CONDITION.csv`."""
-    out = work / "robustness" / model / f"{condition}.csv"
+def score(model: str, condition: Processing, work: Path, *, back: bool = False) -> None:
+    """Write `WORK/robustness/MODEL/CONDITION.csv`; `back`: resized back to the size that the model made it at."""
+    out = work / "robustness" / model / f"{condition}{'-back' if back else ''}.csv"
     if out.exists():
         return
     autoencoder = load_autoencoder(model)
+
+    def processed(file: Path, seed: int) -> np.ndarray:
+        image = read_image(file)
+        changed = condition.apply(image, seed=seed)
+        if back:
+            changed = np.asarray(Image.fromarray(changed).resize(image.shape[1::-1], Image.Resampling.LANCZOS))
+        return fit_crop(changed, autoencoder.factor)
+
     rows = []
     for source in (CALIBRATION, "own", PHOTOGRAPHS):
+        if source == CALIBRATION and (back or str(condition) not in PASTS):
+            continue
+        # The paper's threshold is drawn on images as they are; under a past, only the default's is.
+        passes = ("clip",) if source == CALIBRATION and condition.kind != "none" else ("clip", "raw")
         files = files_of(source, model, work)
-        pixels = [fit_crop(condition.apply(read_image(f), seed=i), autoencoder.factor) for i, f in enumerate(files)]
+        pixels = [processed(file, i) for i, file in enumerate(files)]
         for start in range(0, len(files), BATCH):
             images = jnp.asarray(np.stack(pixels[start : start + BATCH]), jnp.float32) / 127.5 - 1
-            table = {k: np.asarray(v) for k, v in measuring()(autoencoder, images).items()}
+            table = {k: np.asarray(v) for k, v in measuring(passes)(autoencoder, images).items()}
             rows += [{"source": source, **{k: v[i] for k, v in table.items()}} for i in range(len(images))]
     write_csv(rows, out)
 
@@ -71,7 +88,7 @@ def score(model: str, condition: Processing, work: Path) -> None:
 def read(model: str, condition: str, work: Path) -> dict[str, dict[str, np.ndarray]]:
     table = read_csv(work / "robustness" / model / f"{condition}.csv")
     source = table.pop("source")
-    return {s: {k: v[source == s] for k, v in table.items()} for s in (CALIBRATION, "own", PHOTOGRAPHS)}
+    return {s: {k: v[source == s] for k, v in table.items()} for s in np.unique(source)}
 
 
 def report(model: str, work: Path) -> None:
@@ -82,27 +99,42 @@ def report(model: str, work: Path) -> None:
         return calibrate(measured, config=config, quantized=bool(REGISTRY[model].quantize), processing=condition)
 
     paper, default = (calibrated("none", config) for config in (SignalConfig.paper(), SignalConfig()))
-    pasts = [calibrated(past, SignalConfig()) for past in PASTS]
+    histories = [calibrated(past, SignalConfig()) for past in HISTORIES]
+
+    def pairs(condition: str) -> tuple[list[Measurement], list[Measurement]]:
+        """Own images and photographs by the default's passes, and by the paper's."""
+        tables = read(model, condition, work)
+        clipped, raw = ([measurement_of(tables[s], p) for s in ("own", PHOTOGRAPHS)] for p in ("clip", "raw"))
+        return clipped, raw
+
+    def area(calibration: Calibration | None, pair: list[Measurement]) -> str:
+        if calibration is None:
+            return "-"
+        return f"{area_under_curve(*(np.asarray(calibration.score(m), np.float64) for m in pair)):.3f}"
+
+    def rates(calibration: Calibration | list[Calibration] | None, pair: list[Measurement]) -> str:
+        if calibration is None:
+            return "-"
+        accepted = [attribute({model: m}, {model: calibration}).accepted.mean() for m in pair]
+        return f"{accepted[0]:.2f} / {1 - accepted[1]:.2f}"
+
     rows = []
     for condition in map(str, GRID):
-        tables = read(model, condition, work)
-        own, other = (measurement_of(tables[s]) for s in ("own", PHOTOGRAPHS))
-        raw = [measurement_of(tables[s], "raw") for s in ("own", PHOTOGRAPHS)]
-        matched = calibrated(condition, SignalConfig())
-
-        def rates(calibration: Calibration | list[Calibration], pair: tuple) -> str:
-            accepted = [attribute({model: m}, {model: calibration}).accepted.mean() for m in pair]
-            return f"{accepted[0]:.2f} / {1 - accepted[1]:.2f}"
-
-        areas = [
-            area_under_curve(*(np.asarray(c.score(m), np.float64) for m in pair))
-            for c, pair in ((paper, raw), (default, (own, other)), (matched, (own, other)))
-        ]
-        cells = [rates(paper, tuple(raw)), *(rates(c, (own, other)) for c in (default, matched, pasts))]
-        rows.append([condition, *(f"{a:.3f}" for a in areas), *cells])
+        clipped, raw = pairs(condition)
+        matched = calibrated(condition, SignalConfig()) if condition in PASTS else None
+        areas = [area(paper, raw), area(default, clipped), area(matched, clipped)]
+        cells = [rates(paper, raw), *(rates(c, clipped) for c in (default, matched, histories))]
+        rows.append([condition, *areas, *cells])
     header = ["condition", "AUC, the paper's", "default", "default, fitted under it"]
-    header += ["accepted / turned away, the paper's", "default", "calibrated under it", f"any of {', '.join(PASTS)}"]
+    header += ["accepted / turned away, the paper's", "default", "calibrated under it"]
+    header += [f"any of {', '.join(HISTORIES)}"]
     print_table(f"{model}: {COUNT} own images and {COUNT} crops of photographs under each condition", header, rows)
+    rows = []
+    for condition in RESIZED:
+        clipped, raw = pairs(f"{condition}-back")
+        rows.append([condition, area(paper, raw), area(default, clipped), rates(paper, raw), rates(default, clipped)])
+    header = ["condition", "AUC, the paper's", "default", "accepted / turned away, the paper's", "default"]
+    print_table(f"{model}: resized back to the size before", header, rows)
 
 
 def main() -> None:
@@ -117,6 +149,8 @@ def main() -> None:
             continue
         for condition in tqdm(GRID, desc=model, disable=None):
             score(model, condition, args.work)
+            if str(condition) in RESIZED:
+                score(model, condition, args.work, back=True)
 
 
 if __name__ == "__main__":
