@@ -26,19 +26,15 @@ from flax import nnx
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep compiled programs: every `Scorer` compiles its own anew, and so does the next run of the tests.
 
-    A folder for each worker: JAX does not write entries at one stroke, and half of one is a warning, here an error.
-    """
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "jax" / worker))
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Programs are kept for the session: every `Scorer` would compile its own anew."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")
