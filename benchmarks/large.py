@@ -2,6 +2,7 @@
 
     python benchmarks/large.py run --images 20000     # prints JSON
     python benchmarks/large.py kills --images 200
+    python benchmarks/large.py devices --images 32
 
 Images are made on the spot: 64×64 PNG, smooth noise from their number. Linux only (it reads /proc).
 """
@@ -30,7 +31,7 @@ KILLS = 10
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "kills", "score"))
+    parser.add_argument("what", choices=("run", "kills", "devices", "score"))
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--work", help="keep images and rows here (default: a folder that is deleted)")
     parser.add_argument("--batch-size", type=int, default=8)
@@ -41,7 +42,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(args.work or temporary)
         make_images(work / "images", args.images)
-        print(json.dumps(run(work, args) if args.what == "run" else kills(work), indent=1))
+        found = run(work, args) if args.what == "run" else kills(work) if args.what == "kills" else devices(work)
+        print(json.dumps(found, indent=1))
 
 
 def make_images(folder: Path, count: int) -> None:
@@ -155,6 +157,39 @@ def kills(work: Path) -> dict:
         "equal_to_undisturbed": whole == again,
         "half_written_left": len(list((work / "killed").glob(".*"))),
     }
+
+
+def devices(work: Path) -> dict:
+    """The same images on 1, 2, 4 and 8 devices: how far each column is from one device's, relatively, at most."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    import jax
+
+    import aedr_jax as aedr
+
+    autoencoder = aedr.load_autoencoder(MODEL)
+    pixels = np.stack([aedr.read_image(path) for path in sorted((work / "images").iterdir())])
+    images = pixels.astype(np.float32) / 127.5 - 1.0
+    found, collectives = {}, {}
+    for count in (1, 2, 4, 8):
+        auto = (jax.sharding.AxisType.Auto,)
+        mesh = jax.make_mesh((count,), ("data",), axis_types=auto, devices=jax.devices()[:count])
+        measure = aedr.make_sharded(aedr.measure, mesh=mesh)
+        found[count] = measure(autoencoder, images)
+        text = measure.jitted.lower(measure.replicate(autoencoder), (images,)).compile().as_text()
+        collectives[count] = sum(text.count(name) for name in ("all-reduce", "all-gather", "all-to-all", "collective"))
+    columns = ("first_loss", "second_loss", "ratio", "homogeneity", "signal")
+    return {
+        "images": len(images),
+        "largest_relative_difference": {
+            count: {name: largest_difference(getattr(rows, name), getattr(found[1], name)) for name in columns}
+            for count, rows in found.items()
+        },
+        "collectives_in_the_program": collectives,
+    }
+
+
+def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.max(np.abs(np.asarray(a, np.float64) / np.asarray(b, np.float64) - 1.0)))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class GroupNorm(nnx.GroupNorm):
     at that as at both together, which was a third of a miniature decoder's time.
     """
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:  # type: ignore[override]
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         centered = x.astype(jnp.float32)
         centered = centered - self._mean(centered)
         scale = jax.lax.rsqrt(self._mean(jnp.square(centered)) + self.epsilon) * self.scale[...]
