@@ -216,9 +216,11 @@ def _by_size(own: Columns, other: Columns) -> list[Bool[np.ndarray, " n"]]:
         return of["bytes"] / (of["width"] * of["height"])
 
     first = [sizes(cell, "calibration") for cell in (own, other)]
+    seen = np.unique(np.concatenate(first))
+    between = (np.append(seen, seen[-1]) + np.append(seen[0], seen)) / 2
     _, sign, tau = max(
         ((sign * first[0] <= sign * tau).mean() - (sign * first[1] <= sign * tau).mean(), sign, tau)
-        for tau in np.concatenate(first)
+        for tau in between
         for sign in (1.0, -1.0)
     )
     return [sign * sizes(cell, "test") <= sign * tau for cell in (own, other)]
