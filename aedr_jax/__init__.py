@@ -19,6 +19,7 @@ _EXPORTS = {
     "aedr_jax.autoencoders.loading": ("load_autoencoder",),
     "aedr_jax.autoencoders.registry": ("list_models",),
     "aedr_jax.calibration": ("Calibration", "calibrate"),
+    "aedr_jax.dataset": ("score_dataset",),
     "aedr_jax.errors": (
         "AedrError",
         "AutoencoderError",
@@ -27,6 +28,7 @@ _EXPORTS = {
         "CalibrationWarning",
         "GenerationError",
         "ImageError",
+        "RunError",
         "SourceError",
     ),
     "aedr_jax.images": ("read_gray", "read_image"),
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from aedr_jax.autoencoders.registry import list_models as list_models
     from aedr_jax.calibration import Calibration as Calibration
     from aedr_jax.calibration import calibrate as calibrate
+    from aedr_jax.dataset import score_dataset as score_dataset
     from aedr_jax.errors import AedrError as AedrError
     from aedr_jax.errors import AutoencoderError as AutoencoderError
     from aedr_jax.errors import BaselineError as BaselineError
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from aedr_jax.errors import CalibrationWarning as CalibrationWarning
     from aedr_jax.errors import GenerationError as GenerationError
     from aedr_jax.errors import ImageError as ImageError
+    from aedr_jax.errors import RunError as RunError
     from aedr_jax.errors import SourceError as SourceError
     from aedr_jax.images import read_gray as read_gray
     from aedr_jax.images import read_image as read_image

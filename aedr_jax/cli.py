@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aedr_jax import __version__
-from aedr_jax.errors import AedrError, SourceError
+from aedr_jax.errors import AedrError, RunError, SourceError
 
 if TYPE_CHECKING:
     from aedr_jax.calibration import Calibration
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.run(args)
     except AedrError as error:
         print(f"aedr {args.command}: {error}", file=sys.stderr)
-        return WRONG_CALL
+        return FAILED if isinstance(error, RunError) else WRONG_CALL
     except KeyboardInterrupt:
         print(f"aedr {args.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -95,6 +95,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", action="append", required=True, metavar="M", help="a model; may be repeated")
     sub.add_argument("--out", help="scores.parquet, .csv or .jsonl, or a folder for Parquet (default: print CSV)")
     _add_measuring(sub)
+    large = sub.add_argument_group("with a folder as --out: large sources, resumed by the same command (docs/large.md)")
+    large.add_argument(
+        "--shard", type=_share, metavar="I/N", help="this process's share; auto: as jax.distributed says"
+    )
+    large.add_argument("--workers", type=int, metavar="N", help="decoder processes (default: one a CPU, at most 16)")
+    large.add_argument("--image-column", metavar="NAME", help="of a table or dataset, where it cannot be told")
+    large.add_argument("--id-column", metavar="NAME", help="likewise")
+    large.add_argument("--engine", choices=("local", "ray"), help="ray: a cluster (extra ray)")
+    large.add_argument("--address", help="of the Ray cluster (default: the one that runs here, or a new one)")
+    large.add_argument(
+        "--resource", type=_resource, metavar="NAME=N", help="what an actor takes, such as GPU=1 or TPU=4"
+    )
 
     sub = command("calibrate", _calibrate, "a model's threshold from images known to belong to it")
     sub.add_argument("inputs", nargs="+", metavar="BELONGING", help="folders, patterns or files of its own images")
@@ -181,6 +193,24 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a positive number")
     return value
+
+
+def _share(text: str) -> tuple[int, int] | str:
+    if text == "auto":
+        return text
+    try:
+        index, shares = map(int, text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: expected I/N, such as 0/4, or auto") from None
+    return index, shares
+
+
+def _resource(text: str) -> dict[str, float]:
+    name, _, amount = text.partition("=")
+    try:
+        return {name: float(amount)}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: expected NAME=N, such as GPU=1") from None
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -305,6 +335,11 @@ def _score(args: argparse.Namespace) -> int:
     from aedr_jax.tables import check_output, to_json, write_rows
 
     out = check_output(args.out) if args.out else None
+    if out and out.suffix == "":
+        return _score_folder(args, out)
+    names = ("shard", "workers", "image_column", "id_column", "engine", "address", "resource")
+    if alone := [name for name in names if getattr(args, name) is not None]:
+        raise SourceError(f"--{alone[0].replace('_', '-')} needs a folder as --out (a name without an ending)")
     items = find_images(args.inputs)
     rows, complete = _scored(_scorer(args, args.model), items)
     records = [vars(row) for row in rows]
@@ -317,6 +352,40 @@ def _score(args: argparse.Namespace) -> int:
     else:
         _print_csv(records)
     return OK if complete else INTERRUPTED
+
+
+def _score_folder(args: argparse.Namespace, out: Path) -> int:
+    from aedr_jax.containers import open_source
+    from aedr_jax.dataset import score_dataset
+    from aedr_jax.sharding import pod_share
+    from aedr_jax.signal import SignalConfig
+
+    models = {Path(model).name if os.path.isdir(model) else model: model for model in args.model}
+    if len(models) < len(args.model):
+        raise SourceError(f"two models of one name: {', '.join(args.model)}")
+    try:
+        done = score_dataset(
+            open_source(args.inputs, image_column=args.image_column, id_column=args.id_column),
+            models,
+            out,
+            config=SignalConfig.preset(args.preset),
+            batch_size=args.batch_size,
+            multiple=args.multiple,
+            dtype=args.dtype,
+            precision=args.precision,
+            workers=args.workers,
+            shard=pod_share() if args.shard == "auto" else args.shard or (0, 1),
+            engine=args.engine or "local",
+            address=args.address,
+            resources=args.resource,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        print("interrupted: finished images are kept; the same command goes on with the rest", file=sys.stderr)
+        return INTERRUPTED
+    text = f"{out}: {done.scored} images scored, {done.unreadable} of them unreadable, {done.skipped} there already"
+    print(json.dumps({"out": str(out), **done._asdict()}) if args.json else text)
+    return OK
 
 
 def _calibrate(args: argparse.Namespace) -> int:

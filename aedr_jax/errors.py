@@ -8,6 +8,7 @@ __all__ = [
     "CalibrationWarning",
     "GenerationError",
     "ImageError",
+    "RunError",
     "SourceError",
 ]
 
@@ -38,6 +39,10 @@ class CalibrationWarning(UserWarning):
 
 class GenerationError(AedrError):
     """A model cannot make images as asked: a setting, its pipeline, or the extra that runs it."""
+
+
+class RunError(AedrError):
+    """A run that could not do all it was asked to; what it finished is kept, and the same call goes on from there."""
 
 
 class SourceError(AedrError):

@@ -145,6 +145,19 @@ def _residual(*on: str, prior: Sequence[float] | None = None, weight: float = 0.
     return fit
 
 
+def _unclipped(candidate: Candidate) -> Candidate:
+    """The same on the losses of unclipped passes."""
+
+    def raw(table: Columns) -> Columns:
+        return {**table, "first_clip": table["first_raw"], "second_clip": table["second_raw"]}
+
+    def fit(own: Columns) -> Score:
+        score = candidate(raw(own))
+        return lambda table: score(raw(table))
+
+    return fit
+
+
 def _log_ratio(name: str) -> Candidate:
     return _fixed(lambda table: np.log(table[f"first_{name}"]) - np.log(table[f"second_{name}"]))
 
@@ -171,6 +184,7 @@ CANDIDATES: dict[str, Candidate] = {
     "log L1 on log L2, texture-dependent spread": _residual("second_clip", scaled=True),
     "larger of t·H, log L1 on log L2": _largest(_PRODUCT, _ON_SECOND),
     "larger of t·H, log L1 on log L2, log H": _largest(_PRODUCT, _ON_BOTH),
+    "larger of t·H, log L1 on log L2, log H, unclipped": _unclipped(_largest(_PRODUCT, _ON_BOTH)),
     "larger of log L1 on log L2, on log L2, log H": _largest(_ON_SECOND, _ON_BOTH),
     "larger of L1 − L2, log L1 on log L2": _largest(_DIFFERENCE, _ON_SECOND),
     "larger of L1 − L2, log L1 on log L2, log H": _largest(_DIFFERENCE, _ON_BOTH),

@@ -32,13 +32,16 @@ from aedr_jax.errors import ImageError
 
 __all__ = [
     "FORMATS",
+    "MAX_FILE_BYTES",
     "MAX_PIXELS",
     "MIN_SIDE",
     "Photo",
     "decode_photo",
+    "decode_size",
     "fit_crop",
     "fit_official",
     "jpeg_quality",
+    "read_bytes",
     "read_gray",
     "read_image",
     "read_photo",
@@ -89,7 +92,7 @@ def read_image(path: str | os.PathLike[str], *, orient: bool = True) -> UInt8[np
     Raises:
       ImageError: with the file and the reason.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     with _explained(path), _opened(data, path) as image:
         return _rgb(image, orient)
 
@@ -106,14 +109,14 @@ def read_gray(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "h w"]:
     Raises:
       ImageError: with the file and the reason.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     with _explained(path), _opened(data, path) as image:
         return _gray(image)
 
 
 def read_photo(path: str | os.PathLike[str], *, orient: bool = True) -> Photo:
     """Pixels, grey levels, format and hash of a file, read once. See `read_image` and `read_gray`."""
-    return decode_photo(_read_bytes(path), name=path, orient=orient)
+    return decode_photo(read_bytes(path), name=path, orient=orient)
 
 
 def decode_photo(data: bytes, *, name: str | os.PathLike[str], orient: bool = True) -> Photo:
@@ -133,10 +136,12 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
       ImageError: with the file and the reason.
     """
     _check_regular(path)
-    with _explained(path), _opened(path, path) as image:
-        size_is_turned = image.format == "TIFF"  # Pillow itself orients these
-        turned = not size_is_turned and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else image.size
+    return _size(path, path)
+
+
+def decode_size(data: bytes, *, name: str | os.PathLike[str]) -> tuple[int, int]:
+    """`read_size` for bytes that are in memory; `name` stands in for the path in errors."""
+    return _size(data, name)
 
 
 def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
@@ -200,7 +205,19 @@ def _check_regular(path: str | os.PathLike[str]) -> None:
         raise ImageError(f"{path}: is a pipe or device, not an image file")
 
 
-def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+def _size(source: bytes | str | os.PathLike[str], name: str | os.PathLike[str]) -> tuple[int, int]:
+    with _explained(name), _opened(source, name) as image:
+        size_is_turned = image.format == "TIFF"  # Pillow itself orients these
+        turned = not size_is_turned and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else image.size
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """A file's bytes, if it is a regular file of at most `MAX_FILE_BYTES`.
+
+    Raises:
+      ImageError: with the file and the reason.
+    """
     _check_regular(path)
     with _explained(path):
         if (size := os.stat(path).st_size) > MAX_FILE_BYTES:

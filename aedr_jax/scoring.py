@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,19 @@ from aedr_jax import texture
 from aedr_jax.autoencoders.checkpoints import weights_hash
 from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.registry import REGISTRY
-from aedr_jax.errors import ImageError, SourceError
-from aedr_jax.images import MIN_SIDE, Photo, fit_crop, fit_official, read_photo, read_size
+from aedr_jax.decoding import Decoded, Decoder, Refused
+from aedr_jax.errors import SourceError
 from aedr_jax.processing import Processing
 from aedr_jax.sharding import make_sharded
 from aedr_jax.signal import OFFICIAL_SEED, Measurement, SignalConfig, measure
 from aedr_jax.sources import Item
 
-__all__ = ["SCHEMA_VERSION", "Candidate", "Row", "Scorer", "load_candidate", "rows_to_measurement"]
+__all__ = ["SCHEMA_VERSION", "Candidate", "Row", "Scorer", "grouped", "load_candidate", "rows_to_measurement"]
 
 SCHEMA_VERSION = 1
 MEASURED = ("first_loss", "second_loss", "ratio", "homogeneity", "signal")  # of a Measurement, kept in a row
-GRAY_BUCKET = 256  # grey images are padded to multiples of this: few programs for many sizes
-MAX_SCORED_PIXELS = 1 << 24
+GRAY_BUCKET = 256  # grey images are padded to multiples of this, small ones of a quarter: few programs for many sizes
+MOST_WAITING = 1 << 28  # bytes of pixels that wait until their batch is full
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,7 @@ class Scorer:
 
     Args:
       candidates: the models.
-      preset: the name of a `SignalConfig` preset.
+      preset: the name of a `SignalConfig` preset, or settings of one's own.
       batch_size: images a call; None: one a device on CPU, eight a device elsewhere. A batch is always filled up to
         this size, so that an image's score does not depend on its company.
       multiple: crop to a multiple of this many pixels; None: the autoencoder's factor. A coarser one, such as 64,
@@ -116,7 +115,7 @@ class Scorer:
         self,
         candidates: Sequence[Candidate],
         *,
-        preset: str = "default",
+        preset: str | SignalConfig = "default",
         batch_size: int | None = None,
         multiple: int | None = None,
         processing: Processing = Processing("none"),
@@ -125,10 +124,13 @@ class Scorer:
         if len(set(names)) < len(names):
             raise SourceError(f"two models of one name: {', '.join(names)}")
         self.processing = processing
-        self.preset, self.config = preset, SignalConfig.preset(preset)
+        self.config = SignalConfig.preset(preset) if isinstance(preset, str) else preset
+        self.preset = preset if isinstance(preset, str) else preset.name
         self._measure = make_sharded(self._measure_batch)
+        self._weights = [self._measure.replicate(candidate.autoencoder) for candidate in candidates]
         self.candidates = tuple(
-            dataclasses.replace(c, autoencoder=self._measure.replicate(c.autoencoder)) for c in candidates
+            dataclasses.replace(candidate, autoencoder=weights.whole())
+            for candidate, weights in zip(candidates, self._weights, strict=True)
         )
         per_device = 1 if jax.default_backend() == "cpu" else 8
         self.batch_size = batch_size or per_device * jax.local_device_count()
@@ -136,91 +138,74 @@ class Scorer:
         if multiple is not None and multiple % factor:
             raise SourceError(f"{multiple} is no multiple of the autoencoders' factor, {factor}")
         self.multiple = multiple or factor
-        self.size_rule = "official" if preset == "official" else f"crop{self.multiple}"
+        fits = tuple(dict.fromkeys((c.autoencoder.factor, c.official_size) for c in candidates))
+        official = self.preset == "official"
+        self.size_rule = "official" if official else f"crop{self.multiple}"
+        self.decoder = Decoder(self.multiple, fits if official else (), str(processing))
+        self._fit_of = [fits.index((c.autoencoder.factor, c.official_size)) if official else 0 for c in candidates]
         self._homogeneity = jax.jit(lambda gray: texture.homogeneity(gray, kind=self.config.kind)[0])
 
-    def score(self, items: Sequence[Item], *, on_progress: Callable[[int], None] = lambda done: None) -> Iterator[Row]:
-        """Rows of every item and model, size by size. An image that cannot be read gives an error row for each model.
+    def score(self, items: Iterable[Item], *, on_progress: Callable[[int], None] = lambda done: None) -> Iterator[Row]:
+        """Rows of every item and model, as batches of one size fill up. An image that cannot be read gives an error row
+        for each model. Items are decoded in this process.
 
         Args:
           items: what to score.
           on_progress: called with the number of images done since the last call.
         """
-        groups: dict[tuple[int, int], list[Item]] = defaultdict(list)
-        for item in items:
-            try:
-                width, height = read_size(item.path)
-                groups[self._bucket(width, height, item)].append(item)
-            except ImageError as error:
-                yield from self._error_rows(item, str(error))
-                on_progress(1)
-        for _, group in sorted(groups.items()):
-            for start in range(0, len(group), self.batch_size):
-                yield from self._score_batch(group[start : start + self.batch_size])
-                on_progress(len(group[start : start + self.batch_size]))
+        for rows in self.score_decoded(map(self.decoder, items)):
+            yield from rows
+            on_progress(len(rows) // len(self.candidates))
 
-    def _bucket(self, width: int, height: int, item: Item) -> tuple[int, int]:
-        if min(width, height) < MIN_SIDE:
-            raise ImageError(f"{item.path}: {width}×{height}; the shorter side must be at least {MIN_SIDE} pixels")
-        if width * height > MAX_SCORED_PIXELS:
-            raise ImageError(f"{item.path}: {width}×{height} is above {MAX_SCORED_PIXELS} pixels; crop it first")
-        if self.preset == "official":  # resizing may round up, and ignores EXIF: group by the size as stored
-            return width, height
-        used = (width - width % self.multiple, height - height % self.multiple)
-        if min(used) < MIN_SIDE:
-            raise ImageError(
-                f"{item.path}: {width}×{height} leaves {used[0]}×{used[1]} of a multiple of {self.multiple}"
-            )
-        return used
-
-    def _score_batch(self, items: Sequence[Item]) -> Iterator[Row]:
-        # Within a group sizes agree, unless a file changed meanwhile or (official) EXIF turned it.
-        by_shape: dict[tuple[int, ...], list[tuple[Item, Photo]]] = defaultdict(list)
-        for item in items:
-            try:
-                photo = self._processed(read_photo(item.path, orient=self.preset != "official"), item)
-            except ImageError as error:
-                yield from self._error_rows(item, str(error))
+    def score_decoded(self, stream: Iterable[Decoded | Refused]) -> Iterator[list[Row]]:
+        """Rows of images that were decoded elsewhere by `decoder`, batch by batch: the rows of an image with every
+        model come together. A batch is fetched from the devices after the next has been sent to them."""
+        launched: tuple[Sequence[Decoded], list[Measurement]] | None = None
+        for group in grouped(stream, self.batch_size):
+            if isinstance(group, Refused):
+                yield [self._row(group, candidate, error=group.error) for candidate in self.candidates]
                 continue
-            kept = photo.image if self.preset == "official" else fit_crop(photo.image, self.multiple)
-            by_shape[kept.shape].append((item, photo))
-        for _, group in sorted(by_shape.items()):
-            yield from self._measure_photos(*zip(*group, strict=True))
+            following = (group, self._launch(group))
+            if launched:
+                yield self._fetch(*launched)
+            launched = following
+        if launched:
+            yield self._fetch(*launched)
 
-    def _processed(self, photo: Photo, item: Item) -> Photo:
-        if self.processing.kind == "none":
-            return photo
-        image = self.processing.apply(photo.image, seed=int(photo.sha256[:8], 16))
-        if min(image.shape[:2]) < MIN_SIDE:
-            raise ImageError(f"{item.path}: {self.processing} leaves {image.shape[1]}×{image.shape[0]} pixels")
-        gray = texture.gray_levels(jnp.asarray(image[None], jnp.float32) / 127.5 - 1)[0]
-        return photo._replace(image=image, gray=np.asarray(gray).astype(np.uint8))
+    def _launch(self, photos: Sequence[Decoded]) -> list[Measurement]:
+        """What each candidate says of a batch, still being computed."""
+        homogeneity = [self._homogeneity(_padded(photo.gray)) for photo in photos]
+        homogeneities = jnp.stack(homogeneity + homogeneity[-1:] * (self.batch_size - len(photos)))
+        seeds = _filled(np.array([int(photo.sha256[:8], 16) for photo in photos], np.uint32), self.batch_size)
+        stacks = [
+            _filled(np.stack(images), self.batch_size) for images in zip(*(p.images for p in photos), strict=True)
+        ]
+        return [
+            self._measure(weights, stacks[fit], homogeneities, seeds)
+            for weights, fit in zip(self._weights, self._fit_of, strict=True)
+        ]
 
-    def _measure_photos(self, items: Sequence[Item], photos: Sequence[Photo]) -> Iterator[Row]:
-        homogeneities = np.array([float(self._homogeneity(_padded(photo.gray))) for photo in photos], np.float32)
-        seeds = np.array([int(photo.sha256[:8], 16) for photo in photos], np.uint32)
-        for candidate in self.candidates:
-            images = np.stack([self._fit(photo, candidate) for photo in photos])
-            batch = [_filled(x, self.batch_size) for x in (images, homogeneities, seeds)]
-            measured = self._measure(candidate.autoencoder, *batch)
-            columns = {name: np.asarray(getattr(measured, name), np.float64).tolist() for name in MEASURED}
-            for i, (item, photo) in enumerate(zip(items, photos, strict=True)):
-                yield dataclasses.replace(
-                    self._row(item, candidate),
-                    sha256=photo.sha256,
-                    width=photo.image.shape[1],
-                    height=photo.image.shape[0],
-                    format=photo.format,
-                    used_width=images.shape[2],
-                    used_height=images.shape[1],
-                    status="ok",
-                    **{name: values[i] for name, values in columns.items()},
+    def _fetch(self, photos: Sequence[Decoded], measured: Sequence[Measurement]) -> list[Row]:
+        rows = []
+        for candidate, fit, found in zip(self.candidates, self._fit_of, measured, strict=True):
+            columns = {name: np.asarray(getattr(found, name), np.float64).tolist() for name in MEASURED}
+            for i, photo in enumerate(photos):
+                used_height, used_width = photo.images[fit].shape[:2]
+                rows.append(
+                    self._row(
+                        photo,
+                        candidate,
+                        sha256=photo.sha256,
+                        width=photo.width,
+                        height=photo.height,
+                        format=photo.format,
+                        used_width=used_width,
+                        used_height=used_height,
+                        status="ok",
+                        **{name: values[i] for name, values in columns.items()},
+                    )
                 )
-
-    def _fit(self, photo: Photo, candidate: Candidate) -> np.ndarray:
-        if self.preset == "official":
-            return fit_official(photo.image, candidate.autoencoder.factor, candidate.official_size)
-        return fit_crop(photo.image, self.multiple)
+        return rows
 
     def _measure_batch(self, autoencoder: Any, images: Any, homogeneity: Any, seeds: Any) -> Measurement:
         # Noise keyed by the file's content: the same image gets the same score in any folder, order or batch.
@@ -228,12 +213,11 @@ class Scorer:
         images = images.astype(jnp.float32) / 127.5 - 1.0
         return measure(autoencoder, images, homogeneity=homogeneity, config=self.config, key=keys)
 
-    def _row(self, item: Item, candidate: Candidate, error: str = "") -> Row:
-        """What is known of a row before the image is measured."""
+    def _row(self, image: Decoded | Refused, candidate: Candidate, **known: Any) -> Row:
         numerics = candidate.autoencoder.numerics
         return Row(
-            id=item.id,
-            path=str(item.path),
+            id=image.id,
+            path=str(image.path),
             size_rule=self.size_rule,
             model=candidate.name,
             weights_hash=candidate.weights_hash,
@@ -241,11 +225,34 @@ class Scorer:
             dtype=jnp.dtype(numerics.dtype).name,
             precision=numerics.precision or "default",
             quantize=getattr(candidate.autoencoder, "quantize_on_decode", None),
-            error=error,
+            **known,
         )
 
-    def _error_rows(self, item: Item, message: str) -> Iterator[Row]:
-        return (self._row(item, candidate, message) for candidate in self.candidates)
+
+def grouped(
+    stream: Iterable[Decoded | Refused], size: int, *, most_bytes: int = MOST_WAITING
+) -> Iterator[list[Decoded] | Refused]:
+    """Batches of images of one shape, full ones as they fill up; what was refused passes through at once.
+
+    Images that wait for company are kept within `most_bytes`: above it the batch that was begun first goes out as it
+    is. The rest goes out at the end.
+    """
+    waiting: dict[Any, list[Decoded]] = {}
+    held = 0
+    for image in stream:
+        if isinstance(image, Refused):
+            yield image
+            continue
+        group = waiting.setdefault(image.shapes, [])
+        group.append(image)
+        held += image.nbytes
+        if len(group) < size and held <= most_bytes:
+            continue
+        chosen = image.shapes if len(group) == size else next(iter(waiting))
+        group = waiting.pop(chosen)
+        held -= sum(photo.nbytes for photo in group)
+        yield group
+    yield from (waiting[shapes] for shapes in sorted(waiting))
 
 
 def rows_to_measurement(rows: Sequence[Row]) -> Measurement:
@@ -256,7 +263,7 @@ def rows_to_measurement(rows: Sequence[Row]) -> Measurement:
 
 def _padded(gray: np.ndarray) -> np.ndarray:
     height, width = gray.shape
-    pad = (0, -height % GRAY_BUCKET), (0, -width % GRAY_BUCKET)
+    pad = [(0, -side % (GRAY_BUCKET if side > GRAY_BUCKET else GRAY_BUCKET // 4)) for side in (height, width)]
     return np.pad(gray.astype(np.int16), pad, constant_values=-1)[None]
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["Sharded", "local_mesh", "make_sharded"]
+__all__ = ["Replicated", "Sharded", "local_mesh", "make_sharded", "pod_share"]
 
 
 def local_mesh() -> Mesh:
@@ -20,12 +20,46 @@ def local_mesh() -> Mesh:
     )
 
 
+def pod_share(**options: Any) -> tuple[int, int]:
+    """This process's number and how many there are, from `jax.distributed`, which is then left again: processes that
+    stay joined die together, and nothing here needs the others.
+
+    Args:
+      options: of `jax.distributed.initialize`; none on a TPU pod or under Slurm, which it asks itself.
+    """
+    jax.distributed.initialize(**options)
+    share = jax.process_index(), jax.process_count()
+    jax.distributed.shutdown()
+    return share
+
+
+@jax.tree_util.register_pytree_node_class
+class Replicated:
+    """A pytree that lies on every device of a mesh, taken apart: JAX walks a list faster than modules."""
+
+    def __init__(self, leaves: Any, structure: Any) -> None:
+        self.leaves, self.structure = leaves, structure
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        """The leaves; what they are part of is static."""
+        return self.leaves, self.structure
+
+    @classmethod
+    def tree_unflatten(cls, structure: Any, leaves: Any) -> Replicated:
+        """The reverse."""
+        return cls(leaves, structure)
+
+    def whole(self) -> Any:
+        """The pytree itself."""
+        return jax.tree.unflatten(self.structure, self.leaves)
+
+
 class Sharded:
     """A compiled per-image function whose batch is spread over a mesh; what `make_sharded` returns.
 
     Attributes:
       mesh: the devices.
-      jitted: the compiled program, `jitted(replicated, batches)`, for batches that the devices divide.
+      jitted: the compiled program, `jitted(replicate(shared), batches)`, for batches that the devices divide.
     """
 
     def __init__(self, fn: Callable[..., Any], mesh: Mesh) -> None:
@@ -34,15 +68,16 @@ class Sharded:
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._split = NamedSharding(mesh, PartitionSpec(axis))
 
-        def per_device(shared: Any, batches: tuple[Any, ...]) -> Any:
-            return fn(shared, *batches)
+        def per_device(shared: Replicated, batches: tuple[Any, ...]) -> Any:
+            return fn(shared.whole(), *batches)
 
         specs = (PartitionSpec(), PartitionSpec(axis))
         self.jitted = jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=specs, out_specs=specs[1]))
 
-    def replicate(self, shared: Any) -> Any:
+    def replicate(self, shared: Any) -> Replicated:
         """Copy a pytree to every device: do it once, and calls with the result copy nothing."""
-        return jax.device_put(shared, self._everywhere)
+        leaves, structure = jax.tree.flatten(shared)
+        return Replicated(jax.device_put(leaves, self._everywhere), structure)
 
     def __call__(self, shared: Any, *batches: Any) -> Any:
         sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batches)}
@@ -52,7 +87,8 @@ class Sharded:
         padding = -n % self.mesh.size
         if padding:
             batches = jax.tree.map(lambda x: _repeat_last(x, padding), batches)
-        out = self.jitted(self.replicate(shared), jax.device_put(batches, self._split))
+        replicated = shared if isinstance(shared, Replicated) else self.replicate(shared)
+        out = self.jitted(replicated, jax.device_put(batches, self._split))
         return jax.tree.map(lambda x: x[:n], out) if padding else out
 
 

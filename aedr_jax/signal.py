@@ -21,6 +21,7 @@ from aedr_jax.reconstruction import split_keys, to_display
 __all__ = ["Measurement", "SignalConfig", "Values", "measure"]
 
 LATENTS = ("mode", "sample")
+PRESETS = ("default", "paper", "official")
 OFFICIAL_SEED = 1
 
 
@@ -84,10 +85,15 @@ class SignalConfig:
         Raises:
           ValueError: on another name.
         """
-        presets: dict[str, Callable[[], SignalConfig]] = {"default": cls, "paper": cls.paper, "official": cls.official}
-        if name not in presets:
-            raise ValueError(f"preset {name!r}: expected one of {', '.join(presets)}")
-        return presets[name]()
+        if name not in PRESETS:
+            raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
+        presets: tuple[Callable[[], SignalConfig], ...] = (cls, cls.paper, cls.official)
+        return presets[PRESETS.index(name)]()
+
+    @property
+    def name(self) -> str:
+        """Of the preset that these settings are, or "custom"."""
+        return next((name for name in PRESETS if SignalConfig.preset(name) == self), "custom")
 
     def describe(self) -> dict[str, Any]:
         """The settings as JSON values; the loss by its name."""

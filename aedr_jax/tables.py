@@ -13,7 +13,7 @@ from typing import Any
 
 from aedr_jax.errors import SourceError
 
-__all__ = ["check_output", "to_json", "write_rows"]
+__all__ = ["check_output", "printable", "to_json", "write_rows"]
 
 ENDINGS = (".parquet", ".csv", ".jsonl", "")
 
@@ -47,7 +47,7 @@ def write_rows(rows: Sequence[Any], path: str | os.PathLike[str]) -> None:
         path.mkdir(exist_ok=True)
         path = path / "part-0.parquet"
     partial = path.with_name(path.name + ".partial")
-    records = [{k: _printable(v) for k, v in dataclasses.asdict(row).items()} for row in rows]
+    records = [{k: printable(v) for k, v in dataclasses.asdict(row).items()} for row in rows]
     write = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}[path.suffix]
     try:
         write(records, partial)
@@ -82,17 +82,17 @@ def _write_parquet(records: Sequence[dict[str, Any]], path: Path) -> None:
 
 def to_json(value: Any) -> str:
     """Strict JSON: NaN, which JSON does not have, becomes null."""
-    return json.dumps(_without_nan(_printable(value)), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_without_nan(printable(value)), ensure_ascii=False, allow_nan=False)
 
 
-def _printable(value: Any) -> Any:
+def printable(value: Any) -> Any:
     """File names that are no text come with lone surrogates, which no file can be written with: escape them."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
-        return {_printable(key): _printable(item) for key, item in value.items()}
+        return {printable(key): printable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_printable(item) for item in value]
+        return [printable(item) for item in value]
     return value
 
 

@@ -50,7 +50,7 @@ def test_gradients(autoencoder, images):
     assert any(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(weights))
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_shard_map(autoencoder, images, devices):
     mesh = jax.make_mesh((devices,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
     sharded = aedr.make_sharded(reconstruct, mesh=mesh)

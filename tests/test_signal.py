@@ -127,7 +127,7 @@ def test_sharded_and_pmapped_measure(autoencoder, images):
 
 def test_no_collective_in_the_compiled_program(images):
     sharded = aedr.make_sharded(lambda ae, x: aedr.measure(ae, x))
-    text = sharded.jitted.lower(tiny_autoencoder("vq"), (images,)).compile().as_text()
+    text = sharded.jitted.lower(sharded.replicate(tiny_autoencoder("vq")), (images,)).compile().as_text()
     for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
         assert collective not in text
 

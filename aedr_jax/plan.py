@@ -1,0 +1,74 @@
+"""A scoring job, in a form that travels to other machines: what to measure, and the rows batch by batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import Any, NamedTuple
+
+from aedr_jax.scoring import SCHEMA_VERSION, Row, Scorer, load_candidate
+from aedr_jax.signal import SignalConfig
+from aedr_jax.sources import Item
+from aedr_jax.workers import decode_all
+
+__all__ = ["Finished", "Plan", "settings"]
+
+
+class Finished(NamedTuple):
+    """What a call of `score_dataset` did, in images: scored (of which unreadable), and skipped as finished before."""
+
+    scored: int
+    unreadable: int
+    skipped: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How to score, in a form that travels to other machines; the fields are `score_dataset`'s arguments."""
+
+    models: Mapping[str, str]
+    config: SignalConfig
+    batch_size: int | None = None
+    multiple: int | None = None
+    dtype: str | None = None
+    precision: str = "highest"
+    workers: int | None = None
+
+    def scorer(self) -> Scorer:
+        """Load the models."""
+        options: dict[str, Any] = {"preset": self.config.name, "dtype": self.dtype, "precision": self.precision}
+        candidates = [
+            dataclasses.replace(load_candidate(model, **options), name=name) for name, model in self.models.items()
+        ]
+        return Scorer(candidates, preset=self.config, batch_size=self.batch_size, multiple=self.multiple)
+
+    def score(self, scorer: Scorer, items: Iterable[Item]) -> Iterator[list[Row]]:
+        """Rows batch by batch, the rows of an image together; items are decoded in worker processes."""
+        workers = min(os.cpu_count() or 1, 16) if self.workers is None else self.workers
+        failures: list[Exception] = []
+        with closing(decode_all(scorer.decoder, items, workers=workers)) as decoded:
+            yield from scorer.score_decoded(_until_failure(decoded, failures))
+        if failures:  # of the source: what came before it has been scored
+            raise failures[0]
+
+
+def _until_failure(stream: Iterable[Any], failures: list[Exception]) -> Iterator[Any]:
+    try:
+        yield from stream
+    except Exception as error:
+        failures.append(error)
+
+
+def settings(scorer: Scorer, plan: Plan) -> dict[str, Any]:
+    """What rows depend on, as JSON: a run goes on only with the same."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "models": {candidate.name: candidate.weights_hash for candidate in scorer.candidates},
+        "preset": scorer.preset,
+        "config": scorer.config.describe(),
+        "size_rule": scorer.size_rule,
+        "dtype": plan.dtype,
+        "precision": plan.precision,
+    }

@@ -1,0 +1,219 @@
+"""Every source gives the same images; damaged and hostile containers."""
+
+import csv
+import io
+import itertools
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from aedr_jax.containers import Chain, Rows, Table, Tars, from_tfds, open_source
+from aedr_jax.errors import ImageError, RunError, SourceError
+from aedr_jax.sources import Files
+
+NAMES = [f"{folder}/{i}.png" for folder in ("a", "b") for i in range(4)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    for i, name in enumerate(NAMES):
+        (root / name).parent.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (64, 66, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in NAMES}
+
+
+def add(tar, name, data, **about):
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    for key, value in about.items():
+        setattr(member, key, value)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def write_tar(path, contents, mode="w"):
+    with tarfile.open(path, mode) as tar:
+        for name, data in contents.items():
+            add(tar, name, data)
+            add(tar, name.replace(".png", ".json"), b"{}")  # as WebDataset has beside each image
+    return path
+
+
+def write_parquet(path, contents, **options):
+    table = pa.table({"id": list(contents), "image": list(contents.values()), "label": range(len(contents))})
+    pq.write_table(table, path, **options)
+    return path
+
+
+@pytest.fixture(params=["folder", "glob", "csv", "parquet of paths", "parquet", "struct", "tar", "tar.gz", "rows"])
+def source(request, folder, contents, tmp_path):
+    """The same images from everywhere; ids end in the file's path below the folder, but for globs."""
+    kind = request.param
+    if kind == "folder":
+        return open_source([folder])
+    if kind == "glob":
+        return open_source([str(folder / "a" / "*.png"), str(folder / "b" / "?.png")])
+    if kind == "csv":
+        with open(folder / "list.csv", "w", newline="") as file:
+            csv.writer(file).writerows([["path", "note"], *([name, "x"] for name in NAMES)])
+        return open_source([folder / "list.csv"])
+    if kind == "parquet of paths":
+        pq.write_table(pa.table({"path": NAMES}), folder / "list.parquet")
+        return open_source([folder / "list.parquet"])
+    if kind == "parquet":
+        return open_source([write_parquet(tmp_path / "t.parquet", contents, row_group_size=3)])
+    if kind == "struct":
+        values = [{"bytes": data, "path": name} for name, data in contents.items()]
+        pq.write_table(pa.table({"key": NAMES, "picture": values}), tmp_path / "t.parquet")
+        return open_source([tmp_path / "t.parquet"])
+    if kind == "rows":
+        rows = [{"image": data, "file": name} for name, data in contents.items()]
+        return Rows(rows, name="set", id_column="file")
+    return open_source([write_tar(tmp_path / f"t.{kind}", contents, "w:gz" if kind == "tar.gz" else "w")])
+
+
+def test_every_source_gives_the_same_images(source, contents):
+    items = list(source)
+    assert [next(name for name in NAMES if item.id.endswith(name)) for item in items] == NAMES
+    assert [item.read() for item in items] == list(contents.values())
+    assert [item.id for item in source] == [item.id for item in items]  # can be gone through again
+    assert source.count() in (None, 8)
+
+
+def test_shares_and_pieces_are_the_whole(source):
+    whole = [item.id for item in source]
+    for of in (1, 2, 3):
+        shares = [[item.id for item in source.share(i, of)] for i in range(of)]
+        assert sorted(itertools.chain.from_iterable(shares)) == sorted(whole)
+        counts = [source.share(i, of).count() for i in range(of)]
+        assert None in counts or counts == [len(share) for share in shares]
+    assert [item.id for piece in source.pieces(3) for item in piece] == whole
+
+
+def test_tensorflow_datasets(contents):
+    """What a data source is to us: a sequence of rows whose images are bytes."""
+    source = from_tfds([{"image": data, "label": 0} for data in contents.values()], name="mnist")
+    assert [item.read() for item in source] == list(contents.values())
+    assert [item.id for item in source.share(1, 3)] == ["mnist/1", "mnist/4", "mnist/7"]
+    for name in ("tfds:mnist", "hf:mnist"):
+        with pytest.raises(SourceError, match=f"expected {name[: name.index(':')]}:NAME:SPLIT"):
+            open_source([name])
+
+
+def test_shares_are_whole_archives_where_there_are_enough(contents, tmp_path):
+    paths = [write_tar(tmp_path / f"{i}.tar", dict(list(contents.items())[i::3])) for i in range(3)]
+    tars = open_source([str(tmp_path / "*.tar")])
+    assert tars.share(1, 2).paths == (paths[1],)
+    assert len(list(tars)) == 8
+    (tmp_path / "x").mkdir()
+    with pytest.raises(SourceError, match="have one name"):
+        Tars([paths[0], write_tar(tmp_path / "x" / "0.tar", contents)])
+
+
+def test_names_in_an_archive_are_only_names(contents, tmp_path):
+    data = contents[NAMES[0]]
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        add(tar, "../../outside.png", data)
+        add(tar, "/absolute.png", data)
+        add(tar, "link.png", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd")
+        add(tar, "hard.png", b"", type=tarfile.LNKTYPE, linkname="../../outside.png")
+        add(tar, "pipe.png", b"", type=tarfile.FIFOTYPE)
+        add(tar, "folder.png", b"", type=tarfile.DIRTYPE)
+    items = list(Tars([tmp_path / "t.tar"]))
+    assert [item.read() for item in items[:2]] == [data, data]
+    assert [item.id for item in items[2:]] == ["t.tar/link.png", "t.tar/hard.png", "t.tar/pipe.png"]
+    for item in items[2:]:
+        with pytest.raises(ImageError, match="is a link or device"):
+            item.read()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.tar"]
+
+
+def headers(path):
+    with tarfile.open(path) as tar:
+        return [member.offset for member in tar]
+
+
+@pytest.mark.parametrize("damage", ["inside a member", "between members", "a header", "all of it", "no such file"])
+def test_damaged_archive_gives_what_it_can_and_is_named(contents, tmp_path, damage):
+    path, good = write_tar(tmp_path / "bad.tar", contents), write_tar(tmp_path / "good.tar", contents)
+    data, offset = path.read_bytes(), headers(path)[8]  # of the fifth image
+    if damage == "no such file":
+        path.unlink()
+    else:
+        path.write_bytes(
+            {
+                "inside a member": data[: offset + 700],
+                "between members": data[:offset],
+                "a header": data[:offset] + b"\xff" * 512 + data[offset + 512 :],
+                "all of it": b"\xff" * 4096,
+            }[damage]
+        )
+    ids = []
+    with pytest.raises(RunError, match=r"bad\.tar: .*Every other image has its row"):  # noqa: PT012
+        for item in Chain([Tars([path]), Tars([good])]):
+            ids.append(item.id)  # noqa: PERF401
+    read = 4 if damage in ("inside a member", "between members", "a header") else 0
+    assert ids == [*(f"bad.tar/{name}" for name in NAMES[:read]), *(f"good.tar/{name}" for name in NAMES)]
+    with pytest.raises(RunError, match=r"bad\.tar"):
+        list(Tars([good, path]))
+
+
+def test_huge_extended_header_is_refused_unread(tmp_path):
+    member = tarfile.TarInfo("pax")
+    member.type, member.size = tarfile.XHDTYPE, 1 << 32
+    (tmp_path / "t.tar").write_bytes(member.tobuf() + b"\0" * 4096)
+    with pytest.raises(RunError, match="a header of 4294967296 bytes"):
+        list(Tars([tmp_path / "t.tar"]))
+
+
+def test_rows_without_an_image_are_errors(tmp_path):
+    table = pa.table({"image": pa.array([b"", None, b"x"], pa.binary())})
+    pq.write_table(table, tmp_path / "t.parquet")
+    empty, none, _ = items = list(open_source([tmp_path / "t.parquet"]))
+    assert [item.id for item in items] == ["t.parquet/0", "t.parquet/1", "t.parquet/2"]
+    assert empty.read() == b""
+    with pytest.raises(ImageError, match="neither bytes nor a path"):
+        none.read()
+
+
+def test_refusals(folder, tmp_path):
+    pq.write_table(pa.table({"a": [b"x"], "b": [b"y"]}), tmp_path / "two.parquet")
+    pq.write_table(pa.table({"n": [1]}), tmp_path / "none.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"no")
+    (tmp_path / "x.png").touch()
+    for name, message in {
+        "two.parquet": r"several \(a, b\); say which with --image-column",
+        "none.parquet": "found none, and no path",
+        "bad.parquet": "cannot be read as a table",
+        "*": "matches archives or tables and other files",
+        "nowhere": "no such file or folder",
+    }.items():
+        with pytest.raises(SourceError, match=message):
+            open_source([tmp_path / name])
+    with pytest.raises(SourceError, match="no column 'c'"):
+        Table(tmp_path / "two.parquet", image_column="c")
+    assert [item.data for item in Table(tmp_path / "two.parquet", image_column="b")] == [b"y"]
+    assert isinstance(open_source([folder]), Files)
+
+
+def test_table_that_breaks_off_is_named(contents, tmp_path):
+    path = write_parquet(tmp_path / "t.parquet", contents, row_group_size=2)
+    data = bytearray(path.read_bytes())
+    start = data.index(contents[NAMES[4]])
+    data[start - 60 : start] = b"\xff" * 60  # the page's header
+    path.write_bytes(data)
+    items = []
+    with pytest.raises(RunError, match=r"t\.parquet"):  # noqa: PT012
+        for item in Table(path):
+            items.append(item.id)  # noqa: PERF401
+    assert items == NAMES[:4]
