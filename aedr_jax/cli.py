@@ -520,6 +520,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         seed=args.seed,
         robustness=args.robustness,
         batch_size=args.batch_size,
+        say=_plain,
     )
     for reason in sources.left_out:
         print(f"left out: {reason}", file=sys.stderr)

@@ -29,7 +29,7 @@ from aedr_jax.baselines import official_inputs
 from aedr_jax.comparison import REAL
 from aedr_jax.errors import ImageError, SourceError
 from aedr_jax.images import Photo, fit_crop, gray_of, read_photo, read_size
-from aedr_jax.methods import UNCLAMPED, Method
+from aedr_jax.methods import UNCLAMPED, Method, Scored
 from aedr_jax.processing import GRID, Processing
 from aedr_jax.scoring import Candidate, load_candidate
 from aedr_jax.signal import OFFICIAL_SEED
@@ -147,6 +147,7 @@ def evaluate(
     seed: int = 0,
     robustness: int = 0,
     batch_size: int = 8,
+    say: Callable[[str], object] = lambda text: None,
 ) -> Sources:
     """Score everything, and write `OUT/scores.parquet`. What was scored before is kept.
 
@@ -159,7 +160,8 @@ def evaluate(
       side: to which every image is cropped; None: the smallest native size of the models.
       seed: of the images' order, and so of the halves.
       robustness: on so many images of each source AEDR is measured after each processing of `processing.GRID` too.
-      batch_size: images at once; the last batch is filled up.
+      batch_size: images at once, at most: batches of a source are of one size, and the last is filled up.
+      say: told of each part that is scored, for a run without a terminal.
 
     Returns:
       The images that were taken, and those that were left out.
@@ -191,13 +193,15 @@ def evaluate(
         for limit in (_least(count, method.count, None if processing == NONE else robustness),)
     ]
     programs: dict[Any, tuple[Any, float]] = {}
-    hashes: dict[Path, str] = {}
+    hashes: dict[str | Path, str] = {}
     files = []
     with tqdm(total=sum(len(t.items) * t.method.passes for t in tasks), unit="pass", disable=None) as bar:
-        for task in tasks:
-            bar.set_postfix_str(f"{task.name} by {task.candidate.name} on {task.source}", refresh=False)
+        for i, task in enumerate(tasks, 1):
+            text = f"{task.name} by {task.candidate.name} on {task.source}"
+            bar.set_postfix_str(text, refresh=False)
             file = task.file(out / "parts", hashes)
             if not file.exists():
+                say(f"{i}/{len(tasks)} {text}, {task.processing}, {len(task.items)} images")
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_rows(task.rows(programs, bar.update), file)
             else:
@@ -220,11 +224,11 @@ class _Task:
     side: int
     batch_size: int
 
-    def file(self, folder: Path, hashes: dict[Path, str]) -> Path:
+    def file(self, folder: Path, hashes: dict[str | Path, str]) -> Path:
         """Its name holds everything that the rows depend on."""
         for _, item in self.items:
             if item.path not in hashes:
-                hashes[item.path] = hashlib.sha256(item.path.read_bytes()).hexdigest()
+                hashes[item.path] = hashlib.sha256(Path(item.path).read_bytes()).hexdigest()
         images = [(part, item.id, hashes[item.path]) for part, item in self.items]
         settings = [self.candidate.weights_hash, self.side, dict(self.method.settings), images]
         name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
@@ -232,25 +236,28 @@ class _Task:
 
     def rows(self, programs: dict[Any, tuple[Any, float]], on_progress: Callable[[int], object]) -> list[ScoreRow]:
         found: list[ScoreRow] = []
-        for start in range(0, len(self.items), self.batch_size):
-            chosen = self.items[start : start + self.batch_size]
-            found += self._batch(chosen, programs)
+        batches = math.ceil(len(self.items) / self.batch_size)
+        size = math.ceil(len(self.items) / batches)  # twenty images are three batches of seven, not of eight
+        for start in range(0, len(self.items), size):
+            chosen = self.items[start : start + size]
+            found += self._batch(chosen, size, programs)
             on_progress(len(chosen) * self.method.passes)
         return found
 
-    def _batch(self, chosen: Sequence[tuple[str, Item]], programs: dict[Any, tuple[Any, float]]) -> list[ScoreRow]:
+    def _batch(
+        self, chosen: Sequence[tuple[str, Item]], size: int, programs: dict[Any, tuple[Any, float]]
+    ) -> list[ScoreRow]:
         photos, sizes = zip(*(self._read(item) for _, item in chosen), strict=True)
-        filled = photos + photos[-1:] * (self.batch_size - len(photos))
+        filled = photos + photos[-1:] * (size - len(photos))
         gray = jnp.asarray(np.stack([photo.gray for photo in filled]), jnp.int32)
         images = jnp.asarray(self._inputs([photo.image for photo in filled]))
         seeds = jnp.asarray([int(photo.sha256[:8], 16) for photo in filled], jnp.uint32)
-        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(OFFICIAL_SEED), seed))(seeds)
         autoencoder, name = self.candidate.autoencoder, self.candidate.name
-        program, compiling = self._program(programs, autoencoder, images, gray, keys)
+        program, compiling = self._program(programs, autoencoder, images, gray, seeds)
         started = time.perf_counter()
-        scored = jax.block_until_ready(program(autoencoder, images, gray, keys))
-        seconds = (time.perf_counter() - started) / self.batch_size
-        smooth = texture.homogeneity(gray) if scored.homogeneity is None else scored.homogeneity
+        scored = jax.block_until_ready(program(autoencoder, images, gray, seeds))
+        seconds = (time.perf_counter() - started) / size
+        smooth = _homogeneity(gray) if scored.homogeneity is None else scored.homogeneity
         columns = {
             key: np.full(len(filled), np.nan) if values is None else np.asarray(values, np.float64)
             for key, values in (scored._asdict() | {"homogeneity": smooth}).items()
@@ -266,7 +273,7 @@ class _Task:
                 part=part,
                 image=item.id,
                 format=photo.format,
-                bytes=item.path.stat().st_size,
+                bytes=Path(item.path).stat().st_size,
                 width=width,
                 height=height,
                 seconds=seconds,
@@ -298,10 +305,18 @@ class _Task:
         key += tuple(leaf.shape for leaf in jax.tree.leaves(autoencoder))
         if key not in programs:
             started = time.perf_counter()
-            jitted = jax.jit(lambda ae, images, gray, keys: self.method.score(name, ae, images, gray, keys))
-            program = jitted.lower(autoencoder, *batch).compile()
+
+            def score(autoencoder: Any, images: Array, gray: Array, seeds: Array) -> Scored:
+                # Keyed by the file's content: noise depends on the image alone.
+                keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(OFFICIAL_SEED), seed))(seeds)
+                return self.method.score(name, autoencoder, images, gray, keys)
+
+            program = jax.jit(score).lower(autoencoder, *batch).compile()
             programs[key] = program, time.perf_counter() - started
         return programs[key]
+
+
+_homogeneity = jax.jit(texture.homogeneity)  # the paper's, of every image, for the rows ×H
 
 
 def _split(items: Sequence[Item], limit: int) -> list[tuple[str, Item]]:
