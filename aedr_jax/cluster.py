@@ -13,7 +13,7 @@ from typing import Any
 
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.parts import Fresh, Ids, Parts
-from aedr_jax.plan import Finished, Plan, settings
+from aedr_jax.plan import Finished, Plan, settings, tally
 from aedr_jax.scoring import Row, Scorer
 from aedr_jax.sources import Source
 
@@ -133,9 +133,9 @@ def score_piece(
                 rows += batch
         except RunError as error:  # of the source: other pieces go on
             problem = str(error)
-        images = len(rows) // len(scorer.candidates)
+        images, refused = tally(rows, scorer)
         scored += images
-        unreadable += sum(row.status != "ok" for row in rows) // len(scorer.candidates)
+        unreadable += refused
         parts.write(rows)
         more = images == part_images
     if fresh.doubles:

@@ -13,12 +13,13 @@ import itertools
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.images import MAX_FILE_BYTES
-from aedr_jax.sources import SUFFIXES, Files, Item, Listed, Source, unreadable
+from aedr_jax.sources import SUFFIXES, Files, Item, Listed, Source, nothing_at, unreadable
 
 __all__ = ["Chain", "Rows", "Table", "Tars", "as_source", "from_hugging_face", "from_tfds", "open_source"]
 
@@ -70,7 +71,7 @@ def open_source(
             tars += [path for path in holding if path.name.lower().endswith(TARS)]
             sources += [Table(path, **columns) for path in holding if path.name.lower().endswith(TABLES)]
         elif not files:
-            raise SourceError(f"{name}: no such file or folder, and nothing matches it as a pattern")
+            raise SourceError(nothing_at(name))
         else:
             sources.append(Files([name]))
     if tars:
@@ -329,34 +330,42 @@ def from_tfds(source: Any, *, name: str, image_column: str = "image", id_column:
 
 
 def _open_hugging_face(given: str, columns: Mapping[str, Any]) -> Source:
-    name, _, split = given.removeprefix("hf:").rpartition(":")
-    if not name:
-        raise SourceError(f"{given}: expected hf:NAME:SPLIT")
+    name, split = _name_and_split(given)
     try:
         import datasets
     except ImportError:
         raise SourceError(f'{given}: needs datasets: pip install "aedr-jax[datasets]"') from None
-    try:
+    with _loading(given):
         dataset = datasets.load_dataset(name, split=split)
-    except Exception as error:  # network, names, files
-        raise SourceError(f"{given}: cannot be loaded: {error}") from error
     return from_hugging_face(dataset, name=name, **columns)
 
 
 def _open_tfds(given: str, columns: Mapping[str, Any]) -> Source:
-    name, _, split = given.removeprefix("tfds:").rpartition(":")
-    if not name:
-        raise SourceError(f"{given}: expected tfds:NAME:SPLIT")
+    name, split = _name_and_split(given)
     try:
         import tensorflow_datasets as tfds
     except ImportError:
         raise SourceError(f'{given}: needs tensorflow-datasets: pip install "aedr-jax[tfds]"') from None
     column = columns["image_column"] or "image"
-    try:
+    with _loading(given):
         source = tfds.data_source(name, split=split, decoders={column: tfds.decode.SkipDecoding()})
-    except Exception as error:  # likewise
-        raise SourceError(f"{given}: cannot be loaded: {error}") from error
     return from_tfds(source, name=name, image_column=column, id_column=columns["id_column"])
+
+
+def _name_and_split(given: str) -> tuple[str, str]:
+    kind, _, rest = given.partition(":")
+    name, _, split = rest.rpartition(":")
+    if not name:
+        raise SourceError(f"{given}: expected {kind}:NAME:SPLIT")
+    return name, split
+
+
+@contextmanager
+def _loading(given: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # network, names, files
+        raise SourceError(f"{given}: cannot be loaded: {error}") from error
 
 
 def _holds_bytes(type_: Any, pa: Any) -> bool:

@@ -14,7 +14,7 @@ from aedr_jax.cluster import Cluster
 from aedr_jax.containers import as_source
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.parts import Fresh, Parts
-from aedr_jax.plan import Finished, Plan, settings
+from aedr_jax.plan import Finished, Plan, settings, tally
 from aedr_jax.scoring import Row, Scorer
 from aedr_jax.signal import SignalConfig
 from aedr_jax.sources import Source
@@ -98,17 +98,17 @@ def _score_here(
     part_seconds: float,
     advance: Callable[[int], None],
 ) -> Finished:
-    models = len(scorer.candidates)
     rows: list[Row] = []
     scored = unreadable = 0
     written = time.monotonic()
     try:
         for batch in plan.score(scorer, fresh):
             rows += batch
-            scored += len(batch) // models
-            unreadable += sum(row.status != "ok" for row in batch) // models
-            advance(len(batch) // models)
-            if len(rows) >= part_images * models or time.monotonic() - written > part_seconds:
+            images, refused = tally(batch, scorer)
+            scored += images
+            unreadable += refused
+            advance(images)
+            if len(rows) >= part_images * len(scorer.candidates) or time.monotonic() - written > part_seconds:
                 parts.write(rows)
                 rows, written = [], time.monotonic()
     finally:  # whatever stopped it, Ctrl-C too: what is finished is kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from aedr_jax.signal import SignalConfig
 from aedr_jax.sources import Item
 from aedr_jax.workers import decode_all
 
-__all__ = ["Finished", "Plan", "settings"]
+__all__ = ["Finished", "Plan", "settings", "tally"]
 
 
 class Finished(NamedTuple):
@@ -22,6 +22,12 @@ class Finished(NamedTuple):
     scored: int
     unreadable: int
     skipped: int
+
+
+def tally(rows: Sequence[Row], scorer: Scorer) -> tuple[int, int]:
+    """How many images the rows of all candidates are, and how many of them could not be read."""
+    models = len(scorer.candidates)
+    return len(rows) // models, sum(row.status != "ok" for row in rows) // models
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,7 +88,7 @@ class SignalConfig:
         if name not in PRESETS:
             raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
         presets: tuple[Callable[[], SignalConfig], ...] = (cls, cls.paper, cls.official)
-        return presets[PRESETS.index(name)]()
+        return dict(zip(PRESETS, presets, strict=True))[name]()
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from aedr_jax.errors import ImageError, RunError, SourceError
 from aedr_jax.images import read_bytes
 
-__all__ = ["SUFFIXES", "Files", "Item", "Listed", "Source", "find_images", "unreadable"]
+__all__ = ["SUFFIXES", "Files", "Item", "Listed", "Source", "find_images", "nothing_at", "unreadable"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
@@ -116,7 +116,7 @@ class Files(Source):
                 found = True
                 yield item
             if not (found or problems):
-                raise SourceError(_nothing(given))
+                raise SourceError(nothing_at(given))
         if problems:
             raise unreadable(problems)
 
@@ -170,7 +170,8 @@ def _walk(folder: Path, prefix: str, problems: list[str]) -> Iterator[Item]:
             yield Item(prefix + entry.name, folder / entry.name)
 
 
-def _nothing(given: str) -> str:
+def nothing_at(given: str) -> str:
+    """That an input names no image, and what was looked for."""
     if os.path.isdir(given):
         return f"{given}: no image in this folder (looked for {', '.join(SUFFIXES)})"
     return f"{given}: no such file or folder, and nothing matches it as a pattern"

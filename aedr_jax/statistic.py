@@ -77,9 +77,8 @@ def fit_statistic(measured: Measurement, *, quantized: bool = False) -> Statisti
     Raises:
       CalibrationError: on too few images, undefined ratios, losses that are not positive, or terms without spread.
     """
-    first, second, homogeneity = (
-        np.asarray(values, np.float64) for values in (measured.first_loss, measured.second_loss, measured.homogeneity)
-    )
+    measured = measured.take(slice(None))  # in float64
+    first, second, homogeneity = map(np.asarray, (measured.first_loss, measured.second_loss, measured.homogeneity))
     if first.size < MIN_IMAGES:
         raise CalibrationError(f"{first.size} images; the fit needs at least {MIN_IMAGES}, and 20 to mean much")
     for name, values in (("first loss", first), ("second loss", second), ("homogeneity", homogeneity)):
@@ -93,7 +92,7 @@ def fit_statistic(measured: Measurement, *, quantized: bool = False) -> Statisti
     # Of the least norm: images that are all equally homogeneous leave that slope 0.
     slopes = tuple(np.linalg.lstsq(x - x.mean(axis=0), np.log(first) - np.log(first).mean())[0].tolist())
     terms = TERMS[quantized]
-    values = np.stack(_terms(measured.take(slice(None)), terms, slopes, np))
+    values = np.stack(_terms(measured, terms, slopes, np))
     spreads = values.std(axis=1, ddof=1)
     if not (spreads > 1e-12).all():
         raise CalibrationError(f"all {first.size} images measure alike; are they {first.size} different images?")

@@ -198,7 +198,7 @@ class _Worker:
             except OSError:  # bytes that it did not take
                 continue
         try:
-            code: int | None = self.process.wait(timeout=0.2)
+            code: int | None = self.process.wait(timeout=2.0)
         except subprocess.TimeoutExpired:
             code = None
             self.process.kill()

@@ -18,6 +18,16 @@ KL = {
     "norm_num_groups": 4,
     "latent_channels": 4,
 }
+SMALLEST = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": [4, 4, 4],
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "layers_per_block": 1,
+    "mid_block_add_attention": False,
+    "norm_num_groups": 2,
+    "latent_channels": 2,
+}
 MOVQ = {
     "_class_name": "VQModel",
     "block_out_channels": [32],

@@ -182,7 +182,7 @@ def test_calibrations_of_several_pasts(world, calibrations, tmp_path, capsys):
     assert all(both >= one for both, one in zip(found, alone, strict=True))
     with pytest.raises(SystemExit, match="2"):
         main([*call[:-1], "sharpen2", "--out", str(folder / "no.json")])
-    assert "processing 'sharpen2'" in capsys.readouterr().err
+    assert "processing 'sharpen'" in capsys.readouterr().err
     (folder / "twice.json").write_text((folder / "m1-none.json").read_text())
     assert main(["attribute", str(world / "own"), "--calibrations", str(folder)]) == 2
     assert "two calibrations of m1 (processing none)" in capsys.readouterr().err

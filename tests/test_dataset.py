@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from make_tiny import make_tensors, write_folder
+from make_tiny import SMALLEST, make_tensors, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
@@ -19,16 +19,6 @@ from aedr_jax.parts import Ids, Parts
 from aedr_jax.plan import Finished, Plan
 from aedr_jax.sources import Files, Item, Listed, Source
 
-KL = {
-    "_class_name": "AutoencoderKL",
-    "block_out_channels": [4, 4, 4],
-    "down_block_types": ["DownEncoderBlock2D"] * 3,
-    "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "layers_per_block": 1,
-    "mid_block_add_attention": False,
-    "norm_num_groups": 2,
-    "latent_channels": 2,
-}
 COUNT = 13
 
 
@@ -36,7 +26,7 @@ COUNT = 13
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     for name, seed in (("m1", 0), ("m2", 1)):
-        write_folder(root / name, KL, make_tensors(KL, seed=seed))
+        write_folder(root / name, SMALLEST, make_tensors(SMALLEST, seed=seed))
     (root / "images" / "deep").mkdir(parents=True)
     for i in range(COUNT - 1):
         coarse = Image.fromarray(np.random.default_rng(i).integers(0, 256, (5, 5, 3), dtype=np.uint8))

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from make_tiny import make_tensors, write_folder
+from make_tiny import SMALLEST, make_tensors, write_folder
 from PIL import Image
 
 from aedr_jax.containers import from_hugging_face, from_tfds, open_source
@@ -20,16 +20,6 @@ from aedr_jax.dataset import score_dataset
 from aedr_jax.errors import SourceError
 from aedr_jax.sources import Files
 
-KL = {
-    "_class_name": "AutoencoderKL",
-    "block_out_channels": [4, 4, 4],
-    "down_block_types": ["DownEncoderBlock2D"] * 3,
-    "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "layers_per_block": 1,
-    "mid_block_add_attention": False,
-    "norm_num_groups": 2,
-    "latent_channels": 2,
-}
 COUNT = 24
 ENVIRONMENT = {
     **os.environ,
@@ -48,7 +38,7 @@ score_dataset(root + "/images", {"m1": root + "/m1"}, out, batch_size=1, workers
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
-    write_folder(root / "m1", KL, make_tensors(KL))
+    write_folder(root / "m1", SMALLEST, make_tensors(SMALLEST))
     (root / "images").mkdir()
     for i in range(COUNT):
         coarse = Image.fromarray(np.random.default_rng(i).integers(0, 256, (5, 5, 3), dtype=np.uint8))
