@@ -1,9 +1,10 @@
 """The paper's experiments on a folder of folders: each method's score of each image by each model, to one Parquet.
 
 One folder for each model, one `real`, and any others, whose images are of no candidate. Every method sees the same
-pixels: each image is cropped at its top left, where a decoder's grid begins, to one side for all. The scores of one
-method, model and source are one file, so an interrupted run goes on where it stopped, and a changed option computes
-again what it changes. `comparison` makes the tables from the Parquet alone, `plots` the pictures.
+pixels: each image is cropped at its top left, where a decoder's grid begins, to one side for all. Methods that need a
+few passes only are one program, in which equal passes are computed once; each is timed alone on a batch. The scores of
+one such group, model and source are one file, so an interrupted run goes on where it stopped, and a changed option
+computes again what it changes. `comparison` makes the tables from the Parquet alone, `plots` the pictures.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ FURTHER_SIZES: Mapping[str, tuple[int, ...]] = {"sd2.1": (768,), "sdxl": (1024,)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreRow:
     """One image scored by one method and model; a row of the Parquet. Width, height and bytes are the file's; seconds
-    are those of its batch, shared out."""
+    are those of a batch by this method alone, shared out."""
 
     processing: str
     method: str
@@ -181,23 +182,29 @@ def evaluate(
         raise SourceError(f"side {side}: no multiple of the autoencoders' factor, {factor}")
     out.mkdir(parents=True, exist_ok=True)
     sources = find_sources(folder, names, out, count=count, side=side, seed=seed)
-    conditions = GRID if robustness else (NONE,)
     tasks = [
-        _Task(name, method, candidate, processing, source, _split(items, limit), side, batch_size)
+        _Task(group, candidate, processing, source, _split(items, limit), side, batch_size)
         for candidate in candidates
-        for name, method in methods.items()
-        if method.models is None or candidate.name in method.models
-        for processing in conditions
-        if processing == NONE or name in ROBUST
+        for group in _groups({n: m for n, m in methods.items() if m.models is None or candidate.name in m.models})
         for source, items in sources.images.items()
-        for limit in (_least(count, method.count, None if processing == NONE else robustness),)
+        for limit in (_least(count, *(method.count for method in group.values())),)
+        for processing in (NONE,)
     ]
+    robust = {name: methods[name] for name in ROBUST if name in methods}
+    if robustness and robust:
+        tasks += [
+            _Task(robust, candidate, processing, source, _split(items, min(count, robustness)), side, batch_size)
+            for candidate in candidates
+            for processing in GRID
+            if processing != NONE
+            for source, items in sources.images.items()
+        ]
     programs: dict[Any, tuple[Any, float]] = {}
     hashes: dict[str | Path, str] = {}
     files = []
-    with tqdm(total=sum(len(t.items) * t.method.passes for t in tasks), unit="pass", disable=None) as bar:
+    with tqdm(total=sum(len(task.items) * task.passes for task in tasks), unit="pass", disable=None) as bar:
         for i, task in enumerate(tasks, 1):
-            text = f"{task.name} by {task.candidate.name} on {task.source}"
+            text = f"{task.label} by {task.candidate.name} on {task.source}"
             bar.set_postfix_str(text, refresh=False)
             file = task.file(out / "parts", hashes)
             if not file.exists():
@@ -205,18 +212,24 @@ def evaluate(
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_rows(task.rows(programs, bar.update), file)
             else:
-                bar.update(len(task.items) * task.method.passes)
+                bar.update(len(task.items) * task.passes)
             files.append(file)
     _join(files, out / "scores.parquet")
     return sources
 
 
+def _groups(methods: Mapping[str, Method]) -> list[dict[str, Method]]:
+    """Methods that look at every image as it is share a program; the others go one by one."""
+    together = {n: m for n, m in methods.items() if m.count is None and not m.official_size}
+    alone = [{name: method} for name, method in methods.items() if name not in together]
+    return [together, *alone] if together else alone
+
+
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """One method, model, processing and source: what one file holds."""
+    """Some methods, one model, processing and source: what one file holds."""
 
-    name: str
-    method: Method
+    methods: Mapping[str, Method]
     candidate: Candidate
     processing: Processing
     source: str
@@ -224,15 +237,24 @@ class _Task:
     side: int
     batch_size: int
 
+    @property
+    def label(self) -> str:
+        return next(iter(self.methods)) if len(self.methods) == 1 else f"{len(self.methods)} methods"
+
+    @property
+    def passes(self) -> int:
+        return sum(method.passes for method in self.methods.values())
+
     def file(self, folder: Path, hashes: dict[str | Path, str]) -> Path:
         """Its name holds everything that the rows depend on."""
         for _, item in self.items:
             if item.path not in hashes:
                 hashes[item.path] = hashlib.sha256(Path(item.path).read_bytes()).hexdigest()
         images = [(part, item.id, hashes[item.path]) for part, item in self.items]
-        settings = [self.candidate.weights_hash, self.side, dict(self.method.settings), images]
+        methods = {name: dict(method.settings) for name, method in self.methods.items()}
+        settings = [methods, self.candidate.weights_hash, self.side, images]
         name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-        return folder / self.name / self.candidate.name / f"{self.source}-{self.processing}-{name}.parquet"
+        return folder / self.candidate.name / f"{self.source}-{self.processing}-{name}.parquet"
 
     def rows(self, programs: dict[Any, tuple[Any, float]], on_progress: Callable[[int], object]) -> list[ScoreRow]:
         found: list[ScoreRow] = []
@@ -241,7 +263,7 @@ class _Task:
         for start in range(0, len(self.items), size):
             chosen = self.items[start : start + size]
             found += self._batch(chosen, size, programs)
-            on_progress(len(chosen) * self.method.passes)
+            on_progress(len(chosen) * self.passes)
         return found
 
     def _batch(
@@ -252,36 +274,44 @@ class _Task:
         gray = jnp.asarray(np.stack([photo.gray for photo in filled]), jnp.int32)
         images = jnp.asarray(self._inputs([photo.image for photo in filled]))
         seeds = jnp.asarray([int(photo.sha256[:8], 16) for photo in filled], jnp.uint32)
-        autoencoder, name = self.candidate.autoencoder, self.candidate.name
-        program, compiling = self._program(programs, autoencoder, images, gray, seeds)
-        started = time.perf_counter()
-        scored = jax.block_until_ready(program(autoencoder, images, gray, seeds))
-        seconds = (time.perf_counter() - started) / size
-        smooth = _homogeneity(gray) if scored.homogeneity is None else scored.homogeneity
-        columns = {
-            key: np.full(len(filled), np.nan) if values is None else np.asarray(values, np.float64)
-            for key, values in (scored._asdict() | {"homogeneity": smooth}).items()
-        }
-        return [
-            ScoreRow(
-                processing=str(self.processing),
-                method=self.name,
-                model=name,
-                kind=_kind(autoencoder),
-                quantized=bool(getattr(autoencoder, "quantize_on_decode", False)),
-                source=self.source,
-                part=part,
-                image=item.id,
-                format=photo.format,
-                bytes=Path(item.path).stat().st_size,
-                width=width,
-                height=height,
-                seconds=seconds,
-                compile_seconds=compiling,
-                **{key: float(values[i]) for key, values in columns.items()},
-            )
-            for i, ((part, item), photo, (height, width)) in enumerate(zip(chosen, photos, sizes, strict=True))
-        ]
+        autoencoder = self.candidate.autoencoder
+        scored, seconds, compiling = self._run(programs, tuple(self.methods), images, gray, seeds)
+        smooth = np.asarray(_homogeneity(gray), np.float64)
+        rows = []
+        for name, of_method in scored.items():
+            if len(self.methods) > 1:
+                key = "alone", name, self.candidate.name, images.shape
+                if key not in programs:
+                    self._run(programs, (name,), images, gray, seeds)  # the first run is slower
+                    programs[key] = self._run(programs, (name,), images, gray, seeds)[1:]
+                seconds, compiling = programs[key]
+            columns = {
+                key: np.full(size, np.nan) if values is None else np.asarray(values, np.float64)
+                for key, values in of_method._asdict().items()
+            }
+            if of_method.homogeneity is None:
+                columns["homogeneity"] = smooth
+            rows += [
+                ScoreRow(
+                    processing=str(self.processing),
+                    method=name,
+                    model=self.candidate.name,
+                    kind=_kind(autoencoder),
+                    quantized=bool(getattr(autoencoder, "quantize_on_decode", False)),
+                    source=self.source,
+                    part=part,
+                    image=item.id,
+                    format=photo.format,
+                    bytes=Path(item.path).stat().st_size,
+                    width=width,
+                    height=height,
+                    seconds=seconds / size,
+                    compile_seconds=compiling,
+                    **{key: float(values[i]) for key, values in columns.items()},
+                )
+                for i, ((part, item), photo, (height, width)) in enumerate(zip(chosen, photos, sizes, strict=True))
+            ]
+        return rows
 
     def _read(self, item: Item) -> tuple[Photo, tuple[int, int]]:
         """The image as every method sees it, cropped and then processed, and its size before."""
@@ -294,26 +324,34 @@ class _Task:
         return photo._replace(image=image, gray=gray), (photo.image.shape[0], photo.image.shape[1])
 
     def _inputs(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> np.ndarray:
-        if self.method.official_size:
+        if any(method.official_size for method in self.methods.values()):
             return official_inputs(images, FURTHER_SIZES.get(self.candidate.name, ()))
         return np.stack(images).astype(np.float32) / 127.5 - 1.0
 
-    def _program(self, programs: dict[Any, tuple[Any, float]], autoencoder: Any, *batch: Array) -> tuple[Any, float]:
-        """The compiled program, which models of one architecture share, and how long that took."""
-        name = self.candidate.name
-        key = (self.name, name in UNCLAMPED, jax.tree.structure(autoencoder), *(x.shape for x in batch))
+    def _run(
+        self, programs: dict[Any, tuple[Any, float]], names: tuple[str, ...], *batch: Array
+    ) -> tuple[dict[str, Scored], float, float]:
+        """The scores by some of the methods, the seconds that took, and those it took to compile.
+
+        Models of one architecture share a program.
+        """
+        model, autoencoder = self.candidate.name, self.candidate.autoencoder
+        key = (names, model in UNCLAMPED, jax.tree.structure(autoencoder), *(x.shape for x in batch))
         key += tuple(leaf.shape for leaf in jax.tree.leaves(autoencoder))
         if key not in programs:
             started = time.perf_counter()
 
-            def score(autoencoder: Any, images: Array, gray: Array, seeds: Array) -> Scored:
+            def score(autoencoder: Any, images: Array, gray: Array, seeds: Array) -> dict[str, Scored]:
                 # Keyed by the file's content: noise depends on the image alone.
                 keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(OFFICIAL_SEED), seed))(seeds)
-                return self.method.score(name, autoencoder, images, gray, keys)
+                return {name: self.methods[name].score(model, autoencoder, images, gray, keys) for name in names}
 
             program = jax.jit(score).lower(autoencoder, *batch).compile()
             programs[key] = program, time.perf_counter() - started
-        return programs[key]
+        program, compiling = programs[key]
+        started = time.perf_counter()
+        scored = jax.block_until_ready(program(autoencoder, *batch))
+        return scored, time.perf_counter() - started, compiling
 
 
 _homogeneity = jax.jit(texture.homogeneity)  # the paper's, of every image, for the rows ×H
