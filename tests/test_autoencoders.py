@@ -8,7 +8,7 @@ from conftest import random_autoencoder, tiny_architecture, tiny_autoencoder
 from flax import nnx
 
 import aedr_jax as aedr
-from aedr_jax.autoencoders.blocks import QUERY_BLOCK, Attention, Numerics
+from aedr_jax.autoencoders.blocks import QUERY_BLOCK, Attention, Numerics, group_norm
 from aedr_jax.autoencoders.models import Autoencoder, normal_like
 from aedr_jax.autoencoders.quantizer import CODE_BLOCK, nearest_codes
 
@@ -147,6 +147,24 @@ def test_nearest_codes_equal_an_exhaustive_search(rng, codes):
     found = nearest_codes(jnp.asarray(latents, jnp.float32), jnp.asarray(codebook, jnp.float32))
     assert clear.mean() > 0.99
     np.testing.assert_array_equal(np.asarray(found)[clear], distances.argmin(1)[clear])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-4), (jnp.bfloat16, 2e-2)])
+def test_group_norm_where_the_mean_is_far_above_the_spread(rng, dtype, tolerance):
+    """Reference: float64, and `nnx.GroupNorm`. E[x²] − E[x]² would be off by 1e-3 in float32; bfloat16 has 8 bits."""
+    norm = group_norm(12, 4, Numerics(dtype), nnx.Rngs(0))
+    norm.scale[...], norm.bias[...] = jnp.linspace(0.5, 2.0, 12), jnp.linspace(-1.0, 1.0, 12)
+    x = jnp.asarray(rng.normal(100.0, 1.0, (2, 5, 7, 12)), jnp.float32).astype(dtype)
+    groups = np.asarray(x, np.float64).reshape(2, 5, 7, 4, 3)
+    centered = groups - groups.mean((1, 2, 4), keepdims=True)
+    normal = centered / np.sqrt(np.square(centered).mean((1, 2, 4), keepdims=True) + 1e-6)
+    expected = normal.reshape(x.shape) * np.linspace(0.5, 2.0, 12) + np.linspace(-1.0, 1.0, 12)
+    assert norm(x).dtype == dtype
+    np.testing.assert_allclose(norm(x).astype(jnp.float32), expected, atol=tolerance)
+    if dtype == jnp.float32:
+        theirs = nnx.GroupNorm(12, 4, epsilon=1e-6, use_fast_variance=False, rngs=nnx.Rngs(0))
+        nnx.update(theirs, nnx.state(norm))
+        np.testing.assert_allclose(norm(x), theirs(x), atol=tolerance)
 
 
 def test_nearest_codes_takes_the_first_of_equal_codes():

@@ -48,9 +48,26 @@ def conv(inputs: int, outputs: int, size: int, numerics: Numerics, rngs: nnx.Rng
     )
 
 
-def group_norm(channels: int, groups: int, numerics: Numerics, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """Group norm with the two-pass variance: E[x²] − E[x]² loses everything where |mean| is far above the spread."""
-    return nnx.GroupNorm(channels, groups, epsilon=EPSILON, dtype=numerics.dtype, use_fast_variance=False, rngs=rngs)
+class GroupNorm(nnx.GroupNorm):
+    """`nnx.GroupNorm` with the two-pass variance: E[x²] − E[x]² loses everything where |mean| is far above the spread.
+
+    Means are taken over pixels first and then over the channels of a group. XLA's CPU backend is several times as fast
+    at that as at both together, which was a third of a miniature decoder's time.
+    """
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:  # type: ignore[override]
+        centered = x.astype(jnp.float32)
+        centered = centered - self._mean(centered)
+        scale = jax.lax.rsqrt(self._mean(jnp.square(centered)) + self.epsilon) * self.scale[...]
+        return (centered * scale + self.bias[...]).astype(self.dtype)
+
+    def _mean(self, x: Float[Array, "n h w c"]) -> Float[Array, "n 1 1 c"]:
+        of_groups = x.mean((1, 2)).reshape(len(x), self.num_groups, self.group_size).mean(2)
+        return jnp.repeat(of_groups, self.group_size, axis=1)[:, None, None]
+
+
+def group_norm(channels: int, groups: int, numerics: Numerics, rngs: nnx.Rngs) -> GroupNorm:
+    return GroupNorm(channels, groups, epsilon=EPSILON, dtype=numerics.dtype, rngs=rngs)
 
 
 def upsample_nearest(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n hh ww c"]:
