@@ -95,12 +95,15 @@ def with_fast_gradients(autoencoder: Any) -> Any:
     return copy
 
 
-def _convolve(x: Array, kernel: Array, strides: Any, padding: Any, **options: Any) -> Array:
-    settings = {"window_strides": tuple(strides), "padding": tuple(map(tuple, padding)), **options}
-    same = all(low + high == size - 1 for (low, high), size in zip(settings["padding"], kernel.shape, strict=False))
-    if set(settings["window_strides"]) != {1} or not same:
-        return jax.lax.conv_general_dilated(x, kernel, **settings)
-    return _same_size(x, kernel, tuple(settings.items()))
+def _convolve(x: Array, kernel: Array, window_strides: Any, padding: Any, **options: Any) -> Array:
+    plain = set(window_strides) == {1} and options.get("feature_group_count", 1) == 1
+    plain = plain and all(set(options.get(name) or (1,)) == {1} for name in ("lhs_dilation", "rhs_dilation"))
+    if isinstance(padding, str) or not plain:
+        return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
+    padding = tuple(map(tuple, padding))
+    if any(low + high != size - 1 for (low, high), size in zip(padding, kernel.shape, strict=False)):
+        return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
+    return _same_size(x, kernel, tuple({"window_strides": (1, 1), "padding": padding, **options}.items()))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
