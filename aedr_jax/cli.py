@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--side", type=_positive, metavar="N", help="crop to N pixels (default: the models' native size)")
     sub.add_argument("--seed", type=int, default=0, help="of the order of the images, and so of the halves (default 0)")
     sub.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images at once (default 8)")
-    sub.add_argument("--robustness", type=int, default=0, metavar="N", help="AEDR on N images a source, processed")
+    sub.add_argument("--robustness", type=int, default=0, metavar="N", help="AEDR on N test images a source, processed")
     sub.add_argument(
         "--latenttracer-count", type=_positive, default=20, metavar="N", help="images a source (default 20)"
     )

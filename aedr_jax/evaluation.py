@@ -160,7 +160,8 @@ def evaluate(
       count: at most so many images of each source: the first half calibrates, the other tests.
       side: to which every image is cropped; None: the smallest native size of the models.
       seed: of the images' order, and so of the halves.
-      robustness: on so many images of each source AEDR is measured after each processing of `processing.GRID` too.
+      robustness: on so many test images of each source AEDR is measured after each processing of `processing.GRID`
+        too. Thresholds come from images that are not processed.
       batch_size: images at once, at most: batches of a source are of one size, and the last is filled up.
       say: told of each part that is scored, for a run without a terminal.
 
@@ -183,21 +184,21 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     sources = find_sources(folder, names, out, count=count, side=side, seed=seed)
     tasks = [
-        _Task(group, candidate, processing, source, _split(items, limit), side, batch_size)
+        _Task(group, candidate, NONE, source, _split(items, limit), side, batch_size)
         for candidate in candidates
         for group in _groups({n: m for n, m in methods.items() if m.models is None or candidate.name in m.models})
         for source, items in sources.images.items()
         for limit in (_least(count, *(method.count for method in group.values())),)
-        for processing in (NONE,)
     ]
     robust = {name: methods[name] for name in ROBUST if name in methods}
     if robustness and robust:
         tasks += [
-            _Task(robust, candidate, processing, source, _split(items, min(count, robustness)), side, batch_size)
+            _Task(robust, candidate, processing, source, tested[:robustness], side, batch_size)
             for candidate in candidates
             for processing in GRID
             if processing != NONE
             for source, items in sources.images.items()
+            for tested in ([(part, item) for part, item in _split(items, count) if part == "test"],)
         ]
     programs: dict[Any, tuple[Any, float]] = {}
     hashes: dict[str | Path, str] = {}

@@ -37,6 +37,7 @@ def tables(scores: Scores) -> dict[str, Records]:
     done = study(scores)
     return {
         "summary": _summary(done),
+        "same_images": _same_images(scores),
         "table1_models": _pairs(done, real=False),
         "table2_real": _pairs(done, real=True),
         "table3_seconds": _seconds(done),
@@ -63,6 +64,34 @@ def _summary(done: Study) -> Records:
     there = {rule for rule, _ in done.decided}
     absent = [f"{name}-lpips" for name in ("aeroblade", "rdd") if f"{name}-mse" in there]
     return records + [{"method": name, "note": NO_LPIPS} for name in absent if name not in there]
+
+
+def _same_images(scores: Scores) -> Records:
+    """The dear methods, each beside AEDR on the very images that it scored, in the same halves."""
+    records: Records = []
+    sizes: dict[str, int] = {}
+    for (_, method, _, _), cell in scores.items():
+        sizes[method] = max(sizes.get(method, 0), len(cell["image"]))
+    for dear in [method for method, size in sizes.items() if size < max(sizes.values())]:
+        pairs = {key[2:]: cell for key, cell in scores.items() if key[:2] == ("none", dear)}
+        chosen = {
+            ("none", method, *pair): _of_images(scores["none", method, *pair], cell)
+            for method in (*SHOWN, dear)
+            for pair, cell in pairs.items()
+            if ("none", method, *pair) in scores
+        }
+        done = study(chosen)
+        for rule in dict.fromkeys(rule for rule, _ in done.decided):
+            keys = [key for key in done.drawn if key[0] == rule]
+            records.append({"images_of": dear, "method": rule, "pairs": len(keys), **done.record(keys)})
+    return records or [{"note": "absent: every method scored every image"}]
+
+
+def _of_images(cell: Columns, wanted: Columns) -> Columns:
+    """The rows of the images that are wanted, in that order and those parts."""
+    places = {image: i for i, image in enumerate(cell["image"])}
+    chosen = [places[image] for image in wanted["image"]]
+    return {name: values[chosen] for name, values in cell.items()} | {"part": wanted["part"]}
 
 
 def _pairs(done: Study, *, real: bool) -> Records:

@@ -165,7 +165,9 @@ def test_processed_images(world, models, tmp_path, monkeypatch):
     processings = {past for past, method, _, _ in scores if method == "aedr"}
     assert processings == {"none", "jpeg90", "crop0.75"}
     assert {past for past, method, _, _ in scores if method != "aedr"} == {"none"}
-    assert len(scores["jpeg90", "aedr", "m1", "m1"]["score"]) == 2
+    processed, before = scores["jpeg90", "aedr", "m1", "m1"], scores["none", "aedr", "m1", "m1"]
+    assert set(processed["part"]) == {"test"}  # what calibrates is not processed, and comes from other images
+    assert list(processed["image"]) == list(before["image"][before["part"] == "test"][:2])
     records = tables(scores)["robustness"]
     assert {record["processing"] for record in records} == processings
 
@@ -186,6 +188,7 @@ def synthetic(n=24, shift=3.0):
                     "second_loss": second,
                     "homogeneity": smooth,
                     "part": np.repeat(["calibration", "test"], n // 2),
+                    "image": np.array([f"{i}.png" for i in range(n)]),
                     "quantized": np.zeros(n, bool),
                     "kind": np.full(n, f"kind of {model}"),
                     "format": np.full(n, "JPEG" if source == "real" else "PNG"),
@@ -217,6 +220,24 @@ def test_separable_sources_are_told_apart():
     confusion = {(r["source"], r["verdict"]): r["share"] for r in found["attribution"]}
     assert confusion["real", "none"] == 1.0
     assert confusion["a", "a"] > 0.6
+
+
+def test_dear_methods_stand_beside_aedr_on_their_images():
+    scores = synthetic()
+    for key, cell in scores.items():
+        if key[1] == "latenttracer":  # fewer, in another order, and in halves of their own
+            few = {name: values[[3, 2, 1, 0, 14, 15, 16, 17, 5, 4, 6, 7]] for name, values in cell.items()}
+            scores[key] = few | {"part": np.repeat(["calibration", "test"], 6)}
+    records = {record["method"]: record for record in tables(scores)["same_images"]}
+    assert records.keys() == {"aedr", "aedr without H", "aedr-default", "latenttracer", "latenttracer ×H"}
+    assert {(r["images_of"], r["n_calibration"], r["n_own"]) for r in records.values()} == {("latenttracer", "6", "6")}
+    cut = {("none", "aedr", *key[2:]): {**scores["none", "aedr", *key[2:]]} for key in scores if key[1] == "aedr"}
+    for key, cell in cut.items():
+        wanted = scores["none", "latenttracer", *key[2:]]
+        order = [list(cell["image"]).index(image) for image in wanted["image"]]
+        cut[key] = {name: values[order] for name, values in cell.items()} | {"part": wanted["part"]}
+    alone = next(record for record in tables(cut)["summary"] if record["against"] == "all")
+    assert {name: records["aedr"][name] for name in comparison.METRICS} == {n: alone[n] for n in comparison.METRICS}
 
 
 def test_what_is_absent_says_why():
