@@ -187,7 +187,7 @@ def calibrate(
     method: str = "aedr",
     autoencoder: Any = None,
     alpha: float = 0.05,
-    validation: Measurement | Values | None = None,
+    validation: Measurement | Float[Array | np.ndarray, " m"] | None = None,
     false_accepts: float | None = None,
     quantized: bool | None = None,
     model: str | None = None,

@@ -141,6 +141,27 @@ def _parser() -> argparse.ArgumentParser:
         "--false-names", type=float, metavar="SHARE", help="of images of no candidate; needs --validation calibrations"
     )
     _add_measuring(sub)
+
+    sub = command("evaluate", _evaluate, "the paper's experiments on a folder of folders, tables and plots")
+    sub.add_argument("folder", metavar="DIR", help="a folder for each model, and one named real")
+    sub.add_argument("--out", required=True, metavar="RESULTS", help="a folder; the same command goes on in it")
+    sub.add_argument("--models", metavar="A,B", help="names or folders (default: the miniature models)")
+    sub.add_argument("--methods", metavar="A,B", help="default: all (a wrong name lists them)")
+    sub.add_argument("--count", type=_positive, default=1000, metavar="N", help="images a source, half test (1000)")
+    sub.add_argument("--side", type=_positive, metavar="N", help="crop to N pixels (default: the models' native size)")
+    sub.add_argument("--seed", type=int, default=0, help="of the order of the images, and so of the halves (default 0)")
+    sub.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images at once (default 8)")
+    sub.add_argument("--robustness", type=int, default=0, metavar="N", help="AEDR on N test images a source, processed")
+    sub.add_argument(
+        "--latenttracer-count", type=_positive, default=20, metavar="N", help="images a source (default 20)"
+    )
+    sub.add_argument("--ronan-count", type=_positive, default=10, metavar="N", help="images a source (default 10)")
+    sub.add_argument("--ronan-steps", type=_positive, default=300, metavar="N", help="default 300; the paper's: 1500")
+    sub.add_argument("--ronan-models", metavar="A,B", help="default: the first two models")
+    sub.add_argument(
+        "--lpips", nargs=2, metavar=("BACKBONE", "LINEAR"), help="VGG16's safetensors (weights/convert_lpips.py)"
+    )
+    sub.add_argument("--no-plots", action="store_true", help="tables only (plots need the extra plots)")
     return parser
 
 
@@ -463,6 +484,60 @@ def _attribute(args: argparse.Namespace) -> int:
         _print_verdicts(args, verdicts)
     _say(args, f"\n{_counted(rows)}\n{CAVEAT}")
     return OK if complete else INTERRUPTED
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from aedr_jax.comparison import read_scores
+    from aedr_jax.demo import miniature_models
+    from aedr_jax.evaluation import evaluate
+    from aedr_jax.methods import Limits, make_methods
+    from aedr_jax.perceptual import load_lpips
+    from aedr_jax.plots import check_plots, write_plots
+    from aedr_jax.report import tables, write_tables
+
+    if not args.no_plots:
+        check_plots()
+    models = args.models.split(",") if args.models else list(miniature_models())
+    of_ronan = args.ronan_models.split(",") if args.ronan_models else [Path(model).name for model in models[:2]]
+    limits = Limits(
+        latenttracer_count=args.latenttracer_count,
+        ronan_count=args.ronan_count,
+        ronan_steps=args.ronan_steps,
+        ronan_models=tuple(of_ronan),
+    )
+    perceptual = load_lpips("vgg", backbone=args.lpips[0], linear=args.lpips[1]) if args.lpips else None
+    methods = make_methods(limits, perceptual)
+    chosen = args.methods.split(",") if args.methods else list(methods)
+    if unknown := [name for name in chosen if name not in methods]:
+        raise SourceError(f"method {', '.join(unknown)}: expected some of {', '.join(methods)}")
+    sources = evaluate(
+        args.folder,
+        args.out,
+        models,
+        methods={name: methods[name] for name in chosen},
+        count=args.count,
+        side=args.side,
+        seed=args.seed,
+        robustness=args.robustness,
+        batch_size=args.batch_size,
+        say=_plain,
+    )
+    for reason in sources.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    out = Path(args.out)
+    scores = read_scores(out / "scores.parquet")
+    found = tables(scores)
+    written = write_tables(found, out / "tables")
+    if not args.no_plots:
+        written += write_plots(scores, found, out / "plots")
+    counts = {source: len(images) for source, images in sources.images.items()}
+    summary = {"out": args.out, "images": counts, "left_out": len(sources.left_out), "files": list(map(str, written))}
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        print((out / "tables" / "summary.md").read_text(encoding="utf-8"))
+        print(f"{args.out}: scores.parquet, {len(written)} tables and plots")
+    return OK
 
 
 def _calibrations(args: argparse.Namespace) -> dict[str, list[Calibration]]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import tiny_autoencoder
+from flax import nnx
 
 import aedr_jax as aedr
 from aedr_jax.baselines import (
@@ -23,6 +24,7 @@ from aedr_jax.baselines import (
     ronan_score,
     times_homogeneity,
 )
+from aedr_jax.baselines.inversion import with_fast_gradients
 from aedr_jax.baselines.rdd import gaussian_blur
 from aedr_jax.reconstruction import to_display
 
@@ -277,3 +279,51 @@ def test_without_optax_the_error_names_the_extra(images, monkeypatch, name):
     monkeypatch.setitem(sys.modules, "optax", None)
     with pytest.raises(aedr.BaselineError, match=r'pip install "aedr-jax\[baselines\]"'):
         BASELINES[name](tiny_autoencoder("functions"), images, **OPTIONS[name])
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_fast_gradients_are_those_of_lax(size):
+    layer = nnx.Conv(4, 6, (size, size), padding=size // 2, precision="highest", rngs=nnx.Rngs(0))
+    layers = {"lax": layer, "fast": with_fast_gradients(layer)}
+    x = jax.random.normal(jax.random.key(0), (2, 5, 7, 4))
+
+    def loss(layer, x):
+        return jnp.square(layer(x)).sum()
+
+    found = {name: jax.jit(jax.grad(loss, argnums=(0, 1)))(layer, x) for name, layer in layers.items()}
+    for a, b in zip(*map(jax.tree.leaves, found.values()), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
+
+    def descend(layer, x):
+        return jax.lax.scan(lambda x, _: (x - 0.1 * jax.grad(loss, argnums=1)(layer, x), None), x, length=3)[0]
+
+    texts = {name: jax.jit(descend).lower(layer, x).compile().as_text() for name, layer in layers.items()}
+    slow = "01oi"  # a kernel in another order than the fast path's
+    assert slow not in texts["fast"]
+    assert slow in texts["lax"]  # when XLA has mended this, `with_fast_gradients` can go
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strides": 2, "padding": "VALID"},
+        {"padding": 0},
+        {"padding": 2, "kernel_dilation": 2},
+        {"padding": 1, "feature_group_count": 2},
+    ],
+    ids=lambda options: ",".join(options),
+)
+def test_fast_gradients_leave_other_convolutions_alone(options):
+    layer = nnx.Conv(4, 6, (3, 3), precision="highest", rngs=nnx.Rngs(0), **options)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 4))
+
+    def gradient(layer):
+        return jax.grad(lambda x: jnp.square(layer(x)).sum())(x)
+
+    np.testing.assert_array_equal(gradient(with_fast_gradients(layer)), gradient(layer))
+    assert layer.conv_general_dilated is jax.lax.conv_general_dilated  # a copy was changed
+
+
+def test_fast_gradients_of_functions_are_their_own():
+    functions = tiny_autoencoder("functions")
+    assert with_fast_gradients(functions) is functions

@@ -94,7 +94,9 @@ def test_help_is_instant_and_needs_no_jax():
     out = run(code)
     assert out.endswith("False")
     assert time.perf_counter() - start < 5  # half a second on an idle machine; this one may be busy
-    assert all(command in out for command in ("models", "convert", "generate", "score", "calibrate", "attribute"))
+    assert all(
+        command in out for command in ("models", "convert", "generate", "score", "calibrate", "attribute", "evaluate")
+    )
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -144,6 +146,10 @@ def test_layout_follows_the_data():
         "baselines.did",
         "baselines",
         "experiments",
+        "comparison",
+        "report",
+        "plots",
+        "methods",
         "sharding",
         "sources",
         "containers",
@@ -159,6 +165,7 @@ def test_layout_follows_the_data():
         "miniature",
         "pipelines",
         "generation",
+        "evaluation",
         "demo",
         "cli",
     ]

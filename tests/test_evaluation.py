@@ -1,0 +1,331 @@
+"""`aedr evaluate`: what is scored, that a run goes on where it stopped, and tables from the Parquet alone."""
+
+import csv
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from make_tiny import KL, make_tensors, write_folder
+from PIL import Image
+
+import aedr_jax as aedr
+from aedr_jax import comparison, evaluation, processing, report
+from aedr_jax.cli import main
+from aedr_jax.comparison import average_precision, decide, read_scores, rules, tpr_at
+from aedr_jax.evaluation import evaluate, find_sources
+from aedr_jax.methods import Limits, make_methods
+from aedr_jax.report import tables, write_tables
+
+SIDE = 16
+TINY = {**KL, "mid_block_add_attention": False, "layers_per_block": 1}
+LIMITS = Limits(latenttracer_count=4, latenttracer_steps=2, ronan_count=10, ronan_steps=2, ronan_models=("m1",))
+FEW = ("aedr", "aedr-default", "aeroblade-mse", "ronan")
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(comparison, "REPEATS", 20)
+    monkeypatch.setattr(report, "REPEATS", 2)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Weights of two models; images of both, photographs of mixed sizes and formats, and one more source."""
+    root = tmp_path_factory.mktemp("world")
+    rng = np.random.default_rng(0)
+    for seed, source in enumerate(("m1", "m2", "Real", "glow")):
+        if source.startswith("m"):
+            write_folder(root / "weights" / source, TINY, make_tensors(TINY, seed=seed))
+        (root / "images" / source).mkdir(parents=True)
+        for i in range(13):
+            size = (20 + i, 40 - i) if source == "Real" else (SIDE, SIDE)
+            ending = ("png", "jpg", "webp")[i % 3] if source == "Real" else "png"
+            coarse = Image.fromarray(rng.integers(0, 256, (4 + seed, 5, 3), dtype=np.uint8))
+            coarse.resize(size, Image.Resampling.BICUBIC).save(root / "images" / source / f"{i}.{ending}")
+    Image.new("RGB", (SIDE, SIDE - 1)).save(root / "images" / "Real" / "small.png")
+    (root / "images" / "Real" / "broken.png").write_bytes(b"nothing")
+    return root
+
+
+@pytest.fixture(scope="module")
+def models(world):
+    return [str(world / "weights" / name) for name in ("m1", "m2")]
+
+
+def run(world, models, out, names=FEW, **options):
+    methods = make_methods(LIMITS)
+    chosen = {name: methods[name] for name in names}
+    return evaluate(
+        world / "images", out, models, methods=chosen, **{"count": 12, "side": SIDE, "batch_size": 6, **options}
+    )
+
+
+@pytest.fixture(scope="module")
+def results(world, models, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results")
+    return out, run(world, models, out)
+
+
+def test_every_image_is_scored_by_every_method_and_model(results):
+    out, sources = results
+    assert {source: len(items) for source, items in sources.images.items()} == dict.fromkeys(
+        ("m1", "m2", "real", "glow"), 12
+    )
+    rows = pq.read_table(out / "scores.parquet").to_pylist()
+    counts = {}
+    for row in rows:
+        key = row["method"], row["model"], row["source"], row["part"]
+        counts[key] = counts.get(key, 0) + 1
+    expected = {"aedr": 6, "aedr-default": 6, "aeroblade-mse": 6, "ronan": 5}
+    models = {"ronan": ("m1",)}
+    assert counts == {
+        (method, model, source, part): n
+        for method, n in expected.items()
+        for model in models.get(method, ("m1", "m2"))
+        for source in ("m1", "m2", "real", "glow")
+        for part in ("calibration", "test")
+    }
+    assert {row["format"] for row in rows if row["source"] == "real"} == {"PNG", "JPEG", "WEBP"}
+    assert all(np.isfinite(row["score"]) and row["seconds"] > 0 and row["compile_seconds"] > 0 for row in rows)
+
+
+def test_a_score_is_that_of_the_pure_function(results, world, models):
+    out, _ = results
+    scores, ae = read_scores(out / "scores.parquet"), aedr.load_autoencoder(models[0])
+    measure = jax.jit(functools.partial(aedr.measure, config=aedr.SignalConfig.paper()))
+    cell = scores["none", "aedr", "m1", "real"]
+    for i in range(3):
+        path = world / "images" / "Real" / cell["image"][i]
+        images = jnp.asarray(aedr.read_image(path)[None, :SIDE, :SIDE], jnp.float32) / 127.5 - 1
+        gray = jnp.asarray(aedr.read_gray(path)[None, :SIDE, :SIDE])
+        expected = measure(ae, images, gray=gray)
+        np.testing.assert_allclose(cell["score"][i], expected.signal[0], rtol=1e-4)
+        np.testing.assert_allclose(cell["homogeneity"][i], expected.homogeneity[0], rtol=1e-5)
+        assert (cell["height"][i], cell["width"][i]) == aedr.read_image(path).shape[:2]
+        assert cell["bytes"][i] == path.stat().st_size
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(world, models, tmp_path, monkeypatch):
+    scored, stop = [], True
+    real_rows = evaluation._Task.rows
+
+    def rows(task, *args):
+        if stop and len(scored) == 2:
+            raise KeyboardInterrupt
+        scored.append(task.source)
+        return real_rows(task, *args)
+
+    monkeypatch.setattr(evaluation._Task, "rows", rows)
+    with pytest.raises(KeyboardInterrupt):
+        run(world, models[:1], tmp_path, ["aedr"])
+    assert not (tmp_path / "scores.parquet").exists()
+    stop = False
+    run(world, models[:1], tmp_path, ["aedr"])
+    assert scored == ["m1", "real", "glow", "m2"]
+    before = pq.read_table(tmp_path / "scores.parquet")
+    run(world, models[:1], tmp_path, ["aedr"])
+    assert len(scored) == 4
+    assert pq.read_table(tmp_path / "scores.parquet").equals(before)
+    run(world, models[:1], tmp_path, ["aedr"], count=6)  # other images: other files
+    assert len(scored) == 8
+
+
+def test_tables_come_from_the_parquet_alone(results, tmp_path, monkeypatch):
+    out, _ = results
+    found = tables(read_scores(out / "scores.parquet"))
+    (tmp_path / "scores.parquet").write_bytes((out / "scores.parquet").read_bytes())
+    monkeypatch.setattr(aedr, "load_autoencoder", None)
+    again = tables(read_scores(tmp_path / "scores.parquet"))
+    for folder, records in (("a", found), ("b", again)):
+        write_tables(records, tmp_path / folder)
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(files) == 2 * len(found)
+    for name in files:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with open(tmp_path / "a" / "table1_models.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} == {
+        *("aedr", "aedr without H", "aedr-default", "aeroblade-mse", "aeroblade-mse ×H", "ronan", "ronan ×H")
+    }
+    assert all(row["n_calibration"] in ("5", "6") and row["n_own"] and row["n_other"] for row in rows)
+    assert any(row["method"] == "aeroblade-lpips" and "no weights of LPIPS" in row["note"] for row in found["summary"])
+    with pytest.raises(aedr.SourceError, match="no scores there"):
+        read_scores(tmp_path / "nothing.parquet")
+
+
+def test_processed_images(world, models, tmp_path, monkeypatch):
+    assert evaluation.GRID is processing.GRID
+    monkeypatch.setattr(evaluation, "GRID", tuple(map(processing.Processing.parse, ("none", "jpeg90", "crop0.75"))))
+    run(world, models[:1], tmp_path, ["aedr", "aeroblade-mse"], robustness=2, count=12)
+    scores = read_scores(tmp_path / "scores.parquet")
+    processings = {past for past, method, _, _ in scores if method == "aedr"}
+    assert processings == {"none", "jpeg90", "crop0.75"}
+    assert {past for past, method, _, _ in scores if method != "aedr"} == {"none"}
+    processed, before = scores["jpeg90", "aedr", "m1", "m1"], scores["none", "aedr", "m1", "m1"]
+    assert set(processed["part"]) == {"test"}  # what calibrates is not processed, and comes from other images
+    assert list(processed["image"]) == list(before["image"][before["part"] == "test"][:2])
+    records = tables(scores)["robustness"]
+    assert {record["processing"] for record in records} == processings
+
+
+def synthetic(n=24, shift=3.0):
+    """Scores of two models by AEDR and two rivals, drawn."""
+    rng = np.random.default_rng(1)
+    scores = {}
+    for method in ("aedr", "aedr-default", "aeroblade-mse", "latenttracer"):
+        for model in ("a", "b"):
+            for source in ("a", "b", "real"):
+                second = np.exp(rng.normal(-7, 0.5, n))
+                first = second * np.exp((shift if source != model else 0) + rng.normal(0, 0.3, n))
+                smooth = np.exp(rng.normal(-0.7, 0.1, n))
+                scores["none", method, model, source] = {
+                    "score": first / second * smooth,
+                    "first_loss": first,
+                    "second_loss": second,
+                    "homogeneity": smooth,
+                    "part": np.repeat(["calibration", "test"], n // 2),
+                    "image": np.array([f"{i}.png" for i in range(n)]),
+                    "quantized": np.zeros(n, bool),
+                    "kind": np.full(n, f"kind of {model}"),
+                    "format": np.full(n, "JPEG" if source == "real" else "PNG"),
+                    "bytes": np.full(n, 3000 if source == "real" else 1000) + np.arange(n),
+                    "width": np.full(n, 16),
+                    "height": np.full(n, 16),
+                    "seconds": np.full(n, 0.3 if method == "latenttracer" else 0.1),
+                    "compile_seconds": np.full(n, 2.0),
+                }
+    return scores
+
+
+def test_separable_sources_are_told_apart():
+    found = tables(synthetic())
+    summary = {(r["method"], r["against"]): r for r in found["summary"] if "note" not in r}
+    assert {"aedr", "aedr without H", "aedr-default", "latenttracer", "latenttracer ×H"} <= {m for m, _ in summary}
+    for record in summary.values():
+        assert record["auc"] == record["ap"] == record["tpr_at_1"] == 1.0
+        assert record["accuracy"] > 0.9
+        assert record["accuracy_low"] <= record["accuracy"] <= record["accuracy_high"]
+        assert (record["n_calibration"], record["n_own"], record["n_other"]) == ("12", "12", "12")
+    assert summary["aedr", "all"]["pairs"] == 4
+    assert all(record["alpha_picked"] for record in found["table1_models"])
+    timed = {(r["method"], r["model"]): r for r in found["table3_seconds"]}
+    assert timed["latenttracer", "b"]["times_aedr"] == pytest.approx(3.0)
+    assert timed["latenttracer", "b"]["seconds_to_compile"] == 2.0
+    assert {record["autoencoder"] for record in found["table4_autoencoders"]} == {"kind of a", "kind of b"}
+    assert [record["n_calibration"] for record in found["calibration_size"] if record["model"] == "a"] == [10, 10]
+    confusion = {(r["source"], r["verdict"]): r["share"] for r in found["attribution"]}
+    assert confusion["real", "none"] == 1.0
+    assert confusion["a", "a"] > 0.6
+
+
+def test_dear_methods_stand_beside_aedr_on_their_images():
+    scores = synthetic()
+    for key, cell in scores.items():
+        if key[1] == "latenttracer":  # fewer, in another order, and in halves of their own
+            few = {name: values[[3, 2, 1, 0, 14, 15, 16, 17, 5, 4, 6, 7]] for name, values in cell.items()}
+            scores[key] = few | {"part": np.repeat(["calibration", "test"], 6)}
+    records = {record["method"]: record for record in tables(scores)["same_images"]}
+    assert records.keys() == {"aedr", "aedr without H", "aedr-default", "latenttracer", "latenttracer ×H"}
+    assert {(r["images_of"], r["n_calibration"], r["n_own"]) for r in records.values()} == {("latenttracer", "6", "6")}
+    cut = {("none", "aedr", *key[2:]): {**scores["none", "aedr", *key[2:]]} for key in scores if key[1] == "aedr"}
+    for key, cell in cut.items():
+        wanted = scores["none", "latenttracer", *key[2:]]
+        order = [list(cell["image"]).index(image) for image in wanted["image"]]
+        cut[key] = {name: values[order] for name, values in cell.items()} | {"part": wanted["part"]}
+    alone = next(record for record in tables(cut)["summary"] if record["against"] == "all")
+    assert {name: records["aedr"][name] for name in comparison.METRICS} == {n: alone[n] for n in comparison.METRICS}
+
+
+def test_what_is_absent_says_why():
+    found = tables({key: cell for key, cell in synthetic().items() if key[1] in ("aedr", "aeroblade-mse")})
+    notes = {record["variant"]: record.get("note", "") for record in found["losses"]}
+    assert "no weights of LPIPS" in notes["LPIPS"]
+    assert "not measured" in notes["SSIM"]
+    assert notes["MSE"] == ""
+    assert "--robustness" in found["robustness"][0]["note"]
+
+
+def test_the_control_finds_a_bias_of_the_files():
+    accuracies = {(r["by"], r["other"]): r["accuracy"] for r in tables(synthetic())["control"] if r["model"] == "a"}
+    assert accuracies["bytes a pixel", "real"] == accuracies["format", "real"] == 1.0
+    assert accuracies["format", "b"] == 0.5
+
+
+def test_metrics():
+    """Reference: scikit-learn."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(2)
+    own, others = rng.integers(0, 30, 90).astype(float), rng.integers(10, 40, 120).astype(float)  # with ties
+    truth, score = np.repeat([1, 0], [90, 120]), -np.concatenate([own, others])
+    assert average_precision(own, others) == pytest.approx(metrics.average_precision_score(truth, score), abs=1e-12)
+    false, true, _ = metrics.roc_curve(truth, score, drop_intermediate=False)
+    for rate in (0.01, 0.05, 0.3):
+        assert tpr_at(own, others, rate) == pytest.approx(true[false <= rate].max(), abs=1e-12)
+
+
+def test_too_few_images_calibrate_nothing():
+    scores = synthetic(n=8)
+    assert decide(scores, rules(scores)[0], "a") is None
+    assert decide(scores, rules(scores)[0], "c") is None
+    assert not decide(synthetic(n=16), rules(scores)[0], "a").picked
+
+
+def test_sources_that_are_missing(world, models, tmp_path):
+    with pytest.raises(aedr.SourceError, match="no such folder"):
+        find_sources(tmp_path / "nothing", ["m1"], tmp_path, count=4, side=SIDE)
+    (tmp_path / "m1").mkdir()
+    with pytest.raises(aedr.SourceError, match=r"no folder real in it, of photographs; there are m1"):
+        find_sources(tmp_path, ["m1"], tmp_path, count=4, side=SIDE)
+    with pytest.raises(aedr.SourceError, match=r"no folder sd1\.5 in it; make its images with aedr generate"):
+        find_sources(world / "images", ["sd1.5"], tmp_path, count=4, side=SIDE)
+    with pytest.raises(aedr.SourceError, match="0 images of at least 17 pixels"):
+        find_sources(world / "images", ["m1"], tmp_path, count=4, side=SIDE + 1)
+    found = find_sources(world / "images", ["m1"], tmp_path, count=20, side=SIDE)
+    assert len(found.images["real"]) == 13
+    assert any("16×15" in reason for reason in found.left_out)
+    assert any("broken.png" in reason for reason in found.left_out)
+
+
+def test_missing_images_of_a_miniature_model_are_sampled(world, tmp_path):
+    found = find_sources(world / "images", ["mini-kl4-a"], tmp_path, count=2, side=SIDE)
+    files = [item.path for item in found.images["mini-kl4-a"]]
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in files) == [
+        "images/mini-kl4-a/00000.png",
+        "images/mini-kl4-a/00001.png",
+    ]
+
+
+def test_every_method_has_a_name_and_the_limits_reach_it():
+    methods = make_methods(LIMITS)
+    assert {"aedr", "aedr-official", "aedr-default", "aedr-mae", "aedr-ssim", "did-ae"} < set(methods)
+    assert {f"{rival}-{distance}" for rival in ("aeroblade", "rdd") for distance in ("mse", "ssim")} < set(methods)
+    assert not any("lpips" in name for name in methods)
+    assert (methods["ronan"].count, methods["ronan"].models) == (10, ("m1",))
+    assert methods["latenttracer-512"].official_size
+    assert dict(methods["latenttracer"].settings) == {"steps": 2}
+
+
+def test_the_command(world, models, tmp_path, capsys):
+    call = ["evaluate", str(world / "images"), "--out", str(tmp_path / "out"), "--models", ",".join(models)]
+    call += ["--side", str(SIDE), "--count", "12", "--batch-size", "6"]
+    assert main([*call, "--methods", "aedr,nothing"]) == 2
+    assert "method nothing: expected some of aedr, aedr-official" in capsys.readouterr().err
+    assert main([*call, "--methods", "aedr,aedr-default"]) == 0
+    printed = capsys.readouterr()
+    assert "left out: " in printed.err
+    assert "| aedr-default | all |" in printed.out
+    plots = {path.stem for path in (tmp_path / "out" / "plots").iterdir()}
+    assert plots == {"ratio", "roc", "confusion", "alpha", "seconds"}
+    for path in (tmp_path / "out" / "plots").iterdir():
+        assert min(aedr.read_image(path).shape[:2]) > 300
+
+
+def test_without_matplotlib_the_error_names_the_extra(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["evaluate", str(world / "images"), "--out", str(tmp_path / "out")]) == 2
+    assert 'pip install "aedr-jax[plots]", or --no-plots' in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
