@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from aedr_jax.attribution import attribute
 from aedr_jax.comparison import DEFAULT, REAL, Columns, Rule, Scores, Study, decide, part_of, rules, study
+from aedr_jax.experiments import PASSES, area_under_curve, choose, score_candidates
 from aedr_jax.threshold import threshold
 from aedr_jax.validation import ALPHAS
 
@@ -44,6 +45,7 @@ def tables(scores: Scores) -> dict[str, Records]:
         "table4_autoencoders": _kinds(done),
         "losses": _variants(done, LOSSES),
         "homogeneity": _variants(done, HOMOGENEITIES),
+        "candidates": _candidates(done),
         "alpha": _alphas(done),
         "calibration_size": _sizes(done),
         "robustness": _robustness(scores),
@@ -146,6 +148,50 @@ def _variants(done: Study, variants: Mapping[str, str]) -> Records:
         if not models:
             records.append({"variant": variant, "note": NO_LPIPS if variant == "LPIPS" else NOT_MEASURED})
     return records
+
+
+def _candidates(done: Study) -> Records:
+    """The AUC of every candidate statistic, and of the one that half of the test images and models would choose.
+
+    Candidates are fitted to own images of the first half. The one chosen is reported on the other half of the test
+    images of the other models (`experiments.choose`).
+    """
+    scores: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    for model in done.models:
+        cells = {s: c for s in _sources(done) if (c := _losses(done.scores, model, s)) is not None}
+        if model in cells and len(cells) > 1:
+            tests = {source: part_of(cell, "test") for source, cell in cells.items()}
+            scores[model] = score_candidates(part_of(cells[model], "calibration"), tests)
+    records: Records = []
+    for model, candidates in scores.items():
+        for name, of in candidates.items():
+            areas = [area_under_curve(of[model], of[source]) for source in of if source != model]
+            record = {"candidate": name, "model": model, "auc": float(np.mean(areas)), "worst_auc": min(areas)}
+            records.append(record | {"sources": len(areas), "n_own": len(of[model])})
+    models = list(scores)
+    halves = models[::2], models[1::2]
+    for choice in choose(scores, (halves, halves[::-1])) if all(halves) else ():
+        record = {"candidate": choice.candidate, "chosen_on": ", ".join(choice.chosen_on)}
+        records.append(
+            record | {"model": ", ".join(choice.reported_on), "auc": choice.auc, "paper_auc": choice.paper_auc}
+        )
+    return records or [{"note": NOT_MEASURED}]
+
+
+def _sources(done: Study) -> list[str]:
+    return list(dict.fromkeys(source for _, _, _, source in done.scores))
+
+
+def _losses(scores: Scores, model: str, source: str) -> Columns | None:
+    """What `experiments.columns` would hold of an evaluation's images; NaN what was not measured."""
+    cells = [scores.get(("none", method, model, source)) for method in ("aedr", DEFAULT)]
+    if cells[0] is None or cells[1] is None:
+        return None
+    nothing = np.full(len(cells[0]["part"]), np.nan)
+    found = {f"{order}_{name}": nothing for name in (*PASSES, "codebook") for order in ("first", "second")}
+    for name, cell in zip(("raw", "clip"), cells, strict=True):
+        found |= {f"{order}_{name}": cell[f"{order}_loss"] for order in ("first", "second")}
+    return found | {"homogeneity": cells[0]["homogeneity"], "part": cells[0]["part"]}
 
 
 def _alphas(done: Study) -> Records:

@@ -17,7 +17,7 @@ from aedr_jax.scoring import Row, rows_to_measurement
 __all__ = ["FLAT", "RECOMPRESSED", "Verdict", "not_assessable", "verdict_rows"]
 
 FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
-RECOMPRESSED = 50  # JPEG quality; a guess until weights/robustness.py has been run
+RECOMPRESSED = 50  # JPEG quality; nothing below it was measured (docs/decision.md)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -217,6 +217,11 @@ def test_separable_sources_are_told_apart():
     assert timed["latenttracer", "b"]["seconds_to_compile"] == 2.0
     assert {record["autoencoder"] for record in found["table4_autoencoders"]} == {"kind of a", "kind of b"}
     assert [record["n_calibration"] for record in found["calibration_size"] if record["model"] == "a"] == [10, 10]
+    tried = {(r["candidate"], r["model"]): r for r in found["candidates"] if "chosen_on" not in r}
+    assert tried["paper: t·H", "a"]["auc"] == 1.0
+    assert not any("round8" in name or "sample" in name for name, _ in tried)  # not measured: left out
+    chosen = [r for r in found["candidates"] if "chosen_on" in r]
+    assert [(r["chosen_on"], r["model"]) for r in chosen] == [("a", "b"), ("b", "a")]
     confusion = {(r["source"], r["verdict"]): r["share"] for r in found["attribution"]}
     assert confusion["real", "none"] == 1.0
     assert confusion["a", "a"] > 0.6
