@@ -146,7 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", metavar="DIR", help="a folder for each model, and one named real")
     sub.add_argument("--out", required=True, metavar="RESULTS", help="a folder; the same command goes on in it")
     sub.add_argument("--models", metavar="A,B", help="names or folders (default: the miniature models)")
-    sub.add_argument("--methods", metavar="A,B", help="default: all (a wrong name lists them)")
+    sub.add_argument(
+        "--methods",
+        metavar="A,B",
+        help="default: all but latenttracer-512, which enlarges images (a wrong name lists all)",
+    )
     sub.add_argument("--count", type=_positive, default=1000, metavar="N", help="images a source, half test (1000)")
     sub.add_argument("--side", type=_positive, metavar="N", help="crop to N pixels (default: the models' native size)")
     sub.add_argument("--seed", type=int, default=0, help="of the order of the images, and so of the halves (default 0)")
@@ -507,7 +511,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     )
     perceptual = load_lpips("vgg", backbone=args.lpips[0], linear=args.lpips[1]) if args.lpips else None
     methods = make_methods(limits, perceptual)
-    chosen = args.methods.split(",") if args.methods else list(methods)
+    default = [name for name, method in methods.items() if not method.official_size]
+    chosen = args.methods.split(",") if args.methods else default
     if unknown := [name for name in chosen if name not in methods]:
         raise SourceError(f"method {', '.join(unknown)}: expected some of {', '.join(methods)}")
     sources = evaluate(
