@@ -1,0 +1,47 @@
+"""How far RONAN and LatentTracer get in how many steps: the loss curves behind docs/results.md.
+
+    python benchmarks/descent.py IMAGES --model mini-kl4-a --count 5 --steps 1500
+
+The first `--count` images of a folder; prints the smallest loss up to each number of steps as a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+import jax
+import numpy as np
+
+import aedr_jax as aedr
+from aedr_jax.baselines import latenttracer_losses, ronan_losses
+from aedr_jax.images import fit_crop
+from aedr_jax.sources import find_images
+
+METHODS = {"ronan": ronan_losses, "latenttracer": latenttracer_losses}
+SHOWN = (1, 10, 30, 100, 200, 300, 600, 1000, 1500)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", help="a folder; images of one size")
+    parser.add_argument("--model", default="mini-kl4-a")
+    parser.add_argument("--method", choices=METHODS, default="ronan")
+    parser.add_argument("--count", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1500)
+    args = parser.parse_args()
+    autoencoder = aedr.load_autoencoder(args.model)
+    items = find_images([args.images])[: args.count]
+    pixels = np.stack([fit_crop(aedr.read_image(item.path), autoencoder.factor) for item in items])
+    images = pixels.astype(np.float32) / 127.5 - 1.0
+    losses = jax.jit(partial(METHODS[args.method], steps=args.steps))(autoencoder, images)
+    smallest = np.minimum.accumulate(np.asarray(losses), axis=0)
+    steps = [step for step in SHOWN if step < args.steps] + [args.steps]
+    print(f"| image | {' | '.join(f'{step} steps' for step in steps)} |")
+    print("|---" * (len(steps) + 1) + "|")
+    for item, curve in zip(items, smallest.T, strict=True):
+        print(f"| {item.id} | {' | '.join(f'{curve[step - 1]:.5f}' for step in steps)} |")
+
+
+if __name__ == "__main__":
+    main()
