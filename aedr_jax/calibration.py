@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.checkpoints import weights_hash
 from aedr_jax.errors import AutoencoderError, CalibrationError, CalibrationWarning
+from aedr_jax.files import whole_file
 from aedr_jax.intervals import acceptance_interval, threshold_interval
 from aedr_jax.signal import Measurement, SignalConfig, Values
 from aedr_jax.statistic import Statistic, cross_fit, fit_statistic
@@ -131,9 +132,8 @@ class Calibration:
         """Write it as JSON, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n")
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:

@@ -29,6 +29,7 @@ from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.baselines import official_inputs
 from aedr_jax.comparison import REAL
 from aedr_jax.errors import ImageError, SourceError
+from aedr_jax.files import whole_file
 from aedr_jax.images import Photo, fit_crop, gray_of, read_photo, read_size
 from aedr_jax.methods import UNCLAMPED, Method, Scored
 from aedr_jax.processing import GRID, Processing
@@ -382,6 +383,5 @@ def _join(files: Sequence[Path], out: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    partial = out.with_name(out.name + ".partial")
-    pq.write_table(pa.concat_tables([pq.read_table(file) for file in files]), partial)
-    os.replace(partial, out)
+    with whole_file(out) as partial:
+        pq.write_table(pa.concat_tables([pq.read_table(file) for file in files]), partial)

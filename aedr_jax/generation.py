@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
 from aedr_jax.errors import GenerationError, SourceError
+from aedr_jax.files import whole_file
 from aedr_jax.pipelines import RECIPES, Make, Settings, open_pipeline
 
 __all__ = ["Generated", "Planned", "generate", "plan_images", "read_prompts"]
@@ -145,12 +146,8 @@ def _save(pixels: UInt8[np.ndarray, "h w 3"], path: Path, image: Planned) -> Non
     info.add_text("seed", str(image.seed))
     if image.prompt is not None:
         info.add_itxt("prompt", image.prompt)
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with whole_file(path) as partial:
         Image.fromarray(pixels).save(partial, format="PNG", pnginfo=info)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _is_done(path: Path, image: Planned) -> bool:
@@ -208,9 +205,8 @@ def _write_record(out: Path, settings: Settings, recorded: Mapping[str, Any] | N
     versions = {name: metadata.version(name) for name in packages}
     earlier = recorded["versions"] if recorded else []
     record = {**dataclasses.asdict(settings), "versions": earlier + ([] if versions in earlier else [versions])}
-    partial = out / (RECORD + ".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, out / RECORD)
+    with whole_file(out / RECORD) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _open_miniature(settings: Settings) -> Make:

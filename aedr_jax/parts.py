@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,13 +22,14 @@ import numpy as np
 
 from aedr_jax import __version__
 from aedr_jax.errors import RunError, SourceError
+from aedr_jax.files import whole_file
 from aedr_jax.sources import Item
 from aedr_jax.tables import printable
 
 if TYPE_CHECKING:
     from aedr_jax.scoring import Row
 
-__all__ = ["Fresh", "Ids", "Parts", "as_table", "write_whole"]
+__all__ = ["Fresh", "Ids", "Parts", "as_table"]
 
 LANE = 1_000_000
 SCHEMA_VERSION_KEY = b"aedr_jax.schema_version"
@@ -125,7 +124,8 @@ class Parts:
                 )
             about = {"version": __version__, "python": platform.python_version(), "started": time.strftime("%FT%TZ")}
             text = json.dumps({"settings": wanted, "about": about}, indent=1)
-            write_whole(self.manifest, lambda path: path.write_text(text, encoding="utf-8"), tag=self.tag, keep=True)
+            with _written(self.manifest, tag=self.tag, keep=True) as partial:
+                partial.write_text(text, encoding="utf-8")
         found = json.loads(self.manifest.read_text(encoding="utf-8"))["settings"]
         if different := [key for key in wanted if found.get(key) != wanted[key]]:
             raise SourceError(
@@ -186,7 +186,8 @@ class Parts:
             return
         ordered = sorted(rows, key=lambda row: (row.id, row.model))
         path = self.folder / self.name((printable(row.id), row.model) for row in ordered)
-        write_whole(path, lambda partial: pq.write_table(as_table(ordered), partial), tag=self.tag)
+        with _written(path, tag=self.tag) as partial:
+            pq.write_table(as_table(ordered), partial)
 
 
 def as_table(rows: Sequence[Row]) -> Any:
@@ -202,45 +203,17 @@ def as_table(rows: Sequence[Row]) -> Any:
     return pa.Table.from_pydict(columns, schema=schema)
 
 
-def write_whole(path: Path, write: Callable[[Path], Any], *, tag: str, keep: bool = False) -> None:
-    """Write a file that is there whole or not at all, whenever the process or the machine stops.
-
-    Args:
-      path: of the file.
-      write: writes it, under the name it is given.
-      tag: who writes, part of the name until then.
-      keep: leave a file that is there already.
-
-    Raises:
-      RunError: when it cannot be written.
-    """
-    partial = path.with_name(f".{tag}.{uuid.uuid4().hex}.partial")
+@contextmanager
+def _written(path: Path, *, tag: str, keep: bool = False) -> Iterator[Path]:
+    """`whole_file`, with an error that says how to go on."""
     try:
-        try:
-            write(partial)
-            with open(partial, "rb+") as file:
-                os.fsync(file.fileno())
-            if keep and path.exists():
-                return
-            os.replace(partial, path)
-            _sync_folder(path.parent)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path, tag=tag, keep=keep) as partial:
+            yield partial
     except OSError as error:
         raise RunError(
             f"{path}: cannot be written: {error.strerror or error}. Every part before it is whole; make room and give "
             "the same command again"
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name is on the disk too, not only the bytes under it."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aedr_jax.errors import SourceError
+from aedr_jax.files import whole_file
 
 __all__ = ["check_output", "printable", "to_json", "write_rows"]
 
@@ -46,14 +47,10 @@ def write_rows(rows: Sequence[Any], path: str | os.PathLike[str]) -> None:
     if path.suffix == "":
         path.mkdir(exist_ok=True)
         path = path / "part-0.parquet"
-    partial = path.with_name(path.name + ".partial")
     records = [{k: printable(v) for k, v in dataclasses.asdict(row).items()} for row in rows]
     write = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}[path.suffix]
-    try:
+    with whole_file(path) as partial:
         write(records, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_csv(records: Sequence[dict[str, Any]], path: Path) -> None:

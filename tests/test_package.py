@@ -115,6 +115,7 @@ def test_layout_follows_the_data():
     """A module imports only from those before it."""
     order = [
         "errors",
+        "files",
         "images",
         "processing",
         "autoencoders.config",

@@ -35,6 +35,7 @@ from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.registry import calibration_file
 from aedr_jax.demo import PHOTOGRAPHS, miniature_models
 from aedr_jax.experiments import PASSES, area_under_curve, columns, measurement_of, resample
+from aedr_jax.files import whole_file
 from aedr_jax.generation import generate, plan_images
 from aedr_jax.pipelines import choose_settings
 from photos import random_crop, read_index, subject, subjects_split
@@ -84,11 +85,10 @@ def score(model: str, source: str, work: Path) -> None:
 def write_csv(rows: Sequence[dict], out: Path) -> None:
     """Whole or not at all: what is there already is not made again."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out.with_suffix(".partial"), "w", newline="") as file:
+    with whole_file(out) as unfinished, open(unfinished, "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    out.with_suffix(".partial").replace(out)
 
 
 def read_csv(path: Path) -> dict[str, np.ndarray]:

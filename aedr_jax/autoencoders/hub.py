@@ -10,11 +10,11 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aedr_jax.errors import AutoencoderError
+from aedr_jax.files import whole_file
 
 __all__ = ["WEIGHT_FILES", "download", "file_sha256", "lock_path"]
 
@@ -158,6 +158,5 @@ def _read_lock(path: Path) -> dict:
 
 def _write_lock(path: Path, entries: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(entries, file, indent=2, sort_keys=True)
-    os.replace(file.name, path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(entries, indent=2, sort_keys=True))

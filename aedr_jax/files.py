@@ -1,0 +1,43 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["whole_file"]
+
+
+@contextmanager
+def whole_file(path: Path, *, tag: str | None = None, keep: bool = False) -> Iterator[Path]:
+    """A name to write under. At the end the file is flushed to the disk and takes its own name, whenever the process or
+    the machine stops: `path` is what it was before, or whole.
+
+    Args:
+      path: of the file.
+      tag: who writes, part of the name until then; None: the file's name.
+      keep: leave a file that is there by then.
+    """
+    partial = path.with_name(f".{path.name if tag is None else tag}.{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        if not (keep and path.exists()):
+            os.replace(partial, path)
+            _sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name is on the disk too, not only the bytes under it."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
