@@ -1,7 +1,7 @@
 """The paper's experiments on a folder of folders: each method's score of each image by each model, to one Parquet.
 
 One folder for each model, one `real`, and any others, whose images are of no candidate. Every method sees the same
-pixels: each image is cropped at its top left, where a decoder's grid begins, to one side for all. Methods that need a
+pixels: the middle of each image, one side for all, cut where a decoder's grid has its lines. Methods that need a
 few passes only are one program, in which equal passes are computed once; each is timed alone on a batch. The scores of
 one such group, model and source are one file, so an interrupted run goes on where it stopped, and a changed option
 computes again what it changes. `comparison` makes the tables from the Parquet alone, `plots` the pictures.
@@ -185,7 +185,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     sources = find_sources(folder, names, out, count=count, side=side, seed=seed)
     tasks = [
-        _Task(group, candidate, NONE, source, _split(items, limit), side, batch_size)
+        _Task(group, candidate, NONE, source, _split(items, limit), side, factor, batch_size)
         for candidate in candidates
         for group in _groups({n: m for n, m in methods.items() if m.models is None or candidate.name in m.models})
         for source, items in sources.images.items()
@@ -194,7 +194,7 @@ def evaluate(
     robust = {name: methods[name] for name in ROBUST if name in methods}
     if robustness and robust:
         tasks += [
-            _Task(robust, candidate, processing, source, tested[:robustness], side, batch_size)
+            _Task(robust, candidate, processing, source, tested[:robustness], side, factor, batch_size)
             for candidate in candidates
             for processing in GRID
             if processing != NONE
@@ -237,6 +237,7 @@ class _Task:
     source: str
     items: list[tuple[str, Item]]
     side: int
+    grid: int
     batch_size: int
 
     @property
@@ -254,7 +255,7 @@ class _Task:
                 hashes[item.path] = hashlib.sha256(Path(item.path).read_bytes()).hexdigest()
         images = [(part, item.id, hashes[item.path]) for part, item in self.items]
         methods = {name: dict(method.settings) for name, method in self.methods.items()}
-        settings = [methods, self.candidate.weights_hash, self.side, images]
+        settings = [methods, self.candidate.weights_hash, self.side, self.grid, images]
         name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
         return folder / self.candidate.name / f"{self.source}-{self.processing}-{name}.parquet"
 
@@ -318,7 +319,9 @@ class _Task:
     def _read(self, item: Item) -> tuple[Photo, tuple[int, int]]:
         """The image as every method sees it, cropped and then processed, and its size before."""
         photo = read_photo(item.path)
-        image, gray = (pixels[: self.side, : self.side] for pixels in (photo.image, photo.gray))
+        top, left = ((length - self.side) // 2 // self.grid * self.grid for length in photo.gray.shape)
+        middle = slice(top, top + self.side), slice(left, left + self.side)
+        image, gray = photo.image[middle], photo.gray[middle]
         if self.processing != NONE:
             image = self.processing.apply(image, seed=int(photo.sha256[:8], 16))
             image = fit_crop(image[: self.side, : self.side], self.candidate.autoencoder.factor)

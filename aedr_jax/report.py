@@ -184,14 +184,14 @@ def _sources(done: Study) -> list[str]:
 
 def _losses(scores: Scores, model: str, source: str) -> Columns | None:
     """What `experiments.columns` would hold of an evaluation's images; NaN what was not measured."""
-    cells = [scores.get(("none", method, model, source)) for method in ("aedr", DEFAULT)]
-    if cells[0] is None or cells[1] is None:
+    raw, clip = (scores.get(("none", method, model, source)) for method in ("aedr", DEFAULT))
+    if raw is None or clip is None:
         return None
-    nothing = np.full(len(cells[0]["part"]), np.nan)
+    nothing = np.full(len(raw["part"]), np.nan)
     found = {f"{order}_{name}": nothing for name in (*PASSES, "codebook") for order in ("first", "second")}
-    for name, cell in zip(("raw", "clip"), cells, strict=True):
+    for name, cell in (("raw", raw), ("clip", clip)):
         found |= {f"{order}_{name}": cell[f"{order}_loss"] for order in ("first", "second")}
-    return found | {"homogeneity": cells[0]["homogeneity"], "part": cells[0]["part"]}
+    return found | {"homogeneity": raw["homogeneity"], "part": raw["part"]}
 
 
 def _alphas(done: Study) -> Records:
