@@ -45,8 +45,9 @@ class Cluster:
                 raise SourceError(f"Ray: {error}") from error
         self.ray = ray
         there = ray.cluster_resources()
-        machines = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-        chosen = next(({name: 1.0} for name in ACCELERATORS if there.get(name)), {"CPU": min(machines)})
+        machines = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        cpus = min(filter(None, machines), default=1.0)  # a head that is to do no work has none
+        chosen = next(({name: 1.0} for name in ACCELERATORS if there.get(name)), {"CPU": cpus})
         self.resources = dict(resources or chosen)
         self.actors = int(min(there.get(name, 0) / amount for name, amount in self.resources.items()))
         if self.actors < 1:
@@ -72,13 +73,20 @@ class Cluster:
         """Score all pieces of a source.
 
         Raises:
-          RunError: at the end, for what could not be read, or ids that came twice.
+          RunError: at the end, for what could not be read, or ids that came twice; at once, where a part cannot be
+            written.
         """
+        problems: list[str] = []
+        pieces: list[dict[str, Source]] = []
+        try:
+            for piece in source.pieces(part_images):
+                pieces.append({"piece": piece})
+        except RunError as error:  # a folder that cannot be read, say: the rest is scored
+            problems.append(str(error))
+        if not (pieces or problems):
+            raise SourceError("no image there")
         data = self.ray.data
         data.DataContext.get_current().enable_progress_bars = False
-        pieces = [{"piece": piece} for piece in source.pieces(part_images)]
-        if not pieces:
-            raise SourceError("no image there")
         scored = data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
             _Actor,
             fn_constructor_args=(plan, parts, self.ray.put(done), part_images),
@@ -86,8 +94,10 @@ class Cluster:
             compute=data.ActorPoolStrategy(min_size=1, max_size=self.actors),
             **self.options(),
         )
-        totals, problems = Finished(0, 0, 0), []
+        totals = Finished(0, 0, 0)
         for row in scored.iter_rows():
+            if row["fatal"]:
+                raise RunError(row["problem"])
             totals = Finished(*(a + row[name] for a, name in zip(totals, Finished._fields, strict=True)))
             advance(row["scored"] + row["skipped"])
             if row["problem"]:
@@ -113,8 +123,16 @@ class _Actor:
 
     def __call__(self, batch: Mapping[str, Iterable[Source]]) -> dict[str, list[Any]]:
         (piece,) = batch["piece"]
-        finished, problem = score_piece(piece, self.plan, self.scorer, self.parts, self.done, self.part_images)
-        return {**{name: [value] for name, value in finished._asdict().items()}, "problem": [problem]}
+        finished, problem, fatal = Finished(0, 0, 0), "", False
+        try:
+            finished, problem = score_piece(piece, self.plan, self.scorer, self.parts, self.done, self.part_images)
+        except RunError as error:  # a full disk: other pieces would fare no better
+            problem, fatal = str(error), True
+        return {
+            **{name: [value] for name, value in finished._asdict().items()},
+            "problem": [problem],
+            "fatal": [fatal],
+        }
 
 
 def score_piece(
@@ -133,6 +151,9 @@ def score_piece(
                 rows += batch
         except RunError as error:  # of the source: other pieces go on
             problem = str(error)
+        except Exception:  # what came before it is kept
+            parts.write(rows)
+            raise
         images, refused = tally(rows, scorer)
         scored += images
         unreadable += refused

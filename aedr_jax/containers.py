@@ -7,12 +7,15 @@ lists. No pickle is read.
 
 from __future__ import annotations
 
+import bz2
 import csv
 import glob
+import gzip
 import itertools
+import lzma
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ __all__ = ["Chain", "Rows", "Table", "Tars", "as_source", "from_hugging_face", "
 
 IDS = ("id", "__key__", "key", "path")  # columns that name an image, the first that there is
 MAX_HEADER = 1 << 20  # bytes of a tar's extended header; honest ones hold a path
+PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+PARQUET_BUFFER = 1 << 20
 TABLES = (".csv", ".parquet")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -86,10 +91,13 @@ class Chain(Source):
         self.sources = tuple(sources)
 
     def __iter__(self) -> Iterator[Item]:
+        return self._of_each(iter)
+
+    def _of_each(self, take: Callable[[Source], Iterable[Any]]) -> Iterator[Any]:
         problems = []
         for source in self.sources:
             try:
-                yield from source
+                yield from take(source)
             except RunError as error:
                 problems.append(str(error))
         if problems:
@@ -103,7 +111,7 @@ class Chain(Source):
         return Chain([source.share(index, of) for source in self.sources])
 
     def pieces(self, size: int) -> Iterator[Source]:
-        return itertools.chain.from_iterable(source.pieces(size) for source in self.sources)
+        return self._of_each(lambda source: source.pieces(size))
 
 
 class Tars(Source):
@@ -162,9 +170,24 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(f"a header of {self.size} bytes at byte {tar.offset}")
         return super()._proc_member(tar)  # type: ignore[misc]
 
+    def _proc_sparse(self, *given: Any) -> Any:
+        # Likewise the map of a sparse file, however long; image files have no holes.
+        raise tarfile.ReadError(f"{self.name} is a sparse file")
+
+    _proc_gnusparse_10 = _proc_sparse
+
+
+def _unpacked(path: Path) -> Any:
+    """The file, decompressed a little at a time: tarfile itself would hold all that 10 KiB unpack to, which can be
+    gigabytes of bzip2."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    unpack = next((unpack for magic, unpack in PACKED.items() if start.startswith(magic)), open)
+    return unpack(path, "rb")
+
 
 def _members(path: Path) -> Iterator[Item]:
-    with tarfile.open(path, "r|*", tarinfo=_Member) as tar:
+    with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
         for member in tar:
             tar.members = []  # type: ignore[attr-defined]  # it would keep a list of all
             if member.isdir() or not member.name.lower().endswith(SUFFIXES):
@@ -212,7 +235,7 @@ class Table(Source):
 
     def _columns(self) -> tuple[list[str], list[str]]:
         if self.is_csv:
-            with open(self.path, newline="", encoding="utf-8") as file:
+            with open(self.path, newline="", encoding="utf-8-sig") as file:
                 return next(csv.reader(file), []), []
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -230,13 +253,14 @@ class Table(Source):
 
     def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if self.is_csv:
-            with open(self.path, newline="", encoding="utf-8") as file:
+            with open(self.path, newline="", encoding="utf-8-sig") as file:
                 yield from enumerate(csv.DictReader(file))
             return
         import pyarrow.parquet as pq
 
         columns = list(dict.fromkeys(c for c in (self.image_column, self.id_column) if c))
-        with pq.ParquetFile(self.path) as file:
+        # A buffer and no prefetching: pages are in memory, not whole row groups, which may be the whole file.
+        with pq.ParquetFile(self.path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
             starts = [0, *itertools.accumulate(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))]
             for group in range(file.num_row_groups) if self.groups is None else self.groups:
                 number = starts[group]
@@ -246,11 +270,14 @@ class Table(Source):
                         number += 1
 
     def count(self) -> int | None:
-        if self.is_csv or self.groups is not None:
-            return sum(1 for _ in self._rows()) if self.is_csv else None
+        if self.groups is not None:
+            return None
         import pyarrow.parquet as pq
 
-        return pq.read_metadata(self.path).num_rows
+        try:
+            return sum(1 for _ in self._rows()) if self.is_csv else pq.read_metadata(self.path).num_rows
+        except (OSError, ValueError, csv.Error):  # which whoever goes through the rows is told
+            return None
 
     def pieces(self, size: int) -> Iterator[Source]:
         """Row groups of Parquet; paths of CSV."""

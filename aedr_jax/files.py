@@ -26,11 +26,24 @@ def whole_file(path: Path, *, tag: str | None = None, keep: bool = False) -> Ite
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
-        if not (keep and path.exists()):
+        if keep:
+            _take_free_name(partial, path)
+        else:
             os.replace(partial, path)
-            _sync_folder(path.parent)
+        _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _take_free_name(partial: Path, path: Path) -> None:
+    """Of several processes that do this at once, one wins: the others' files would be replaced under its feet."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            os.replace(partial, path)
 
 
 def _sync_folder(folder: Path) -> None:

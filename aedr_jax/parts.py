@@ -117,23 +117,37 @@ class Parts:
             raise SourceError(f"{self.folder}: the folder {self.folder.parent} does not exist")
         if self.folder.exists() and not self.folder.is_dir():
             raise SourceError(f"{self.folder}: is a file; a name without an ending is a Parquet folder")
+        self.folder.mkdir(exist_ok=True)  # before the manifest, so that both names are on the disk when that is written
         if not self.manifest.exists():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            if any(self.folder.iterdir()):
                 raise SourceError(
                     f"{self.folder}: holds files, but {self.manifest.name} is not beside it; name another"
                 )
-            about = {"version": __version__, "python": platform.python_version(), "started": time.strftime("%FT%TZ")}
+            started = time.strftime("%FT%TZ", time.gmtime())
+            about = {"version": __version__, "python": platform.python_version(), "started": started}
             text = json.dumps({"settings": wanted, "about": about}, indent=1)
             with _written(self.manifest, tag=self.tag, keep=True) as partial:
                 partial.write_text(text, encoding="utf-8")
-        found = json.loads(self.manifest.read_text(encoding="utf-8"))["settings"]
+        found = self.settings()
         if different := [key for key in wanted if found.get(key) != wanted[key]]:
             raise SourceError(
                 f"{self.folder}: holds rows of other settings ({', '.join(different)}, see {self.manifest.name}); "
                 "name another folder"
             )
-        self.folder.mkdir(exist_ok=True)
         return self.manifest
+
+    def settings(self) -> dict[str, Any]:
+        """Those of the run, from its manifest.
+
+        Raises:
+          SourceError: where it is none.
+        """
+        try:
+            return dict(json.loads(self.manifest.read_text(encoding="utf-8"))["settings"])
+        except (ValueError, KeyError, TypeError):
+            raise SourceError(
+                f"{self.manifest}: does not hold the settings of a run; restore it, or name another folder"
+            ) from None
 
     @contextmanager
     def going_on(self, wanted: Mapping[str, Any], shard: tuple[int, int]) -> Iterator[Ids]:
@@ -170,7 +184,7 @@ class Parts:
         import pyarrow.parquet as pq
 
         images = sum(pq.read_metadata(part).num_rows for part in self.folder.glob("part-*.parquet"))
-        images //= len(json.loads(self.manifest.read_text(encoding="utf-8"))["settings"]["models"])
+        images //= len(self.settings()["models"])
         if doubles := images - len(self.ids()):
             raise RunError(f"{self.folder}: {doubles} images have an id that another has too; give each its own")
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from aedr_jax.scoring import SCHEMA_VERSION, Row, Scorer, load_candidate
 from aedr_jax.signal import SignalConfig
-from aedr_jax.sources import Item
+from aedr_jax.sources import Item, until_failure
 from aedr_jax.workers import decode_all
 
 __all__ = ["Finished", "Plan", "settings", "tally"]
@@ -55,16 +55,9 @@ class Plan:
         workers = min(os.cpu_count() or 1, 16) if self.workers is None else self.workers
         failures: list[Exception] = []
         with closing(decode_all(scorer.decoder, items, workers=workers)) as decoded:
-            yield from scorer.score_decoded(_until_failure(decoded, failures))
+            yield from scorer.score_decoded(until_failure(decoded, failures))
         if failures:  # of the source: what came before it has been scored
             raise failures[0]
-
-
-def _until_failure(stream: Iterable[Any], failures: list[Exception]) -> Iterator[Any]:
-    try:
-        yield from stream
-    except Exception as error:
-        failures.append(error)
 
 
 def settings(scorer: Scorer, plan: Plan) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from aedr_jax.errors import SourceError
+
 __all__ = ["Replicated", "Sharded", "local_mesh", "make_sharded", "pod_share"]
 
 
@@ -26,8 +28,14 @@ def pod_share(**options: Any) -> tuple[int, int]:
 
     Args:
       options: of `jax.distributed.initialize`; none on a TPU pod or under Slurm, which it asks itself.
+
+    Raises:
+      SourceError: where it finds no cluster.
     """
-    jax.distributed.initialize(**options)
+    try:
+        jax.distributed.initialize(**options)
+    except (RuntimeError, ValueError) as error:
+        raise SourceError(f"jax.distributed: {error} Give each process its share instead, as I/N") from error
     share = jax.process_index(), jax.process_count()
     jax.distributed.shutdown()
     return share

@@ -11,12 +11,12 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aedr_jax.errors import ImageError, RunError, SourceError
 from aedr_jax.images import read_bytes
 
-__all__ = ["SUFFIXES", "Files", "Item", "Listed", "Source", "find_images", "nothing_at", "unreadable"]
+__all__ = ["SUFFIXES", "Files", "Item", "Listed", "Source", "find_images", "nothing_at", "unreadable", "until_failure"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
@@ -67,9 +67,12 @@ class Source(ABC):
     def pieces(self, size: int) -> Iterator[Source]:
         """Parts that together are the whole, to be sent to other machines: of about `size` items, where it can be
         divided so. The same division each time."""
-        items = iter(self)
+        failures: list[Exception] = []
+        items = until_failure(self, failures)
         while chunk := tuple(itertools.islice(items, size)):
             yield Listed(chunk)
+        if failures:
+            raise failures[0]
 
 
 class Every(Source):
@@ -130,6 +133,14 @@ def unreadable(problems: Sequence[str]) -> RunError:
         f"could not be read to the end: {'; '.join(problems)}. Every other image has its row; repair or remove "
         "what is named here and give the same command again"
     )
+
+
+def until_failure(stream: Iterable[Any], failures: list[Exception]) -> Iterator[Any]:
+    """A stream that ends where it fails; what it raised goes to `failures`, for when what came before is dealt with."""
+    try:
+        yield from stream
+    except Exception as error:
+        failures.append(error)
 
 
 def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Item]:

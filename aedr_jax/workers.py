@@ -133,11 +133,11 @@ class _Pool:
                 worker.stop("the run ended")
             try:
                 return worker.decode(item)
-            except ValueError as error:  # no answer that makes sense
-                worker.end()
-                reason = str(error)
             except (OSError, EOFError):
                 reason = worker.end() or "ended"
+            except Exception as error:  # no answer that makes sense
+                worker.end()
+                reason = f"gave no sensible answer: {error}"
             self.workers[index] = None
             if self.closed:
                 break
@@ -183,7 +183,8 @@ class _Worker:
         return result
 
     def overdue(self) -> bool:
-        return self.since is not None and time.monotonic() - self.since > SECONDS
+        since = self.since  # its own thread may set it to None at any time
+        return since is not None and time.monotonic() - since > SECONDS
 
     def stop(self, reason: str) -> None:
         """Kill the process, from any thread; the one that waits for its answer then ends it."""
@@ -213,7 +214,7 @@ def _read_result(pipe: IO[bytes], item: Item) -> Decoded | Refused:
 
     Raises:
       EOFError: it ended before.
-      ValueError: it is no answer: the worker is not to be trusted any more.
+      ValueError, KeyError, TypeError: it is no answer: the worker is not to be trusted any more.
     """
     line = pipe.readline(MAX_LINE)
     if not line.endswith(b"\n"):
@@ -222,8 +223,9 @@ def _read_result(pipe: IO[bytes], item: Item) -> Decoded | Refused:
     if "error" in head:
         return Refused(item.id, item.path, str(head["error"]))
     shapes = [tuple(map(int, shape)) for shape in head["shapes"]]
-    if not all(min(shape) > 0 and shape[0] * shape[1] <= 2 * MAX_SCORED_PIXELS for shape in shapes):
-        raise ValueError("gave an impossible size")
+    for shape in shapes:
+        if shape[2:] not in ((), (3,)) or min(shape) < 1 or int(np.prod(shape[:2])) > 2 * MAX_SCORED_PIXELS:
+            raise ValueError(f"an impossible size, {shape}")
     gray, *images = (_read_array(pipe, shape) for shape in shapes)
     known = str(head["sha256"]), str(head["format"]), int(head["width"]), int(head["height"])
     return Decoded(item.id, item.path, *known, gray, tuple(images))

@@ -44,28 +44,28 @@ MODELS = miniature_models()
 SIDE = 128
 CALIBRATION = "calibration"
 DEAR = ("mini-kl4-a", "mini-kl16")
-FIRST_SEED = 1_000_000  # calibrations use small seeds
+SEED = 1_000_000  # calibrations use small seeds
 CROPS = 2
 REPEATS = 1000
 BATCH = 8
 
 
-def write_images(models: Sequence[str], photos: Path, work: Path, count: int) -> None:
+def write_images(models: Sequence[str], photos: Path, work: Path, count: int, seed: int) -> None:
     """What is there already is kept.
 
     `WORK/calibration/MODEL/NUMBER.png` with seeds 0 to count − 1, which `aedr calibrate` reads,
-    `WORK/images/MODEL/NUMBER.png` with other seeds, and `WORK/images/photographs/NUMBER_PHOTOGRAPH.png`.
+    `WORK/images/MODEL/NUMBER.png` with seeds from a multiple of `seed`, another for each model, and `WORK/images/photographs/NUMBER_PHOTOGRAPH.png`.
     """
     for model in models:
-        for folder, seed in (("calibration", 0), ("images", FIRST_SEED * (MODELS.index(model) + 1))):
-            settings = choose_settings(model, seed=seed)
+        for folder, first in (("calibration", 0), ("images", seed * (MODELS.index(model) + 1))):
+            settings = choose_settings(model, seed=first)
             with tqdm(total=count, desc=f"{folder} of {model}", disable=None) as bar:
                 generate(settings, plan_images(settings, n=count), work / folder / model, on_progress=bar.update)
     folder = work / "images" / PHOTOGRAPHS
     folder.mkdir(parents=True, exist_ok=True)
     files = sorted(file for file, part in subjects_split(photos).items() if part == "test")
     for n, file in enumerate(files):
-        rng = np.random.default_rng([FIRST_SEED, n])
+        rng = np.random.default_rng([SEED, n])
         for i in range(CROPS):
             Image.fromarray(random_crop(photos / file, SIDE, rng)).save(folder / f"{i}_{Path(file).stem}.png")
 
@@ -176,7 +176,7 @@ def card(model: str, scores: dict, photos: Path) -> dict:
     }
     if hasattr(autoencoder, "quantize"):
         files = sorted(file for file, part in subjects_split(photos).items() if part == "train")
-        rng = np.random.default_rng(FIRST_SEED)
+        rng = np.random.default_rng(SEED)
         used: set[bytes] = set()
         for start in range(0, 512, BATCH):
             crops = [random_crop(photos / files[i % len(files)], SIDE, rng) for i in range(start, start + BATCH)]
@@ -217,12 +217,13 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for the images and the scores")
     parser.add_argument("--count", type=int, default=200, help="generated images of each model (default 200)")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"of the generated images (default {SEED})")
     parser.add_argument("--models", help="A,B: only generate or score these")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
     chosen = args.models.split(",") if args.models else MODELS
     if args.step == "generate":
-        write_images(chosen, args.photos, args.work, args.count)
+        write_images(chosen, args.photos, args.work, args.count, args.seed)
     elif args.step == "score":
         for model in chosen:
             for source in tqdm((*MODELS, PHOTOGRAPHS, CALIBRATION), desc=f"scores by {model}", disable=None):
