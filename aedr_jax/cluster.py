@@ -15,7 +15,7 @@ from aedr_jax.errors import RunError, SourceError
 from aedr_jax.parts import Fresh, Ids, Parts
 from aedr_jax.plan import Finished, Plan, settings, tally
 from aedr_jax.scoring import Row, Scorer
-from aedr_jax.sources import Source
+from aedr_jax.sources import Source, until_failure
 
 __all__ = ["Cluster", "score_piece"]
 
@@ -76,15 +76,10 @@ class Cluster:
           RunError: at the end, for what could not be read, or ids that came twice; at once, where a part cannot be
             written.
         """
-        problems: list[str] = []
-        pieces: list[dict[str, Source]] = []
-        try:
-            for piece in source.pieces(part_images):
-                pieces.append({"piece": piece})
-        except RunError as error:  # a folder that cannot be read, say: the rest is scored
-            problems.append(str(error))
-        if not (pieces or problems):
-            raise SourceError("no image there")
+        failures: list[Exception] = []  # a folder that cannot be read, say: the rest is scored
+        pieces = [{"piece": piece} for piece in until_failure(source.pieces(part_images), failures)]
+        if not pieces:
+            raise failures[0] if failures else SourceError("no image there")
         data = self.ray.data
         data.DataContext.get_current().enable_progress_bars = False
         scored = data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
@@ -94,7 +89,7 @@ class Cluster:
             compute=data.ActorPoolStrategy(min_size=1, max_size=self.actors),
             **self.options(),
         )
-        totals = Finished(0, 0, 0)
+        totals, problems = Finished(0, 0, 0), [str(error) for error in failures]
         for row in scored.iter_rows():
             if row["fatal"]:
                 raise RunError(row["problem"])

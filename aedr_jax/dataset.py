@@ -128,6 +128,7 @@ def progress_bar(source: Source, shown: bool) -> Iterator[Callable[[int], Any]]:
     from tqdm import tqdm
 
     every = 0.1 if sys.stderr.isatty() else LINE_SECONDS
-    ending = {} if sys.stderr.isatty() else {"bar_format": "{l_bar}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]\n"}
+    line = "{l_bar}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]\n"
+    ending = {} if sys.stderr.isatty() else {"bar_format": line}
     with tqdm(total=source.count(), unit="image", file=sys.stderr, mininterval=every, **ending) as bar:
         yield bar.update

@@ -224,7 +224,8 @@ def _read_result(pipe: IO[bytes], item: Item) -> Decoded | Refused:
         return Refused(item.id, item.path, str(head["error"]))
     shapes = [tuple(map(int, shape)) for shape in head["shapes"]]
     for shape in shapes:
-        if shape[2:] not in ((), (3,)) or min(shape) < 1 or int(np.prod(shape[:2])) > 2 * MAX_SCORED_PIXELS:
+        flat = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+        if not flat or min(shape) < 1 or shape[0] * shape[1] > 2 * MAX_SCORED_PIXELS:
             raise ValueError(f"an impossible size, {shape}")
     gray, *images = (_read_array(pipe, shape) for shape in shapes)
     known = str(head["sha256"]), str(head["format"]), int(head["width"]), int(head["height"])
