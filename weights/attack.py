@@ -20,6 +20,7 @@ from tqdm import tqdm
 from aedr_jax import Calibration, load_autoencoder, measure, read_image
 from aedr_jax.attacks import LEVEL, launder, perturb
 from aedr_jax.autoencoders.registry import calibration_file
+from aedr_jax.baselines.inversion import with_fast_gradients
 from aedr_jax.demo import PHOTOGRAPHS
 from aedr_jax.intervals import share_interval
 from evaluate import MODELS, print_table
@@ -73,7 +74,7 @@ def report(model: str, work: Path, count: int) -> list[list[str]]:
             row(
                 name,
                 f"{target}, {levels} grey level{'s' * (levels > 1)}",
-                in_batches(partial(attack, autoencoder), images),
+                in_batches(partial(attack, with_fast_gradients(autoencoder)), images),
             )
     return rows
 

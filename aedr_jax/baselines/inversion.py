@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.errors import BaselineError
 
-__all__ = ["inversion_losses", "latent_scale"]
+__all__ = ["inversion_losses", "latent_scale", "with_fast_gradients"]
 
 EXTRA = 'pip install "aedr-jax[baselines]"'
 
