@@ -54,7 +54,8 @@ def write_images(models: Sequence[str], photos: Path, work: Path, count: int, se
     """What is there already is kept.
 
     `WORK/calibration/MODEL/NUMBER.png` with seeds 0 to count − 1, which `aedr calibrate` reads,
-    `WORK/images/MODEL/NUMBER.png` with seeds from a multiple of `seed`, another for each model, and `WORK/images/photographs/NUMBER_PHOTOGRAPH.png`.
+    `WORK/images/MODEL/NUMBER.png` with seeds from a multiple of `seed`, another for each model, and
+    `WORK/images/photographs/NUMBER_PHOTOGRAPH.png`.
     """
     for model in models:
         for folder, first in (("calibration", 0), ("images", seed * (MODELS.index(model) + 1))):
