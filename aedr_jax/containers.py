@@ -172,7 +172,7 @@ class _Member(tarfile.TarInfo):
 
     def _proc_sparse(self, *given: Any) -> Any:
         # Likewise the map of a sparse file, however long; image files have no holes.
-        raise tarfile.ReadError(f"{self.name} is a sparse file")
+        raise tarfile.ReadError(f"a sparse file at byte {given[-1].offset}")
 
     _proc_gnusparse_10 = _proc_sparse
 

@@ -1,9 +1,11 @@
 """Every source gives the same images; damaged and hostile containers."""
 
+import bz2
 import csv
 import io
 import itertools
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,7 @@ from PIL import Image
 
 from aedr_jax.containers import Chain, Rows, Table, Tars, from_tfds, open_source
 from aedr_jax.errors import ImageError, RunError, SourceError
-from aedr_jax.sources import Files
+from aedr_jax.sources import Files, Source
 
 NAMES = [f"{folder}/{i}.png" for folder in ("a", "b") for i in range(4)]
 
@@ -55,7 +57,10 @@ def write_parquet(path, contents, **options):
     return path
 
 
-@pytest.fixture(params=["folder", "glob", "csv", "parquet of paths", "parquet", "struct", "tar", "tar.gz", "rows"])
+KINDS = ["folder", "glob", "csv", "parquet of paths", "parquet", "struct", "tar", "tar.gz", "tar.bz2", "tar.xz", "rows"]
+
+
+@pytest.fixture(params=KINDS)
 def source(request, folder, contents, tmp_path):
     """The same images from everywhere; ids end in the file's path below the folder, but for globs."""
     kind = request.param
@@ -79,7 +84,7 @@ def source(request, folder, contents, tmp_path):
     if kind == "rows":
         rows = [{"image": data, "file": name} for name, data in contents.items()]
         return Rows(rows, name="set", id_column="file")
-    return open_source([write_tar(tmp_path / f"t.{kind}", contents, "w:gz" if kind == "tar.gz" else "w")])
+    return open_source([write_tar(tmp_path / f"t.{kind}", contents, f"w:{kind[4:]}")])
 
 
 def test_every_source_gives_the_same_images(source, contents):
@@ -162,10 +167,49 @@ def test_damaged_archive_gives_what_it_can_and_is_named(contents, tmp_path, dama
     with pytest.raises(RunError, match=r"bad\.tar: .*Every other image has its row"):  # noqa: PT012
         for item in Chain([Tars([path]), Tars([good])]):
             ids.append(item.id)  # noqa: PERF401
+    pieces = Chain([Tars([path]), Tars([good])]).pieces(3)
+    assert len(list(pieces)) == 2  # each finds its own damage
     read = 4 if damage in ("inside a member", "between members", "a header") else 0
     assert ids == [*(f"bad.tar/{name}" for name in NAMES[:read]), *(f"good.tar/{name}" for name in NAMES)]
     with pytest.raises(RunError, match=r"bad\.tar"):
         list(Tars([good, path]))
+
+
+@pytest.mark.parametrize("packed", ["gz", "bz2", "xz"])
+def test_packed_archive_that_is_cut_off_is_named(contents, tmp_path, packed):
+    path = write_tar(tmp_path / f"t.tar.{packed}", contents, f"w:{packed}")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(RunError, match=rf"t\.tar\.{packed}: "):
+        list(Tars([path]))
+
+
+def test_what_unpacks_to_very_much_is_not_held(contents, tmp_path):
+    zeros = tarfile.TarInfo("zeros.bin")
+    zeros.size = 1 << 25
+    with bz2.open(tmp_path / "t.tar.bz2", "wb") as file:
+        file.write(zeros.tobuf() + bytes(zeros.size))
+        file.write(write_tar(tmp_path / "t.tar", contents).read_bytes())
+    tracemalloc.start()
+    try:
+        assert len(list(Tars([tmp_path / "t.tar.bz2"]))) == 8
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["gnu", "pax"])
+def test_map_of_a_sparse_file_is_not_read(tmp_path, kind):
+    """It goes on for as long as it likes."""
+    member = tarfile.TarInfo("a.png")
+    if kind == "gnu":
+        member.type = tarfile.GNUTYPE_SPARSE
+        header = member.tobuf()
+    else:
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        header = member.tobuf(tarfile.PAX_FORMAT)
+    (tmp_path / "t.tar").write_bytes(header + b"\0" * 4096)
+    with pytest.raises(RunError, match=r"t\.tar: a sparse file at byte \d+\."):
+        list(Tars([tmp_path / "t.tar"]))
 
 
 def test_huge_extended_header_is_refused_unread(tmp_path):
@@ -217,3 +261,50 @@ def test_table_that_breaks_off_is_named(contents, tmp_path):
         for item in Table(path):
             items.append(item.id)  # noqa: PERF401
     assert items == NAMES[:4]
+
+
+class Failing(Source):
+    def __init__(self, source, after):
+        self.source, self.after = source, after
+
+    def __iter__(self):
+        yield from itertools.islice(self.source, self.after)
+        raise RunError("the rest is gone")
+
+
+def test_pieces_of_what_fails_hold_all_before_it(folder):
+    ids = []
+    with pytest.raises(RunError, match="the rest is gone"):  # noqa: PT012
+        for piece in Chain([Failing(Files([folder]), 5), Files([folder / "b"])]).pieces(3):
+            ids += [item.id for item in piece]
+    assert ids == [*NAMES[:5], *(name[2:] for name in NAMES[4:])]
+
+
+def test_list_that_is_no_text_from_some_row_on(tmp_path):
+    """Nothing is counted, for that would fail before the first image; going through it says what is wrong."""
+    rows = b"".join(b"%05d.png\n" % i for i in range(5000))
+    (tmp_path / "list.csv").write_bytes(b"path\n" + rows + b"\xff.png\n")
+    source = Table(tmp_path / "list.csv")
+    assert source.count() is None
+    ids = []
+    with pytest.raises(RunError, match=r"list\.csv: .*utf-8"):  # noqa: PT012
+        for item in source:
+            ids.append(item.id)  # noqa: PERF401
+    assert len(ids) > 1000
+
+
+def test_list_as_spreadsheets_write_it(tmp_path):
+    (tmp_path / "list.csv").write_bytes(b"\xef\xbb\xbfpath\na.png\n")
+    assert [item.id for item in Table(tmp_path / "list.csv")] == ["a.png"]
+
+
+def test_row_groups_are_not_held_whole(tmp_path):
+    count, size = 256, 1 << 17
+    images = [np.random.default_rng(i).bytes(size) for i in range(count)]
+    table = pa.table({"image": images})
+    pq.write_table(table, tmp_path / "t.parquet", compression="none", use_dictionary=False, write_batch_size=8)
+    del table, images
+    assert pq.read_metadata(tmp_path / "t.parquet").num_row_groups == 1
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() for _ in Table(tmp_path / "t.parquet"))
+    assert most - before < count * size // 2

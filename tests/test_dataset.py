@@ -1,11 +1,17 @@
 """Rows of a source of any size: each image once, whatever stops a run and however it is divided."""
 
+import csv
 import json
+import os
+import pickle
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from make_tiny import SMALLEST, make_tensors, write_folder
@@ -13,8 +19,11 @@ from PIL import Image
 
 import aedr_jax as aedr
 from aedr_jax.cli import main
-from aedr_jax.dataset import score_dataset
+from aedr_jax.cluster import Cluster
+from aedr_jax.containers import Rows
+from aedr_jax.dataset import progress_bar, score_dataset
 from aedr_jax.errors import RunError, SourceError
+from aedr_jax.files import whole_file
 from aedr_jax.parts import Ids, Parts
 from aedr_jax.plan import Finished, Plan
 from aedr_jax.sources import Files, Item, Listed, Source
@@ -119,6 +128,29 @@ def test_decoder_processes_give_the_same_rows(score, tmp_path, whole):
     assert texts(tmp_path / "scores") == whole
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "tar", "rows"])
+def test_every_source_gives_the_same_rows(score, tmp_path, world, whole, kind):
+    contents = {item.id: item.read() for item in Files([world / "images"])}
+    source = tmp_path / f"t.{kind}"
+    if kind == "csv":
+        with open(source, "w", newline="") as file:
+            csv.writer(file).writerows([["path", "id"], *([world / "images" / name, name] for name in contents)])
+    elif kind == "parquet":
+        pq.write_table(pa.table({"id": list(contents), "image": list(contents.values())}), source)
+    elif kind == "tar":
+        with tarfile.open(source, "w") as tar:
+            for name in contents:
+                tar.add(world / "images" / name, name)
+    else:  # what Hugging Face and tensorflow-datasets are to us
+        source = Rows([{"image": data, "id": name} for name, data in contents.items()], name="set", id_column="id")
+    score(source=source)
+
+    def plain(row):  # the reason of an error row names the place
+        return repr({**row, "id": row["id"].removeprefix("t.tar/"), "error": row["error"] and "..."})
+
+    assert [plain(row) for row in rows(tmp_path / "scores")] == [plain(row) for row in rows(world / "whole")]
+
+
 def test_parts_are_small_and_named_by_what_is_in_them(score, tmp_path):
     score("a", part_images=8)
     assert len(files(tmp_path / "a")) == 2
@@ -174,6 +206,9 @@ def test_other_settings_are_refused(score, tmp_path, world, loaded):
         score("other")
     with pytest.raises(SourceError, match="does not exist"):
         score("no/where")
+    (tmp_path / "torn.run.json").write_text('{"settings":')
+    with pytest.raises(SourceError, match=r"torn\.run\.json: does not hold the settings of a run"):
+        score("torn")
     for options, message in (
         ({"shard": (2, 2)}, "expected I/N"),
         ({"engine": "spark"}, "expected local or ray"),
@@ -218,6 +253,141 @@ def test_left_over_halves_are_swept(score, tmp_path, world):
         (tmp_path / "scores" / f".{tag}.abc.partial").touch()
     score()
     assert not list((tmp_path / "scores").glob(".*"))
+
+
+def test_of_two_that_begin_at_once_one_writes_the_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # as both saw it
+    path = tmp_path / "scores.run.json"
+    for text in ("first", "second"):
+        with whole_file(path, keep=True) as partial:
+            partial.write_text(text)
+    assert path.read_text() == "first"
+    assert os.listdir(tmp_path) == ["scores.run.json"]
+
+
+def test_progress_has_a_rate_and_the_time_left(capsys, monkeypatch):
+    monkeypatch.setattr("aedr_jax.dataset.LINE_SECONDS", 0.0)
+    with progress_bar(Listed([Item("a", "a")] * 4), True) as advance:
+        for _ in range(4):
+            advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert any("50%|2/4 [00:00<00:00" in line and "image/s]" in line for line in lines), lines
+
+
+class LocalRay:
+    """What `Cluster` asks of Ray, done here; with Ray itself it is in tests/parity."""
+
+    ObjectRef = type("ObjectRef", (), {})
+    TaskError = type("TaskError", (Exception,), {})  # as whatever an actor raises comes back
+
+    def __init__(self, *machines):
+        self.machines, self.asked = machines, []
+        self.data = SimpleNamespace(
+            DataContext=SimpleNamespace(get_current=SimpleNamespace), ActorPoolStrategy=dict, from_items=self.from_items
+        )
+
+    def is_initialized(self):
+        return True
+
+    def cluster_resources(self):
+        names = {name for machine in self.machines for name in machine}
+        return {name: sum(machine.get(name, 0) for machine in self.machines) for name in names}
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": machine} for machine in self.machines]
+
+    def put(self, value):
+        return value
+
+    def get(self, value):
+        return value
+
+    def remote(self, **options):
+        return lambda fn: SimpleNamespace(remote=fn)
+
+    def from_items(self, items, override_num_blocks):
+        def map_batches(actor, *, fn_constructor_args, **options):
+            self.asked.append(options)
+            one = actor(*fn_constructor_args)
+
+            def iter_rows():
+                for item in items:
+                    try:
+                        done = one({"piece": [pickle.loads(pickle.dumps(item["piece"]))]})
+                    except Exception as error:
+                        raise self.TaskError(str(error)) from error
+                    yield {name: value for name, (value,) in done.items()}
+
+            return SimpleNamespace(iter_rows=iter_rows)
+
+        return SimpleNamespace(map_batches=map_batches)
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    ray = LocalRay({"node:head": 1.0}, {"CPU": 8.0, "TPU": 4.0})
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    return ray
+
+
+def test_a_cluster_gives_the_rows_of_one_machine(score, tmp_path, whole, ray):
+    assert score(engine="ray", part_images=4) == Finished(COUNT, 1, 0)
+    assert texts(tmp_path / "scores") == whole
+    names = files(tmp_path / "scores")
+    assert len(names) == 4
+    (asked,) = ray.asked
+    assert asked["compute"] == {"min_size": 1, "max_size": 4}
+    assert (asked["num_cpus"], asked["num_gpus"], asked["resources"]) == (1, 0, {"TPU": 1.0})
+    score("again", engine="ray", part_images=4, resources={"CPU": 2.0})
+    assert files(tmp_path / "again") == names  # a retry writes the same parts
+    assert score(engine="ray") == Finished(0, 0, COUNT)
+
+
+@pytest.mark.parametrize(
+    ("machine", "given", "options"),
+    [
+        ({"CPU": 8.0}, None, {"num_cpus": 8.0, "num_gpus": 0, "resources": None}),
+        ({"CPU": 8.0, "GPU": 2.0}, None, {"num_cpus": 1, "num_gpus": 1.0, "resources": None}),
+        ({"CPU": 8.0, "TPU": 4.0}, {"TPU": 4.0}, {"num_cpus": 1, "num_gpus": 0, "resources": {"TPU": 4.0}}),
+    ],
+)
+def test_what_an_actor_takes(monkeypatch, machine, given, options):
+    """The head does no work: it has no CPU to give."""
+    monkeypatch.setitem(sys.modules, "ray", LocalRay({"node:head": 1.0}, machine))
+    assert Cluster(None, given).options() == options
+    with pytest.raises(SourceError, match="the cluster has"):
+        Cluster(None, {"GPU": 64.0})
+
+
+class OnePiece(Interrupted):
+    def pieces(self, size):
+        yield self
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "raised"),
+    [
+        (Interrupted, RunError("a folder is shut"), RunError),
+        (OnePiece, RunError("shard 7 is gone"), RunError),
+        (OnePiece, OSError("no network"), LocalRay.TaskError),
+    ],
+)
+def test_what_fails_on_a_cluster_costs_no_row(score, tmp_path, world, whole, ray, kind, error, raised):
+    images = Files([world / "images"])
+    with pytest.raises(raised, match=str(error)):
+        score(source=kind(images, 11, error), engine="ray", part_images=20)
+    assert len(rows(tmp_path / "scores")) == 2 * 11
+    assert score(engine="ray") == Finished(COUNT - 11, 0, 11)
+    assert texts(tmp_path / "scores") == whole
+
+
+def test_a_full_disk_stops_a_cluster(score, ray, monkeypatch):
+    def full(table, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(RunError, match="cannot be written: No space left on device"):
+        score(engine="ray", part_images=8)
 
 
 def test_ids_in_little_memory():
@@ -265,7 +435,7 @@ def test_two_processes_do_not_do_the_same_share(tmp_path):
     process.communicate("")
 
 
-def test_command_line(world, tmp_path, capsys, loaded):
+def test_command_line(world, tmp_path, capsys, loaded, monkeypatch):
     out = tmp_path / "scores"
     call = ["score", str(world / "images"), "--model", str(world / "m1"), "--model", str(world / "m2")]
     call += ["--batch-size", "8", "--workers", "0", "--out", str(out)]
@@ -279,6 +449,18 @@ def test_command_line(world, tmp_path, capsys, loaded):
         main([*call, "--shard", "x"])
     with pytest.raises(SystemExit):
         main([*call, "--resource", "GPU"])
+    with monkeypatch.context() as pod:
+        pod.setattr("aedr_jax.sharding.pod_share", lambda: (1, 2))
+        assert main([*call[:-1], str(tmp_path / "pod"), "--shard", "auto"]) == 0
+    assert "6 images scored" in capsys.readouterr().out
+
+    def interrupted(*given, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr("aedr_jax.dataset.score_dataset", interrupted)
+        assert main(call) == 130
+    assert "the same command goes on" in capsys.readouterr().err
     capsys.readouterr()
     (world / "bad.tar").write_bytes(b"\\xff" * 4096)
     assert main(["score", str(world / "bad.tar"), *call[1:]]) == 1

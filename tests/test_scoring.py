@@ -142,6 +142,23 @@ def test_few_programs_for_many_sizes(candidates, photos):
     assert scorer._homogeneity._cache_size() == 2  # heights to 64 and above it
 
 
+def test_no_collective_in_what_is_scored_with(candidates):
+    scorer = Scorer(candidates[:1], preset="official", batch_size=8)
+    batch = np.zeros((8, 64, 64, 3), np.uint8), np.ones(8, np.float32), np.arange(8, dtype=np.uint32)
+    text = scorer._measure.jitted.lower(scorer._weights[0], batch).compile().as_text()
+    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert collective not in text
+
+
+def test_a_batch_is_fetched_after_the_next_is_sent(candidates, photos, monkeypatch):
+    scorer = Scorer(candidates, batch_size=1)
+    events = []
+    monkeypatch.setattr(scorer, "_launch", lambda group: events.append("send") or group)
+    monkeypatch.setattr(scorer, "_fetch", lambda group, sent: events.append("fetch") or [])
+    list(scorer.score_decoded(map(scorer.decoder, find_images([photos / "*.jpg", photos / "[ab].png"]))))
+    assert events == ["send", "send", "fetch", "send", "fetch", "fetch"]
+
+
 def test_official_preset(candidates, photos, tmp_path):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (65, 90, 3), dtype=np.uint8))

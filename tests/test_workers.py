@@ -27,6 +27,8 @@ def call(self, item):
     if "hang" in item.id: time.sleep(1000)
     if "eat" in item.id: bytearray(1 << 40)
     if "lie" in item.id: os.write(int(os.environ["BACK"]), b'{"shapes": [[99999999, 99999999]]}\\n')
+    if "third" in item.id: os.write(int(os.environ["BACK"]), b'{"shapes": [[64, 64, 99999999]]}\\n')
+    if "babble" in item.id: os.write(int(os.environ["BACK"]), b'[1]\\n')
     return whole(self, item)
 d.Decoder.__call__ = call
 dup = os.dup
@@ -82,7 +84,9 @@ def test_workers_give_what_this_process_gives(items, decoder):
         ("kill", "was killed by signal 9"),
         ("eat", "not enough memory|MemoryError|ended with code 1"),
         ("hang", "took more than 1 seconds"),
-        ("lie", "impossible size"),
+        ("lie", "an impossible size, (99999999, 99999999)"),
+        ("third", "an impossible size, (64, 64, 99999999)"),
+        ("babble", "gave no sensible answer"),
     ],
 )
 def test_a_hostile_image_costs_one_row(items, monkeypatch, what, reason):
@@ -107,6 +111,16 @@ def test_a_worker_that_is_killed_from_outside_costs_nothing(items):
     pool.close()
     assert len(found) == 32
     assert all(isinstance(result, Decoded) for result in found)
+
+
+def test_a_worker_may_finish_while_it_is_asked_whether_it_is_late():
+    class Finishing(workers._Worker):
+        def __init__(self):
+            self.answers = [time.monotonic(), None]
+
+        since = property(lambda self: self.answers.pop(0))
+
+    assert not Finishing().overdue()
 
 
 def test_what_the_source_raises_comes_after_all_before_it(items):
