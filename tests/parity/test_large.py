@@ -96,8 +96,8 @@ def test_a_file_system_that_is_full(world, tmp_path, whole):
 POD = """
 import sys
 from aedr_jax.sharding import pod_share
-address, number, root, out = sys.argv[1:]
-share = pod_share(coordinator_address=address, num_processes=2, process_id=int(number))
+root, out = sys.argv[1:]
+share = pod_share()
 import jax
 from aedr_jax.dataset import score_dataset
 print(share, len(jax.local_devices()), flush=True)
@@ -106,15 +106,17 @@ score_dataset(root + "/images", {"m1": root + "/m1"}, out, batch_size=1, workers
 
 
 def test_processes_of_a_pod_do_not_die_together(world, tmp_path, whole):
-    """jax.distributed gives the shares; one process is killed; the other's rows are complete, and the rest follows."""
+    """jax.distributed gives the shares, as under Slurm; one process is killed; the other's rows are complete, and the
+    rest follows."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        port = str(free.getsockname()[1])
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2", "JAX_COORDINATOR_PORT": port}
     out = tmp_path / "out"
     pod = [
         subprocess.Popen(
-            [sys.executable, "-c", POD, address, str(i), str(world), str(out)],
-            env=ENVIRONMENT,
+            [sys.executable, "-c", POD, str(world), str(out)],
+            env={**ENVIRONMENT, **slurm, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -197,18 +199,27 @@ def cluster(monkeypatch):
 def test_a_cluster_that_loses_a_machine(world, tmp_path, whole, cluster):
     import threading
 
+    from ray._private.state import available_resources_per_node
+
     out = tmp_path / "out"
+    lost = []
 
     def lose_one():
+        """One whose chip an actor holds, while there are pieces left."""
         while parts(out) < 1:
             time.sleep(0.01)
-        cluster.remove_node(cluster.list_all_nodes[-1], allow_graceful=False)
+        free = available_resources_per_node()
+        busy = [node for node in cluster.worker_nodes if not free[node.node_id].get("chip")]
+        cluster.remove_node(busy[0], allow_graceful=False)
+        lost.append(parts(out))
 
     thief = threading.Thread(target=lose_one)
     thief.start()
     options = {"batch_size": 1, "workers": 1, "part_images": 4, "engine": "ray", "resources": {"chip": 1.0}}
     done = score_dataset(world / "images", {"m1": str(world / "m1")}, out, **options)
     thief.join()
+    assert lost
+    assert lost[0] < COUNT / options["part_images"]  # or it was lost too late
     assert done.scored == COUNT
     found = rows(out)
     assert [row["id"] for row in found] == [row["id"] for row in whole]
