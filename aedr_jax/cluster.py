@@ -38,6 +38,8 @@ class Cluster:
             import ray
         except ImportError:
             raise SourceError('engine ray: pip install "aedr-jax[ray]"') from None
+        if wrong := {name: amount for name, amount in (resources or {}).items() if not amount > 0}:
+            raise SourceError(f"Ray: resources {wrong}: expected amounts above 0")
         if not ray.is_initialized():
             try:
                 ray.init(address=address)

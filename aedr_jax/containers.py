@@ -196,7 +196,7 @@ def _members(path: Path) -> Iterator[Item]:
             if not member.isreg():
                 yield Item(name, where, error="is a link or device, not an image file")
             elif member.size > MAX_FILE_BYTES:
-                yield Item(name, where, error=f"{member.size} bytes; files above {MAX_FILE_BYTES} are not read")
+                yield Item(name, where, error=_too_large(member.size))
             else:
                 file = tar.extractfile(member)
                 assert file is not None
@@ -415,7 +415,13 @@ def _item(value: Any, name: str, where: str, folder: Path) -> Item:
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
+        if len(value) > MAX_FILE_BYTES:
+            return Item(name, where, error=_too_large(len(value)))
         return Item(name, where, value)
     if isinstance(value, str) and value:
         return Item(name, folder / value)
     return Item(name, where, error="the table has neither bytes nor a path here")
+
+
+def _too_large(size: int) -> str:
+    return f"{size} bytes; files above {MAX_FILE_BYTES} are not read"

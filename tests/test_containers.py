@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from aedr_jax import containers
 from aedr_jax.containers import Chain, Rows, Table, Tars, from_tfds, open_source
 from aedr_jax.errors import ImageError, RunError, SourceError
 from aedr_jax.sources import Files, Source
@@ -218,6 +219,15 @@ def test_huge_extended_header_is_refused_unread(tmp_path):
     (tmp_path / "t.tar").write_bytes(member.tobuf() + b"\0" * 4096)
     with pytest.raises(RunError, match="a header of 4294967296 bytes"):
         list(Tars([tmp_path / "t.tar"]))
+
+
+def test_rows_that_hold_too_much_are_errors(tmp_path, monkeypatch):
+    monkeypatch.setattr(containers, "MAX_FILE_BYTES", 3)
+    pq.write_table(pa.table({"image": [b"1234", b"123"]}), tmp_path / "t.parquet")
+    large, small = open_source([tmp_path / "t.parquet"])
+    assert large.data is None
+    assert "4 bytes" in large.error
+    assert small.data == b"123"
 
 
 def test_rows_without_an_image_are_errors(tmp_path):

@@ -357,6 +357,8 @@ def test_what_an_actor_takes(monkeypatch, machine, given, options):
     assert Cluster(None, given).options() == options
     with pytest.raises(SourceError, match="the cluster has"):
         Cluster(None, {"GPU": 64.0})
+    with pytest.raises(SourceError, match="above 0"):
+        Cluster(None, {"GPU": 0.0})
 
 
 class OnePiece(Interrupted):
