@@ -112,7 +112,7 @@ class Decision:
       picked: whether alpha was picked for best accuracy on the first halves of own and other images, as in the paper;
         else it is .05, because there are fewer than ten of either.
       own: the model's own images in the second half, [n].
-      others: `{source: [n]}` of the second half.
+      others: `{source: scores}` of the second half, as many as each source has.
     """
 
     rule: Rule
@@ -120,7 +120,7 @@ class Decision:
     calibration: Calibration
     picked: bool
     own: Float[np.ndarray, " n"]
-    others: dict[str, Float[np.ndarray, " n"]]
+    others: dict[str, Float[np.ndarray, " _"]]
 
     @property
     def tpr(self) -> float:

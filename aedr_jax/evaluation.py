@@ -30,7 +30,7 @@ from aedr_jax.baselines import official_inputs
 from aedr_jax.comparison import REAL
 from aedr_jax.errors import ImageError, SourceError
 from aedr_jax.files import whole_file
-from aedr_jax.images import Photo, fit_crop, gray_of, read_photo, read_size
+from aedr_jax.images import Photo, fit_crop, gray_of, read_photo
 from aedr_jax.methods import UNCLAMPED, Method, Scored
 from aedr_jax.processing import GRID, Processing
 from aedr_jax.scoring import Candidate, load_candidate
@@ -87,10 +87,12 @@ def find_sources(
     """The images of each model, of `real` and of every other folder, shuffled by a seed and cut to `count`.
 
     A miniature model's folder that is missing is made, `OUT/images/MODEL`: nothing is written beside the user's images.
+    Images that cannot be read or are too small are left out, and so are other folders with fewer than two that can be
+    taken. Every image is read once, whole, so that none stops the long work after this.
 
     Raises:
       SourceError: without a folder `real` (in any case of letters), without one of a model that cannot be sampled
-        here, or where a source has fewer than two images of at least `side` pixels.
+        here, or where one of these has fewer than two images of at least `side` pixels.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -103,24 +105,37 @@ def find_sources(
         if model not in folders:
             folders[model] = _sampled(model, folder, out / "images" / model, count)
     names = {model: model for model in models} | {REAL: real}
-    names |= {name: name for name in folders if name not in (*models, real)}
-    images, left_out = {}, []
+    # Results may lie beside the images, and sampled images in them.
+    others = [name for name, path in folders.items() if not out.resolve().is_relative_to(path.resolve())]
+    names |= {name: name for name in others if name not in (*models, real)}
+    images: dict[str, list[Item]] = {}
+    left_out: list[str] = []
     for source, name in names.items():
-        chosen: list[Item] = []
-        items = find_images([folders[name]])
-        for i in np.random.default_rng(seed).permutation(len(items)):
-            if len(chosen) == count:
-                break
-            try:
-                if min(size := read_size(items[i].path)) < side:
-                    raise ImageError(f"{items[i].path}: {size[0]}×{size[1]}; {side} pixels are compared")
-                chosen.append(items[i])
-            except ImageError as error:
-                left_out.append(str(error))
-        if len(chosen) < 2:
-            raise SourceError(f"{folders[name]}: {len(chosen)} images of at least {side} pixels; expected two or more")
-        images[source] = chosen
+        try:
+            images[source] = _taken(folders[name], left_out, count=count, side=side, seed=seed)
+        except SourceError as error:
+            if source in (*models, REAL):
+                raise
+            left_out.append(str(error))
     return Sources(images, left_out)
+
+
+def _taken(folder: Path, left_out: list[str], *, count: int, side: int, seed: int) -> list[Item]:
+    chosen: list[Item] = []
+    items = find_images([folder])
+    for i in np.random.default_rng(seed).permutation(len(items)):
+        if len(chosen) == count:
+            break
+        try:
+            height, width = read_photo(items[i].path).gray.shape
+            if min(height, width) < side:
+                raise ImageError(f"{items[i].path}: {width}×{height}; {side} pixels are compared")
+            chosen.append(items[i])
+        except ImageError as error:
+            left_out.append(str(error))
+    if len(chosen) < 2:
+        raise SourceError(f"{folder}: {len(chosen)} images of at least {side} pixels; expected two or more")
+    return chosen
 
 
 def _sampled(model: str, folder: Path, out: Path, count: int) -> Path:
@@ -203,19 +218,16 @@ def evaluate(
         ]
     programs: dict[Any, tuple[Any, float]] = {}
     hashes: dict[str | Path, str] = {}
-    files = []
-    with tqdm(total=sum(len(task.items) * task.passes for task in tasks), unit="pass", disable=None) as bar:
-        for i, task in enumerate(tasks, 1):
+    files = [task.file(out / "parts", hashes) for task in tasks]
+    # The bar counts what is still to do: parts that are there would make the time left look short.
+    missing = [(task, file) for task, file in zip(tasks, files, strict=True) if not file.exists()]
+    with tqdm(total=sum(len(task.items) * task.passes for task, _ in missing), unit="pass", disable=None) as bar:
+        for i, (task, file) in enumerate(missing, 1):
             text = f"{task.label} by {task.candidate.name} on {task.source}"
             bar.set_postfix_str(text, refresh=False)
-            file = task.file(out / "parts", hashes)
-            if not file.exists():
-                say(f"{i}/{len(tasks)} {text}, {task.processing}, {len(task.items)} images")
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_rows(task.rows(programs, bar.update), file)
-            else:
-                bar.update(len(task.items) * task.passes)
-            files.append(file)
+            say(f"{i}/{len(missing)} {text}, {task.processing}, {len(task.items)} images")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_rows(task.rows(programs, bar.update), file)
     _join(files, out / "scores.parquet")
     return sources
 

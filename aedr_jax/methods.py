@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from aedr_jax import losses
@@ -124,4 +127,8 @@ def make_methods(limits: Limits = Limits(), perceptual: Lpips | None = None) -> 
     methods["latenttracer"], methods["latenttracer-512"] = latenttracer(False), latenttracer(True)
     settings = {"steps": limits.ronan_steps}
     methods["ronan"] = Method(ronan, 3 * limits.ronan_steps, limits.ronan_count, limits.ronan_models, settings=settings)
+    if perceptual is not None:
+        weights = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(perceptual)))
+        for name in [name for name in methods if name.endswith("-lpips")]:
+            methods[name] = dataclasses.replace(methods[name], settings={"weights": weights.hexdigest()})
     return methods

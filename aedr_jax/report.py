@@ -30,6 +30,8 @@ REPEATS = 50
 LOSSES = {"MSE": "aedr", "MAE": "aedr-mae", "SSIM": "aedr-ssim", "LPIPS": "aedr-lpips"}
 HOMOGENEITIES = {"off": "aedr without H", "paper": "aedr", "official": "aedr-official", "default": DEFAULT}
 NO_LPIPS = "absent: no weights of LPIPS were given (--lpips), and nothing stands in for them"
+NO_ENLARGED = "absent: not asked for (--methods latenttracer-512); it brings every image to 512×512 first"
+NOT_CALIBRATED = "absent: too few of these images have a score to calibrate it"
 NOT_MEASURED = "absent: not measured in this run"
 
 
@@ -64,8 +66,10 @@ def _summary(done: Study) -> Records:
             if keys:
                 records.append({"method": rule, "against": against, "pairs": len(keys), **done.record(keys)})
     there = {rule for rule, _ in done.decided}
-    absent = [f"{name}-lpips" for name in ("aeroblade", "rdd") if f"{name}-mse" in there]
-    return records + [{"method": name, "note": NO_LPIPS} for name in absent if name not in there]
+    absent = {f"{name}-lpips": NO_LPIPS for name in ("aeroblade", "rdd") if f"{name}-mse" in there}
+    absent |= {"latenttracer-512": NO_ENLARGED} if "latenttracer" in there else {}
+    absent |= dict.fromkeys((rule.name for rule in rules(done.scores)), NOT_CALIBRATED)
+    return records + [{"method": name, "note": note} for name, note in absent.items() if name not in there]
 
 
 def _same_images(scores: Scores) -> Records:
@@ -83,9 +87,10 @@ def _same_images(scores: Scores) -> Records:
             if ("none", method, *pair) in scores
         }
         done = study(chosen)
-        for rule in dict.fromkeys(rule for rule, _ in done.decided):
+        for rule in [rule.name for rule in rules(chosen)]:
             keys = [key for key in done.drawn if key[0] == rule]
-            records.append({"images_of": dear, "method": rule, "pairs": len(keys), **done.record(keys)})
+            record = {"pairs": len(keys), **done.record(keys)} if keys else {"note": NOT_CALIBRATED}
+            records.append({"images_of": dear, "method": rule, **record})
     return records or [{"note": "absent: every method scored every image"}]
 
 
@@ -111,19 +116,18 @@ def _pairs(done: Study, *, real: bool) -> Records:
 
 
 def _seconds(done: Study) -> Records:
+    """Medians over timed batches: the cheap methods are timed on one batch of each shape, the dear ones on all."""
     records: Records = []
-    of_aedr: dict[str, float] = {}
     for method in dict.fromkeys(method for _, method, _, _ in done.scores):
         for model in done.models:
             cells = [c for (p, m, x, _), c in done.scores.items() if (p, m, x) == ("none", method, model)]
             if cells:
                 seconds, compiling = (np.concatenate([c[n] for c in cells]) for n in ("seconds", "compile_seconds"))
-                median = float(np.median(seconds))
-                of_aedr.setdefault(model, median if method == "aedr" else float("nan"))
-                record = {"method": method, "model": model, "seconds_an_image": median}
-                record |= {"times_aedr": median / of_aedr[model], "seconds_to_compile": float(np.max(compiling))}
+                record = {"method": method, "model": model, "seconds_an_image": float(np.median(seconds))}
+                record |= {"seconds_to_compile": float(np.max(compiling)), "batches_timed": len(np.unique(seconds))}
                 records.append(record | {"n": len(seconds)})
-    return records
+    of_aedr = {r["model"]: r["seconds_an_image"] for r in records if r["method"] == "aedr"}
+    return [r | {"times_aedr": r["seconds_an_image"] / of_aedr.get(r["model"], np.nan)} for r in records]
 
 
 def _kinds(done: Study) -> Records:
@@ -167,14 +171,16 @@ def _candidates(done: Study) -> Records:
         for name, of in candidates.items():
             areas = [area_under_curve(of[model], of[source]) for source in of if source != model]
             record = {"candidate": name, "model": model, "auc": float(np.mean(areas)), "worst_auc": min(areas)}
-            records.append(record | {"sources": len(areas), "n_own": len(of[model])})
+            others = sum(len(values) for source, values in of.items() if source != model)
+            records.append(record | {"sources": len(areas), "n_own": len(of[model]), "n_other": others})
     models = list(scores)
     halves = models[::2], models[1::2]
     for choice in choose(scores, (halves, halves[::-1])) if all(halves) else ():
         record = {"candidate": choice.candidate, "chosen_on": ", ".join(choice.chosen_on)}
-        records.append(
-            record | {"model": ", ".join(choice.reported_on), "auc": choice.auc, "paper_auc": choice.paper_auc}
-        )
+        record |= {"model": ", ".join(choice.reported_on), "auc": choice.auc, "paper_auc": choice.paper_auc}
+        reported = {m: {s: len(v[1::2]) for s, v in scores[m][choice.candidate].items()} for m in choice.reported_on}
+        own, every = sum(of[m] for m, of in reported.items()), sum(sum(of.values()) for of in reported.values())
+        records.append(record | {"n_own": own, "n_other": every - own})
     return records or [{"note": NOT_MEASURED}]
 
 
@@ -191,7 +197,9 @@ def _losses(scores: Scores, model: str, source: str) -> Columns | None:
     found = {f"{order}_{name}": nothing for name in (*PASSES, "codebook") for order in ("first", "second")}
     for name, cell in (("raw", raw), ("clip", clip)):
         found |= {f"{order}_{name}": cell[f"{order}_loss"] for order in ("first", "second")}
-    return found | {"homogeneity": raw["homogeneity"], "part": raw["part"]}
+    found |= {"homogeneity": raw["homogeneity"], "part": raw["part"]}
+    defined = np.isfinite(raw["score"]) & np.isfinite(clip["score"])
+    return {name: values[defined] for name, values in found.items()}
 
 
 def _alphas(done: Study) -> Records:
@@ -227,7 +235,8 @@ def _sizes(done: Study) -> Records:
                     record = {"method": rule.name, "model": model, "n_calibration": size, "repeats": len(found)}
                     record |= {"accuracy": float(accuracies.mean()), "accuracy_low": float(low)}
                     record |= {"accuracy_high": float(high), "tpr": float(tprs.mean()), "n_own": len(second)}
-                    records.append(record)
+                    others = done.decided[rule.name, model].others
+                    records.append(record | {"n_other": sum(map(len, others.values()))})
     return records
 
 
@@ -279,7 +288,8 @@ def _control(done: Study) -> Records:
                     "other": source,
                     "accuracy": float(own.mean() - other.mean() + 1) / 2,
                 }
-                records.append(record | {"n_own": len(own), "n_other": len(other)})
+                counts = {"n_calibration": sum((cell["part"] == "calibration").sum() for cell in pair)}
+                records.append(record | counts | {"n_own": len(own), "n_other": len(other)})
     return records
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import shutil
 import sys
 
 import jax
@@ -218,6 +219,10 @@ def test_separable_sources_are_told_apart():
     timed = {(r["method"], r["model"]): r for r in found["table3_seconds"]}
     assert timed["latenttracer", "b"]["times_aedr"] == pytest.approx(3.0)
     assert timed["latenttracer", "b"]["seconds_to_compile"] == 2.0
+    assert timed["latenttracer", "b"]["batches_timed"] == 1
+    backwards = comparison.Study(dict(reversed(synthetic().items())), ("a",), {}, {})
+    times = {record["method"]: record["times_aedr"] for record in report._seconds(backwards)}
+    assert times["latenttracer"] == pytest.approx(3.0)
     assert {record["autoencoder"] for record in found["table4_autoencoders"]} == {"kind of a", "kind of b"}
     assert [record["n_calibration"] for record in found["calibration_size"] if record["model"] == "a"] == [10, 10]
     tried = {(r["candidate"], r["model"]): r for r in found["candidates"] if "chosen_on" not in r}
@@ -225,6 +230,7 @@ def test_separable_sources_are_told_apart():
     assert not any("round8" in name or "sample" in name for name, _ in tried)  # not measured: left out
     chosen = [r for r in found["candidates"] if "chosen_on" in r]
     assert [(r["chosen_on"], r["model"]) for r in chosen] == [("a", "b"), ("b", "a")]
+    assert {(r["n_own"], r["n_other"]) for r in chosen} == {(6, 12)}
     confusion = {(r["source"], r["verdict"]): r["share"] for r in found["attribution"]}
     assert confusion["real", "none"] == 1.0
     assert confusion["a", "a"] > 0.6
@@ -275,6 +281,21 @@ def test_metrics():
         assert tpr_at(own, others, rate) == pytest.approx(true[false <= rate].max(), abs=1e-12)
 
 
+def test_what_too_few_images_do_not_calibrate_says_so():
+    scores = synthetic()
+    for key, cell in scores.items():
+        if key[1] == "latenttracer":  # five calibrate its own threshold, but no fit
+            few = {name: values[:10] for name, values in cell.items()}
+            scores[key] = few | {"part": np.repeat(["calibration", "test"], 5)}
+    found = tables({key: cell for key, cell in scores.items() if key[1] in ("aedr-default", "latenttracer")})
+    notes = {record["method"]: record.get("note", "") for record in found["same_images"]}
+    assert notes["latenttracer"] == ""
+    assert "too few" in notes["aedr-default"]
+    short = {key: {n: v[::2] for n, v in cell.items()} for key, cell in synthetic(n=16).items()}
+    notes = {record["method"]: record.get("note", "") for record in tables(short)["summary"]}
+    assert "too few" in notes["aedr"]
+
+
 def test_too_few_images_calibrate_nothing():
     scores = synthetic(n=8)
     assert decide(scores, rules(scores)[0], "a") is None
@@ -298,6 +319,24 @@ def test_sources_that_are_missing(world, models, tmp_path):
     assert any("broken.png" in reason for reason in found.left_out)
 
 
+def test_what_is_no_source_is_left_out_with_the_reason(world, tmp_path):
+    for source in ("m1", "Real"):
+        shutil.copytree(world / "images" / source, tmp_path / source)
+    whole = (tmp_path / "Real" / "0.png").read_bytes()
+    (tmp_path / "Real" / "0.png").write_bytes(whole[: len(whole) // 2])  # its header promises an image
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "one").mkdir()
+    shutil.copy(tmp_path / "m1" / "0.png", tmp_path / "one")
+    out = tmp_path / "results"
+    shutil.copytree(world / "images" / "m1", out / "images" / "m1")
+    found = find_sources(tmp_path, ["m1"], out, count=20, side=SIDE)
+    assert {source: len(items) for source, items in found.images.items()} == {"m1": 13, "real": 12}
+    reasons = ["0.png: ", "16×15", "broken.png: ", "notes: no image in this folder", "one: 1 images of at least 16"]
+    assert len(found.left_out) == len(reasons)
+    for reason in reasons:
+        assert any(reason in text for text in found.left_out), reason
+
+
 def test_missing_images_of_a_miniature_model_are_sampled(world, tmp_path):
     found = find_sources(world / "images", ["mini-kl4-a"], tmp_path, count=2, side=SIDE)
     files = [item.path for item in found.images["mini-kl4-a"]]
@@ -317,6 +356,14 @@ def test_every_method_has_a_name_and_the_limits_reach_it():
     assert dict(methods["latenttracer"].settings) == {"steps": 2}
 
 
+def test_methods_of_lpips_know_its_weights():
+    weights = [aedr.Lpips((jnp.full((1, 1, 3, 2), value),), (), (), "vgg") for value in (1.0, 1.0, 2.0)]
+    found = [{n: m.settings for n, m in make_methods(LIMITS, params).items() if "lpips" in n} for params in weights]
+    assert found[0].keys() == {"aedr-lpips", "aeroblade-lpips", "rdd-lpips"}
+    assert found[0] == found[1]
+    assert all(found[0][name] != found[2][name] for name in found[0])
+
+
 def test_the_command(world, models, tmp_path, capsys):
     call = ["evaluate", str(world / "images"), "--out", str(tmp_path / "out"), "--models", ",".join(models)]
     call += ["--side", str(SIDE), "--count", "12", "--batch-size", "6"]
@@ -330,6 +377,25 @@ def test_the_command(world, models, tmp_path, capsys):
     assert plots == {"ratio", "roc", "confusion", "alpha", "seconds"}
     for path in (tmp_path / "out" / "plots").iterdir():
         assert min(aedr.read_image(path).shape[:2]) > 300
+
+
+def test_the_published_images_with_a_miniature_model(shared, tmp_path):
+    """Folders as they come: mixed sizes and formats, two images each, and files of another kind among them."""
+    call = ["evaluate", str(shared / "data" / "published" / "images"), "--out", str(tmp_path)]
+    call += ["--models", "mini-kl4-a", "--count", "12", "--side", "64", "--methods", "aedr,aedr-default"]
+    assert main(call) == 0
+    scores = read_scores(tmp_path / "scores.parquet")
+    counts = {source: len(cell["score"]) for (_, method, _, source), cell in scores.items() if method == "aedr"}
+    assert counts.pop("mini-kl4-a") == 12
+    assert {"real", "SD1.5", "VQDM", "FLUX"} <= counts.keys()
+    assert set(counts.values()) == {2}
+    columns = {name: np.concatenate([cell[name] for cell in scores.values()]) for name in ("score", "width", "format")}
+    assert np.isfinite(columns["score"]).all()
+    assert len(set(columns["width"])) > 2
+    assert set(columns["format"]) == {"PNG", "JPEG"}
+    with open(tmp_path / "tables" / "table2_real.csv", newline="") as file:
+        assert {(row["n_own"], row["n_other"]) for row in csv.DictReader(file)} == {("6", "1")}
+    assert {path.stem for path in (tmp_path / "plots").iterdir()} >= {"ratio", "roc", "confusion"}
 
 
 def test_without_matplotlib_the_error_names_the_extra(world, tmp_path, monkeypatch, capsys):
