@@ -40,7 +40,7 @@ def main() -> None:
     print(f"| image | {' | '.join(f'{step} steps' for step in steps)} |")
     print("|---" * (len(steps) + 1) + "|")
     for item, curve in zip(items, smallest.T, strict=True):
-        print(f"| {item.id} | {' | '.join(f'{curve[step - 1]:.5f}' for step in steps)} |")
+        print(f"| {item.id} | {' | '.join(f'{curve[step - 1]:.2g}' for step in steps)} |")
 
 
 if __name__ == "__main__":
