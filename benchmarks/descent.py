@@ -1,8 +1,10 @@
 """How far RONAN and LatentTracer get in how many steps: the loss curves behind docs/results.md.
 
     python benchmarks/descent.py IMAGES --model mini-kl4-a --count 5 --steps 1500
+    python benchmarks/descent.py IMAGES --method latenttracer --steps 100 --processing resize2
 
-The first `--count` images of a folder; prints the smallest loss up to each number of steps as a Markdown table.
+The first `--count` images of a folder, as they are or processed; prints the smallest loss up to each number of steps as
+a Markdown table.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 import aedr_jax as aedr
 from aedr_jax.baselines import latenttracer_losses, ronan_losses
 from aedr_jax.images import fit_crop
+from aedr_jax.processing import Processing
 from aedr_jax.sources import find_images
 
 METHODS = {"ronan": ronan_losses, "latenttracer": latenttracer_losses}
@@ -29,10 +32,12 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, default="ronan")
     parser.add_argument("--count", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--processing", default="none", help="first, as in aedr_jax.processing: resize2, jpeg70, ...")
     args = parser.parse_args()
     autoencoder = aedr.load_autoencoder(args.model)
     items = find_images([args.images])[: args.count]
-    pixels = np.stack([fit_crop(aedr.read_image(item.path), autoencoder.factor) for item in items])
+    processing = Processing.parse(args.processing)
+    pixels = np.stack([fit_crop(processing.apply(aedr.read_image(item.path)), autoencoder.factor) for item in items])
     images = pixels.astype(np.float32) / 127.5 - 1.0
     losses = jax.jit(partial(METHODS[args.method], steps=args.steps))(autoencoder, images)
     smallest = np.minimum.accumulate(np.asarray(losses), axis=0)
