@@ -64,7 +64,7 @@ def report_candidates(tables: dict) -> None:
         for model in MODELS:
             of = scores[model].get(name)
             areas = {source: area_under_curve(of[model], of[source]) for source in of or () if source != model}
-            cells.append(describe(areas) if areas else "-")
+            cells.append(f"{np.mean(list(areas.values())):.4f} ({min(areas.values()):.3f})" if areas else "-")
         rows.append([name, *cells])
     print_table("AUC of each candidate: mean over the other sources (the worst of them)", ["candidate", *MODELS], rows)
     rounds = choose(scores, (HALVES, HALVES[::-1]))
@@ -74,13 +74,6 @@ def report_candidates(tables: dict) -> None:
         for c in rounds
     ]
     print_table("Choosing on one half of images and models, reporting on the other", header, rows)
-
-
-def describe(areas: dict[str, float]) -> str:
-    """The mean and the worst, or one by one where a candidate was not measured on every source."""
-    if len(areas) < len(MODELS):
-        return ", ".join(f"{source} alone {area:.4f}" for source, area in areas.items())
-    return f"{np.mean(list(areas.values())):.4f} ({min(areas.values()):.3f})"
 
 
 def numbers(tables: dict) -> dict:

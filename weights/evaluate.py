@@ -21,7 +21,6 @@ import argparse
 import csv
 import json
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -34,7 +33,7 @@ from aedr_jax import Calibration, homogeneity, load_autoencoder, read_gray, read
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.registry import calibration_file
 from aedr_jax.demo import PHOTOGRAPHS, miniature_models
-from aedr_jax.experiments import PASSES, area_under_curve, columns, measurement_of, resample
+from aedr_jax.experiments import area_under_curve, columns, measurement_of, resample
 from aedr_jax.files import whole_file
 from aedr_jax.generation import generate, plan_images
 from aedr_jax.pipelines import choose_settings
@@ -43,7 +42,6 @@ from photos import random_crop, read_index, subject, subjects_split
 MODELS = miniature_models()
 SIDE = 128
 CALIBRATION = "calibration"
-DEAR = ("mini-kl4-a", "mini-kl16")
 SEED = 1_000_000  # calibrations use small seeds
 CROPS = 2
 REPEATS = 1000
@@ -77,10 +75,7 @@ def score(model: str, source: str, work: Path) -> None:
     if out.exists():
         return
     folder = work / "calibration" / model if source == CALIBRATION else work / "images" / source
-    # Nothing is fitted to the dear passes; two models tell enough of them.
-    dear = model in DEAR and source in (model, PHOTOGRAPHS)
-    rows = score_files(load_autoencoder(model), sorted(folder.glob("*.png")), PASSES if dear else PASSES[:2])
-    write_csv(rows, out)
+    write_csv(score_files(load_autoencoder(model), sorted(folder.glob("*.png"))), out)
 
 
 def write_csv(rows: Sequence[dict], out: Path) -> None:
@@ -100,20 +95,17 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     return {first: np.array([r[first] for r in rows]), **{k: np.array([float(r[k]) for r in rows]) for k in others}}
 
 
-@lru_cache
-def measuring(passes: tuple[str, ...]) -> Callable:
-    return jax.jit(partial(columns, passes=passes))
+measuring = jax.jit(columns)  # models of one architecture share a program
 
 
-def score_files(autoencoder, files: Sequence[Path], passes: Sequence[str]) -> list[dict]:
+def score_files(autoencoder, files: Sequence[Path]) -> list[dict]:
     """A row of `experiments.columns` for each file."""
-    measure = measuring(tuple(passes))
     rows = []
     for start in trange(0, len(files), BATCH, leave=False, disable=None):
         chosen = files[start : start + BATCH]
         padded = chosen + [chosen[-1]] * (BATCH - len(chosen))
         images = np.stack([read_image(file) for file in padded]).astype(np.float32) / 127.5 - 1
-        table = measure(autoencoder, jnp.asarray(images), jnp.asarray(np.stack([read_gray(file) for file in padded])))
+        table = measuring(autoencoder, jnp.asarray(images), jnp.asarray(np.stack([read_gray(file) for file in padded])))
         table = {name: np.asarray(values, np.float64) for name, values in table.items()}
         for i, file in enumerate(chosen):
             rows.append({"image": file.stem, **{name: values[i] for name, values in table.items()}})
