@@ -4,7 +4,7 @@ One folder for each model, one `real`, and any others, whose images are of no ca
 pixels: the middle of each image, one side for all, cut where a decoder's grid has its lines. Methods that need a
 few passes only are one program, in which equal passes are computed once; each is timed alone on a batch. The scores of
 one such group, model and source are one file, so an interrupted run goes on where it stopped, and a changed option
-computes again what it changes. `comparison` makes the tables from the Parquet alone, `plots` the pictures.
+or version computes again what it changes. `comparison` makes the tables from the Parquet alone, `plots` the pictures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from aedr_jax import texture
+from aedr_jax import __version__, texture
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.baselines import official_inputs
 from aedr_jax.comparison import REAL
@@ -267,7 +267,7 @@ class _Task:
                 hashes[item.path] = hashlib.sha256(Path(item.path).read_bytes()).hexdigest()
         images = [(part, item.id, hashes[item.path]) for part, item in self.items]
         methods = {name: dict(method.settings) for name, method in self.methods.items()}
-        settings = [methods, self.candidate.weights_hash, self.side, self.grid, images]
+        settings = [__version__, methods, self.candidate.weights_hash, self.side, self.grid, images]
         name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
         return folder / self.candidate.name / f"{self.source}-{self.processing}-{name}.parquet"
 
