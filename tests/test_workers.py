@@ -1,8 +1,12 @@
 """Decoder processes: the same results as here, and what kills them costs one row."""
 
+import dataclasses
 import itertools
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -111,6 +115,23 @@ def test_a_worker_that_is_killed_from_outside_costs_nothing(items):
     pool.close()
     assert len(found) == 32
     assert all(isinstance(result, Decoded) for result in found)
+
+
+def test_a_worker_that_hangs_ends_though_its_run_was_killed(items):
+    """A run that was killed cannot end its workers; one that waits for work sees its input end."""
+    patience = "import aedr_jax.workers as w; w.SECONDS = 0.5\n"
+    call = [sys.executable, "-c", patience + HOSTILE, json.dumps(dataclasses.asdict(Decoder()))]
+    with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout.readline() == workers.READY
+        path = next(str(item.path) for item in items if item.id == "0.png")
+        for name in ("fine", "hang"):
+            head = {"id": name, "path": path, "error": "", "size": None}
+            worker.stdin.write(json.dumps(head).encode() + b"\n")
+            worker.stdin.flush()
+            if name == "fine":
+                assert isinstance(workers._read_result(worker.stdout, Item(name, path)), Decoded)
+                time.sleep(1.2)  # for work it waits as long as that takes
+        assert worker.wait(timeout=30) == -signal.SIGALRM
 
 
 def test_a_worker_may_finish_while_it_is_asked_whether_it_is_late():
