@@ -3,7 +3,8 @@
     aedr evaluate DIR --out RESULTS
     python benchmarks/results.py RESULTS
 
-Everything is read from RESULTS/tables; nothing is measured or chosen here. A figure in brackets is a 95 % interval.
+Everything is read from RESULTS/tables and RESULTS/scores.parquet; nothing is measured or chosen here. A figure in
+brackets is a 95 % interval.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 SHOWN = ("aedr", "aedr-default")
 Record = dict[str, str]
@@ -22,7 +25,8 @@ Record = dict[str, str]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, metavar="RESULTS")
-    tables = parser.parse_args().results / "tables"
+    results = parser.parse_args().results
+    tables = results / "tables"
     found = {file.stem: list(csv.DictReader(file.read_text().splitlines())) for file in sorted(tables.glob("*.csv"))}
     print_methods(found["summary"])
     print_same_images(found["same_images"])
@@ -39,6 +43,7 @@ def main() -> None:
     print_along("processing", "Accuracy on processed images (%)", found["robustness"])
     print_verdicts(found["attribution"])
     print_control(found["control"])
+    print_signs("rdd-mse", pq.read_table(results / "scores.parquet").to_pylist())
 
 
 def print_methods(records: Sequence[Record]) -> None:
@@ -185,6 +190,17 @@ def print_control(records: Sequence[Record]) -> None:
             [name, *(f"{mean(of[name, m], 'accuracy'):.1f}" for m in models), f"{mean(photographs, 'accuracy'):.1f}"]
         )
     show("Control: accuracy by the files alone (%)", ["by", *models, "all against photographs"], rows)
+
+
+def print_signs(method: str, scores: Sequence[dict[str, Any]]) -> None:
+    """How far a method goes without calibration, if 0 is its threshold."""
+    of: dict[tuple[str, str], list[bool]] = {}
+    for row in scores:
+        if (row["method"], row["processing"]) == (method, "none"):
+            of.setdefault((row["model"], row["source"]), []).append(row["score"] < 0.0)
+    models, sources = (dict.fromkeys(key[i] for key in of) for i in (0, 1))
+    rows = [[model, *(f"{np.mean(of[model, source]):.3f}" for source in sources)] for model in models]
+    show(f"{method}: share of images with a score below 0, nothing calibrated", ["candidate", *sources], rows)
 
 
 def group(records: Sequence[Record], *names: str) -> dict[tuple[str, ...], list[Record]]:
