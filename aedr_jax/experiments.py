@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from aedr_jax import losses, texture
+from aedr_jax.baselines.rdd import gaussian_blur
 from aedr_jax.intervals import acceptance_interval, threshold_interval
 from aedr_jax.reconstruction import split_keys, to_display
 from aedr_jax.signal import OFFICIAL_SEED, Measurement
@@ -38,7 +39,7 @@ __all__ = [
 
 Columns = Mapping[str, np.ndarray]  # one value for each image
 
-PASSES = ("clip", "raw", "latent", "round8", "sample")
+PASSES = ("clip", "raw", "latent", "round8", "sample", "blurred", "turned")
 
 
 def columns(
@@ -50,7 +51,9 @@ def columns(
     paper's), "round8" (clipped, rounded to 8 bit), "sample" (posterior draws, clipped), and "latent" (squared distances
     between the latents of the image and its first, and of the first and the second reconstruction); and for X =
     "codebook", the squared distance of the image's latents to their entries, and that of the first reconstruction's
-    (NaN without a codebook). A pass that is not asked for is NaN.
+    (NaN without a codebook). What RDD takes off (`baselines.rdd`) are first losses, clipped: first_blurred of the
+    blurred image, first_turned of the turned one, and second_turned of the image both blurred and turned. A pass that
+    is not asked for is NaN.
     """
     nothing = jnp.full(len(images), jnp.nan)
     found = {"homogeneity": texture.homogeneity(gray)}
@@ -62,7 +65,18 @@ def columns(
     keys = split_keys(jax.random.key(OFFICIAL_SEED))
     latents = autoencoder.encode(images)
     decoded = autoencoder.decode(latents)
+    blurred = gaussian_blur(images)
+
+    def first_loss(images: Array) -> Array:
+        return losses.mse(jnp.clip(autoencoder.decode(autoencoder.encode(images)), -1, 1), images)
+
     for name in passes:
+        if name == "blurred":
+            keep(name, first_loss(blurred), nothing)
+            continue
+        if name == "turned":
+            keep(name, *(first_loss(jnp.rot90(x, axes=(1, 2))) for x in (images, blurred)))
+            continue
         if name == "sample":
             start, key = autoencoder.decode(autoencoder.encode(images, keys[0])), keys[1]
         else:
@@ -164,6 +178,8 @@ def _log_ratio(name: str) -> Candidate:
 
 _PRODUCT = _fixed(lambda table: np.log(measurement_of(table).signal))
 _DIFFERENCE = _fixed(lambda table: table["first_clip"] - table["second_clip"])
+_BLURRED = _fixed(lambda table: np.log(table["first_clip"]) - np.log(table["first_blurred"]))
+_RDD = _fixed(lambda t: t["first_clip"] - t["first_blurred"] - 0.5 * t["first_turned"] + 0.5 * t["second_turned"])
 _CODEBOOK = _fixed(lambda table: np.log(table["first_codebook"]))
 _ON_SECOND = _residual("second_clip")
 _ON_BOTH = _residual("second_clip", "homogeneity")
@@ -193,6 +209,12 @@ CANDIDATES: dict[str, Candidate] = {
     "quantization error ratio": _log_ratio("codebook"),
     "quantization error · t": _fixed(lambda table: np.log(table["first_codebook"] * measurement_of(table).ratio)),
     "larger of t·H, log L1 on log L2, log H, quantization error": _largest(_PRODUCT, _ON_BOTH, _CODEBOOK),
+    "L1 / that of the blurred image": _BLURRED,
+    "L1 − that of the blurred image": _fixed(lambda table: table["first_clip"] - table["first_blurred"]),
+    "RDD, squared error": _RDD,
+    "log L1 on log L2, log H, blurred log L1": _residual("second_clip", "homogeneity", "first_blurred"),
+    "larger of t·H, log L1 on log L2, log H, RDD": _largest(_PRODUCT, _ON_BOTH, _RDD),
+    "larger of t·H, log L1 on log L2, log H, L1 / blurred": _largest(_PRODUCT, _ON_BOTH, _BLURRED),
 }
 
 

@@ -8,8 +8,10 @@ import scipy.stats
 from conftest import tiny_autoencoder
 
 import aedr_jax as aedr
+from aedr_jax.baselines import rdd_score
 from aedr_jax.experiments import (
     CANDIDATES,
+    PASSES,
     area_under_curve,
     choose,
     columns,
@@ -37,14 +39,20 @@ def test_columns_are_what_measure_gives(kind, rng):
             # Two programs, one order of float32 sums each; the second pass doubles the difference.
             np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=2e-4, err_msg=name)
     np.testing.assert_allclose(measurement_of(table).latent_error, expected.latent_error, rtol=1e-4)
+    rdd = CANDIDATES["RDD, squared error"](table)(table)
+    # Differences of losses: the tolerance is a share of those.
+    expected_rdd = rdd_score(autoencoder, images, distance=aedr.mse)
+    np.testing.assert_allclose(rdd, expected_rdd, atol=2e-4 * table["first_clip"].max())
+    assert np.isnan(table["second_blurred"]).all()
 
 
 def table(rng, n, shift=0.0):
     second = np.exp(rng.normal(-7, 0.8, n))
     first = np.exp(1.0 + shift + 1.1 * np.log(second) + rng.normal(0, 0.1, n))
     passes = {f"{o}_{p}": v for o, v in (("first", first), ("second", second))
-              for p in ("clip", "raw", "round8", "sample", "latent")}  # fmt: skip
+              for p in PASSES}  # fmt: skip
     nothing = {f"{o}_codebook": np.full(n, np.nan) for o in ("first", "second")}
+    passes["first_blurred"] = first * np.exp(rng.normal(0.1, 0.2, n))
     return {**passes, **nothing, "homogeneity": np.exp(rng.normal(-0.7, 0.3, n))}
 
 
