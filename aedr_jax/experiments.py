@@ -178,7 +178,7 @@ def _log_ratio(name: str) -> Candidate:
 
 _PRODUCT = _fixed(lambda table: np.log(measurement_of(table).signal))
 _DIFFERENCE = _fixed(lambda table: table["first_clip"] - table["second_clip"])
-_BLURRED = _fixed(lambda table: np.log(table["first_clip"]) - np.log(table["first_blurred"]))
+_TURNED = _fixed(lambda table: np.log(table["first_clip"]) - np.log(table["first_turned"]))
 _RDD = _fixed(lambda t: t["first_clip"] - t["first_blurred"] - 0.5 * t["first_turned"] + 0.5 * t["second_turned"])
 _CODEBOOK = _fixed(lambda table: np.log(table["first_codebook"]))
 _ON_SECOND = _residual("second_clip")
@@ -209,12 +209,12 @@ CANDIDATES: dict[str, Candidate] = {
     "quantization error ratio": _log_ratio("codebook"),
     "quantization error · t": _fixed(lambda table: np.log(table["first_codebook"] * measurement_of(table).ratio)),
     "larger of t·H, log L1 on log L2, log H, quantization error": _largest(_PRODUCT, _ON_BOTH, _CODEBOOK),
-    "L1 / that of the blurred image": _BLURRED,
-    "L1 − that of the blurred image": _fixed(lambda table: table["first_clip"] - table["first_blurred"]),
+    "L1 / that of the blurred image": _fixed(lambda table: table["first_clip"] / table["first_blurred"]),
+    "L1 / that of the turned image": _TURNED,
     "RDD, squared error": _RDD,
-    "log L1 on log L2, log H, blurred log L1": _residual("second_clip", "homogeneity", "first_blurred"),
+    "log L1 on log L2, log H, log turned L1": _residual("second_clip", "homogeneity", "first_turned"),
     "larger of t·H, log L1 on log L2, log H, RDD": _largest(_PRODUCT, _ON_BOTH, _RDD),
-    "larger of t·H, log L1 on log L2, log H, L1 / blurred": _largest(_PRODUCT, _ON_BOTH, _BLURRED),
+    "larger of t·H, log L1 on log L2, log H, L1 / turned": _largest(_PRODUCT, _ON_BOTH, _TURNED),
 }
 
 

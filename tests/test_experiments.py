@@ -52,7 +52,7 @@ def table(rng, n, shift=0.0):
     passes = {f"{o}_{p}": v for o, v in (("first", first), ("second", second))
               for p in PASSES}  # fmt: skip
     nothing = {f"{o}_codebook": np.full(n, np.nan) for o in ("first", "second")}
-    passes["first_blurred"] = first * np.exp(rng.normal(0.1, 0.2, n))
+    passes["first_turned"] = first * np.exp(rng.normal(0.1, 0.2, n))
     return {**passes, **nothing, "homogeneity": np.exp(rng.normal(-0.7, 0.3, n))}
 
 
