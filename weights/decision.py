@@ -20,6 +20,7 @@ from aedr_jax.autoencoders.registry import REGISTRY, calibration_file
 from aedr_jax.demo import PHOTOGRAPHS
 from aedr_jax.experiments import (
     CANDIDATES,
+    PAPER,
     area_under_curve,
     choose,
     few_images,
@@ -32,6 +33,7 @@ from evaluate import CALIBRATION, MODELS, clusters, print_table, read_tables
 from photos import read_index, subject
 
 REPEATS = 1000
+TURNED = "larger of t·H, log L1 on log L2, log H, L1 / turned"
 # Models to choose a signal on and to report it on, both ways: each half has a continuous and a quantized decoder.
 HALVES = (("mini-kl4-a", "mini-kl4-b", "mini-movq"), ("mini-kl16", "mini-vq"))
 
@@ -46,6 +48,7 @@ def main() -> None:
     tables = {model: read_tables(model, args.work) for model in MODELS}
     report_candidates(tables)
     report_default(tables, subjects)
+    report_turned(tables, subjects)
     report_verdicts(tables, subjects)
     if args.published:
         report_published(args.published)
@@ -86,6 +89,35 @@ def default_scores(model: str, tables: dict) -> dict[str, np.ndarray]:
     return {source: statistic.on_host(measurement_of(table)) for source, table in tables.items()}
 
 
+def compare(one: dict, two: dict, model: str, tables: dict, subjects: dict[str, str]) -> tuple[list[float], str]:
+    """Mean AUC over the other sources by two scores of the same images, and a paired bootstrap of the difference."""
+    others = [source for source in (*MODELS, PHOTOGRAPHS) if source != model]
+
+    def mean_auc(scores: dict, drawn: list[np.ndarray]) -> float:
+        own = scores[model][drawn[0]]
+        return float(np.mean([area_under_curve(own, scores[s][i]) for s, i in zip(others, drawn[1:], strict=True)]))
+
+    everything = [np.arange(len(tables[s]["image"])) for s in (model, *others)]
+    found = [mean_auc(scores, everything) for scores in (one, two)]
+    sampled = resample([clusters(s, tables[s]["image"], subjects) for s in (model, *others)], REPEATS)
+    low, high = np.percentile([mean_auc(one, drawn) - mean_auc(two, drawn) for drawn in sampled], [2.5, 97.5])
+    return found, f"{found[0] - found[1]:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def report_turned(tables: dict, subjects: dict[str, str]) -> None:
+    """The candidate that takes the turned image for a control against the default and the paper's signal."""
+    rows = []
+    for model in MODELS:
+        tested = {source: table for source, table in tables[model].items() if source != CALIBRATION}
+        found = score_candidates(tables[model][CALIBRATION], numbers(tested))
+        paper, default = found[PAPER], default_scores(model, tables[model])
+        (area, _), over_default = compare(found[TURNED], default, model, tables[model], subjects)
+        _, over_paper = compare(found[TURNED], paper, model, tables[model], subjects)
+        rows.append([model, f"{area:.4f}", over_default, over_paper])
+    header = ["candidate", "AUC", "above the default [95 %]", "above the paper's [95 %]"]
+    print_table(f"{TURNED} (means over the other sources)", header, rows)
+
+
 def report_default(tables: dict, subjects: dict[str, str]) -> None:
     """The default against the paper's signal, model by model: the same images, a paired bootstrap of the difference."""
     rows = []
@@ -95,22 +127,7 @@ def report_default(tables: dict, subjects: dict[str, str]) -> None:
         default = default_scores(model, tables[model])
         paper = {source: measurement_of(table, "raw").signal for source, table in tables[model].items()}
         others = [source for source in (*MODELS, PHOTOGRAPHS) if source != model]
-        sampled = resample([clusters(s, tables[model][s]["image"], subjects) for s in (model, *others)], REPEATS)
-
-        def mean_auc(scores: dict, drawn: list[np.ndarray], own: str = model, others: list[str] = others) -> float:
-            return float(
-                np.mean(
-                    [
-                        area_under_curve(scores[own][drawn[0]], scores[s][i])
-                        for s, i in zip(others, drawn[1:], strict=True)
-                    ]
-                )
-            )
-
-        everything = [np.arange(len(tables[model][s]["image"])) for s in (model, *others)]
-        found = [mean_auc(scores, everything) for scores in (default, paper)]
-        difference = [mean_auc(default, drawn) - mean_auc(paper, drawn) for drawn in sampled]
-        low, high = np.percentile(difference, [2.5, 97.5])
+        found, difference = compare(default, paper, model, tables[model], subjects)
         rates = []
         for name, scores in (("default", default), ("the paper's", paper)):
             config = SignalConfig() if name == "default" else SignalConfig.paper()
@@ -121,8 +138,7 @@ def report_default(tables: dict, subjects: dict[str, str]) -> None:
             photographs[name].append(accuracy[PHOTOGRAPHS])
             pairs[name] += [accuracy[s] for s in others if s != PHOTOGRAPHS]
             rates.append(np.mean(list(accuracy.values())))
-        rows.append([model, *(f"{v:.4f}" for v in found), f"{found[0] - found[1]:+.4f} [{low:+.4f}, {high:+.4f}]",
-                     *(f"{100 * r:.1f}" for r in rates)])  # fmt: skip
+        rows.append([model, *(f"{v:.4f}" for v in found), difference, *(f"{100 * r:.1f}" for r in rates)])
     header = ["candidate", "AUC, default", "AUC, the paper's", "difference [95 %]", "accuracy, default", "the paper's"]
     print_table("The default and the paper's signal (means over the other sources)", header, rows)
     for name in pairs:
