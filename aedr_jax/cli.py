@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -368,22 +369,23 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
     if len(models) < len(args.model):
         raise SourceError(f"two models of one name: {', '.join(args.model)}")
     try:
-        done = score_dataset(
-            open_source(args.inputs, image_column=args.image_column, id_column=args.id_column),
-            models,
-            out,
-            config=SignalConfig.preset(args.preset),
-            batch_size=args.batch_size,
-            multiple=args.multiple,
-            dtype=args.dtype,
-            precision=args.precision,
-            workers=args.workers,
-            shard=pod_share() if args.shard == "auto" else args.shard or (0, 1),
-            engine=args.engine or "local",
-            address=args.address,
-            resources=args.resource,
-            progress=True,
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # where Ray passes on what other processes print
+            done = score_dataset(
+                open_source(args.inputs, image_column=args.image_column, id_column=args.id_column),
+                models,
+                out,
+                config=SignalConfig.preset(args.preset),
+                batch_size=args.batch_size,
+                multiple=args.multiple,
+                dtype=args.dtype,
+                precision=args.precision,
+                workers=args.workers,
+                shard=pod_share() if args.shard == "auto" else args.shard or (0, 1),
+                engine=args.engine or "local",
+                address=args.address,
+                resources=args.resource,
+                progress=True,
+            )
     except KeyboardInterrupt:
         print("interrupted: finished images are kept; the same command goes on with the rest", file=sys.stderr)
         return INTERRUPTED

@@ -40,12 +40,13 @@ class Cluster:
             raise SourceError('engine ray: pip install "aedr-jax[ray]"') from None
         if wrong := {name: amount for name, amount in (resources or {}).items() if not amount > 0}:
             raise SourceError(f"Ray: resources {wrong}: expected amounts above 0")
+        self.ray, self.connected = ray, False
         if not ray.is_initialized():
             try:
                 ray.init(address=address)
             except (ConnectionError, ValueError) as error:
                 raise SourceError(f"Ray: {error}") from error
-        self.ray = ray
+            self.connected = True
         there = ray.cluster_resources()
         machines = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
         cpus = min(filter(None, machines), default=1.0)  # a head that is to do no work has none
@@ -53,7 +54,13 @@ class Cluster:
         self.resources = dict(resources or chosen)
         self.actors = int(min(there.get(name, 0) / amount for name, amount in self.resources.items()))
         if self.actors < 1:
+            self.close()
             raise SourceError(f"Ray: an actor takes {self.resources}, and the cluster has {there}")
+
+    def close(self) -> None:
+        """Leave the cluster, if this connected to it."""
+        if self.connected:
+            self.ray.shutdown()
 
     def options(self) -> dict[str, Any]:
         """What an actor takes, in Ray's words."""

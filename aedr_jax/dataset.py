@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,11 @@ def score_dataset(
     whole = as_source(source)
     parts = Parts(Path(out), tag=f"{shard[0]}-of-{shard[1]}")
     if engine == "ray":
-        cluster = Cluster(address, resources)
-        with parts.going_on(cluster.settings(plan), shard) as done, progress_bar(whole, progress) as advance:
+        with (
+            closing(Cluster(address, resources)) as cluster,
+            parts.going_on(cluster.settings(plan), shard) as done,
+            progress_bar(whole, progress) as advance,
+        ):
             finished = cluster.score(whole, plan, parts, done, part_images, advance)
             parts.check()
             return finished

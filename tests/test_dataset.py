@@ -361,6 +361,16 @@ def test_what_an_actor_takes(monkeypatch, machine, given, options):
         Cluster(None, {"GPU": 0.0})
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_connection_is_closed_by_whoever_opened_it(score, ray, monkeypatch, there):
+    done = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: there)
+    monkeypatch.setattr(ray, "init", lambda address: done.append(address), raising=False)
+    monkeypatch.setattr(ray, "shutdown", lambda: done.append("left"), raising=False)
+    score(engine="ray", address="head:6379")
+    assert done == ([] if there else ["head:6379", "left"])
+
+
 class OnePiece(Interrupted):
     def pieces(self, size):
         yield self
