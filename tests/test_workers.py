@@ -119,7 +119,7 @@ def test_a_worker_that_is_killed_from_outside_costs_nothing(items):
 
 def test_a_worker_that_hangs_ends_though_its_run_was_killed(items):
     """A run that was killed cannot end its workers; one that waits for work sees its input end."""
-    patience = "import aedr_jax.workers as w; w.SECONDS = 0.5\n"
+    patience = "import aedr_jax.workers as w; w.SECONDS = 1.0\n"
     call = [sys.executable, "-c", patience + HOSTILE, json.dumps(dataclasses.asdict(Decoder()))]
     with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdout.readline() == workers.READY
@@ -130,7 +130,7 @@ def test_a_worker_that_hangs_ends_though_its_run_was_killed(items):
             worker.stdin.flush()
             if name == "fine":
                 assert isinstance(workers._read_result(worker.stdout, Item(name, path)), Decoded)
-                time.sleep(1.2)  # for work it waits as long as that takes
+                time.sleep(2.5)  # for work it waits as long as that takes
         assert worker.wait(timeout=30) == -signal.SIGALRM
 
 

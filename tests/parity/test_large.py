@@ -229,7 +229,7 @@ def test_a_cluster_that_loses_a_machine(world, tmp_path, whole, cluster):
     call = ["score", str(world / "images"), "--model", str(world / "m1"), "--out", str(out), "--batch-size", "1"]
     call += ["--workers", "1", "--engine", "ray", "--address", cluster.address, "--resource", "chip=1", "--json"]
     command = [sys.executable, "-m", "aedr_jax.cli", *call]
-    again = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=True)
+    again = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=True)
     counts = json.loads(again.stdout)  # and nothing of what Ray has to say
     assert (counts["scored"], counts["skipped"]) == (4, COUNT - 4)
     assert_rows_of(whole, out)
