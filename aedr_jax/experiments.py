@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from aedr_jax import losses, texture
-from aedr_jax.baselines.rdd import gaussian_blur
+from aedr_jax.baselines.rdd import rdd_terms
 from aedr_jax.intervals import acceptance_interval, threshold_interval
 from aedr_jax.reconstruction import split_keys, to_display
 from aedr_jax.signal import OFFICIAL_SEED, Measurement
@@ -65,18 +65,11 @@ def columns(
     keys = split_keys(jax.random.key(OFFICIAL_SEED))
     latents = autoencoder.encode(images)
     decoded = autoencoder.decode(latents)
-    blurred = gaussian_blur(images)
-
-    def first_loss(images: Array) -> Array:
-        return losses.mse(jnp.clip(autoencoder.decode(autoencoder.encode(images)), -1, 1), images)
-
-    for name in passes:
-        if name == "blurred":
-            keep(name, first_loss(blurred), nothing)
-            continue
-        if name == "turned":
-            keep(name, *(first_loss(jnp.rot90(x, axes=(1, 2))) for x in (images, blurred)))
-            continue
+    if {"blurred", "turned"} & set(passes):
+        _, blurred, turned, both = rdd_terms(autoencoder, images, distance=losses.mse)
+        found |= {"first_blurred": blurred} if "blurred" in passes else {}
+        found |= {"first_turned": turned, "second_turned": both} if "turned" in passes else {}
+    for name in [name for name in passes if name not in ("blurred", "turned")]:
         if name == "sample":
             start, key = autoencoder.decode(autoencoder.encode(images, keys[0])), keys[1]
         else:
@@ -172,19 +165,20 @@ def _unclipped(candidate: Candidate) -> Candidate:
     return fit
 
 
-def _log_ratio(name: str) -> Candidate:
-    return _fixed(lambda table: np.log(table[f"first_{name}"]) - np.log(table[f"second_{name}"]))
+def _log_ratio(above: str, below: str) -> Candidate:
+    return _fixed(lambda table: np.log(table[above]) - np.log(table[below]))
 
 
 _PRODUCT = _fixed(lambda table: np.log(measurement_of(table).signal))
 _DIFFERENCE = _fixed(lambda table: table["first_clip"] - table["second_clip"])
-_TURNED = _fixed(lambda table: np.log(table["first_clip"]) - np.log(table["first_turned"]))
+_TURNED = _log_ratio("first_clip", "first_turned")
 _RDD = _fixed(lambda t: t["first_clip"] - t["first_blurred"] - 0.5 * t["first_turned"] + 0.5 * t["second_turned"])
 _CODEBOOK = _fixed(lambda table: np.log(table["first_codebook"]))
 _ON_SECOND = _residual("second_clip")
 _ON_BOTH = _residual("second_clip", "homogeneity")
 
 PAPER = "paper: t·H"
+TURNED = "larger of t·H, log L1 on log L2, log H, L1 / turned"
 CANDIDATES: dict[str, Candidate] = {
     PAPER: _ratio("raw", 1.0),
     "t·H, clipped": _ratio("clip", 1.0),
@@ -204,17 +198,17 @@ CANDIDATES: dict[str, Candidate] = {
     "larger of log L1 on log L2, on log L2, log H": _largest(_ON_SECOND, _ON_BOTH),
     "larger of L1 − L2, log L1 on log L2": _largest(_DIFFERENCE, _ON_SECOND),
     "larger of L1 − L2, log L1 on log L2, log H": _largest(_DIFFERENCE, _ON_BOTH),
-    "latent ratio": _log_ratio("latent"),
+    "latent ratio": _log_ratio("first_latent", "second_latent"),
     "quantization error": _CODEBOOK,
-    "quantization error ratio": _log_ratio("codebook"),
+    "quantization error ratio": _log_ratio("first_codebook", "second_codebook"),
     "quantization error · t": _fixed(lambda table: np.log(table["first_codebook"] * measurement_of(table).ratio)),
     "larger of t·H, log L1 on log L2, log H, quantization error": _largest(_PRODUCT, _ON_BOTH, _CODEBOOK),
-    "L1 / that of the blurred image": _fixed(lambda table: table["first_clip"] / table["first_blurred"]),
+    "L1 / that of the blurred image": _log_ratio("first_clip", "first_blurred"),
     "L1 / that of the turned image": _TURNED,
     "RDD, squared error": _RDD,
     "log L1 on log L2, log H, log turned L1": _residual("second_clip", "homogeneity", "first_turned"),
     "larger of t·H, log L1 on log L2, log H, RDD": _largest(_PRODUCT, _ON_BOTH, _RDD),
-    "larger of t·H, log L1 on log L2, log H, L1 / turned": _largest(_PRODUCT, _ON_BOTH, _TURNED),
+    TURNED: _largest(_PRODUCT, _ON_BOTH, _TURNED),
 }
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 SHOWN = ("aedr", "aedr-default")
+SIGNED = "rdd-mse"
 Record = dict[str, str]
 
 
@@ -43,7 +44,8 @@ def main() -> None:
     print_along("processing", "Accuracy on processed images (%)", found["robustness"])
     print_verdicts(found["attribution"])
     print_control(found["control"])
-    print_signs("rdd-mse", pq.read_table(results / "scores.parquet").to_pylist())
+    chosen = [("method", "==", SIGNED), ("processing", "==", "none")]
+    print_signs(SIGNED, pq.read_table(results / "scores.parquet", filters=chosen).to_pylist())
 
 
 def print_methods(records: Sequence[Record]) -> None:
@@ -192,19 +194,19 @@ def print_control(records: Sequence[Record]) -> None:
     show("Control: accuracy by the files alone (%)", ["by", *models, "all against photographs"], rows)
 
 
-def print_signs(method: str, scores: Sequence[dict[str, Any]]) -> None:
+def print_signs(method: str, records: Sequence[dict[str, Any]]) -> None:
     """How far a method goes without calibration, if 0 is its threshold."""
-    of: dict[tuple[str, str], list[bool]] = {}
-    for row in scores:
-        if (row["method"], row["processing"]) == (method, "none"):
-            of.setdefault((row["model"], row["source"]), []).append(row["score"] < 0.0)
+    of = group(records, "model", "source")
     models, sources = (dict.fromkeys(key[i] for key in of) for i in (0, 1))
-    rows = [[model, *(f"{np.mean(of[model, source]):.3f}" for source in sources)] for model in models]
+    rows = [
+        [model, *(f"{np.mean([r['score'] < 0.0 for r in of[model, source]]):.3f}" for source in sources)]
+        for model in models
+    ]
     show(f"{method}: share of images with a score below 0, nothing calibrated", ["candidate", *sources], rows)
 
 
-def group(records: Sequence[Record], *names: str) -> dict[tuple[str, ...], list[Record]]:
-    found: dict[tuple[str, ...], list[Record]] = {}
+def group(records: Sequence[dict[str, Any]], *names: str) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for record in records:
         found.setdefault(tuple(record[name] for name in names), []).append(record)
     return found

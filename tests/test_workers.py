@@ -124,13 +124,16 @@ def test_a_worker_that_hangs_ends_though_its_run_was_killed(items):
     with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdout.readline() == workers.READY
         path = next(str(item.path) for item in items if item.id == "0.png")
-        for name in ("fine", "hang"):
+
+        def ask(name):
             head = {"id": name, "path": path, "error": "", "size": None}
             worker.stdin.write(json.dumps(head).encode() + b"\n")
             worker.stdin.flush()
-            if name == "fine":
-                assert isinstance(workers._read_result(worker.stdout, Item(name, path)), Decoded)
-                time.sleep(2.5)  # for work it waits as long as that takes
+
+        ask("fine")
+        assert isinstance(workers._read_result(worker.stdout, Item("fine", path)), Decoded)
+        time.sleep(2.5)  # for work it waits as long as that takes
+        ask("hang")
         assert worker.wait(timeout=30) == -signal.SIGALRM
 
 

@@ -21,6 +21,7 @@ from aedr_jax.demo import PHOTOGRAPHS
 from aedr_jax.experiments import (
     CANDIDATES,
     PAPER,
+    TURNED,
     area_under_curve,
     choose,
     few_images,
@@ -33,7 +34,6 @@ from evaluate import CALIBRATION, MODELS, clusters, print_table, read_tables
 from photos import read_index, subject
 
 REPEATS = 1000
-TURNED = "larger of t·H, log L1 on log L2, log H, L1 / turned"
 # Models to choose a signal on and to report it on, both ways: each half has a continuous and a quantized decoder.
 HALVES = (("mini-kl4-a", "mini-kl4-b", "mini-movq"), ("mini-kl16", "mini-vq"))
 
@@ -46,21 +46,24 @@ def main() -> None:
     args = parser.parse_args()
     subjects = {Path(row["file"]).stem: subject(row) for row in read_index(args.photos)}
     tables = {model: read_tables(model, args.work) for model in MODELS}
-    report_candidates(tables)
+    candidates = {model: candidate_scores(model, tables[model]) for model in MODELS}
+    report_candidates(candidates)
     report_default(tables, subjects)
-    report_turned(tables, subjects)
+    report_turned(candidates, tables, subjects)
     report_verdicts(tables, subjects)
     if args.published:
         report_published(args.published)
     report_few(tables, args.published)
 
 
-def report_candidates(tables: dict) -> None:
+def candidate_scores(model: str, tables: dict) -> dict[str, dict[str, np.ndarray]]:
+    """`{candidate: {source: scores}}`, fitted to the calibration images."""
+    tested = {source: table for source, table in tables.items() if source != CALIBRATION}
+    return score_candidates(tables[CALIBRATION], numbers(tested))
+
+
+def report_candidates(scores: dict) -> None:
     """Every candidate's AUC, a mean over the other sources, and what choosing honestly gives."""
-    scores = {}
-    for model in MODELS:
-        tested = {source: table for source, table in tables[model].items() if source != CALIBRATION}
-        scores[model] = score_candidates(tables[model][CALIBRATION], numbers(tested))
     rows = []
     for name in CANDIDATES:
         cells = []
@@ -104,15 +107,13 @@ def compare(one: dict, two: dict, model: str, tables: dict, subjects: dict[str, 
     return found, f"{found[0] - found[1]:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
-def report_turned(tables: dict, subjects: dict[str, str]) -> None:
+def report_turned(scores: dict, tables: dict, subjects: dict[str, str]) -> None:
     """The candidate that takes the turned image for a control against the default and the paper's signal."""
     rows = []
     for model in MODELS:
-        tested = {source: table for source, table in tables[model].items() if source != CALIBRATION}
-        found = score_candidates(tables[model][CALIBRATION], numbers(tested))
-        paper, default = found[PAPER], default_scores(model, tables[model])
+        found, default = scores[model], default_scores(model, tables[model])
         (area, _), over_default = compare(found[TURNED], default, model, tables[model], subjects)
-        _, over_paper = compare(found[TURNED], paper, model, tables[model], subjects)
+        _, over_paper = compare(found[TURNED], found[PAPER], model, tables[model], subjects)
         rows.append([model, f"{area:.4f}", over_default, over_paper])
     header = ["candidate", "AUC", "above the default [95 %]", "above the paper's [95 %]"]
     print_table(f"{TURNED} (means over the other sources)", header, rows)

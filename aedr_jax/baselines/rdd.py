@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.reconstruction import to_display
 
-__all__ = ["gaussian_blur", "rdd_score"]
+__all__ = ["gaussian_blur", "rdd_score", "rdd_terms"]
 
 SIGMA = 0.8
 
@@ -38,6 +38,15 @@ def rdd_score(
       float32 [n], in units of the distance.
     """
 
+    plain, blurred, turned, both = rdd_terms(autoencoder, images, distance=distance)
+    return plain - blurred - 0.5 * turned + 0.5 * both
+
+
+def rdd_terms(
+    autoencoder: Autoencoder, images: Float[Array, "n h w 3"], *, distance: Callable[[Array, Array], Array]
+) -> tuple[Float[Array, " n"], ...]:
+    """f(x), f(Fx), f(Rx) and f(FRx), what `rdd_score` is made of; arguments as there."""
+
     def error(x: Array) -> Array:
         return distance(x, to_display(autoencoder.decode(autoencoder.encode(x)), clip=True, round8=False))
 
@@ -45,7 +54,7 @@ def rdd_score(
         return jnp.rot90(x, axes=(1, 2))
 
     blurred = gaussian_blur(images)  # blurring and turning commute
-    return error(images) - error(blurred) - 0.5 * error(turned(images)) + 0.5 * error(turned(blurred))
+    return error(images), error(blurred), error(turned(images)), error(turned(blurred))
 
 
 def gaussian_blur(images: Float[Array, "n h w c"], *, sigma: float = SIGMA) -> Float[Array, "n h w c"]:
