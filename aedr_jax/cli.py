@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 PRESETS = ("default", "paper", "official")
+MODEL = "a name of the registry, a folder or a hub path; NAME=SOURCE names it"
 OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("score", _score, "losses, ratio, homogeneity and signal of each image with each model")
     _add_inputs(sub)
-    sub.add_argument("--model", action="append", required=True, metavar="M", help="a model; may be repeated")
+    sub.add_argument("--model", action="append", required=True, metavar="M", help=f"{MODEL}; may be repeated")
     sub.add_argument("--out", help="scores.parquet, .csv or .jsonl, or a folder for Parquet (default: print CSV)")
     _add_measuring(sub)
     large = sub.add_argument_group("with a folder as --out: large sources, resumed by the same command (docs/large.md)")
@@ -111,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("calibrate", _calibrate, "a model's threshold from images known to belong to it")
     sub.add_argument("inputs", nargs="+", metavar="BELONGING", help="folders, patterns or files of its own images")
-    sub.add_argument("--model", required=True, metavar="M")
+    sub.add_argument("--model", required=True, metavar="M", help=MODEL)
     sub.add_argument("--out", required=True, help="FILE.json")
     sub.add_argument("--alpha", type=float, default=0.05, help="share of its own images to turn away (default .05)")
     sub.add_argument(
@@ -135,7 +136,13 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("attribute", _attribute, "a verdict for each image: a model, several, or none of the candidates")
     _add_inputs(sub)
-    sub.add_argument("--models", help="A,B: the candidates (default: every model with a calibration here)")
+    sub.add_argument(
+        "--models",
+        type=_list,
+        metavar="A,B",
+        help="the candidates, by their calibrations' names; NAME=SOURCE where one lies elsewhere than its calibration "
+        "says (default: every model with a calibration here)",
+    )
     sub.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: those that ship)")
     sub.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
     sub.add_argument(
@@ -146,9 +153,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("evaluate", _evaluate, "the paper's experiments on a folder of folders, tables and plots")
     sub.add_argument("folder", metavar="DIR", help="a folder for each model, and one named real")
     sub.add_argument("--out", required=True, metavar="RESULTS", help="a folder; the same command goes on in it")
-    sub.add_argument("--models", metavar="A,B", help="names or folders (default: the miniature models)")
+    sub.add_argument("--models", type=_list, metavar="A,B", help=f"each {MODEL} (default: the miniature models)")
     sub.add_argument(
         "--methods",
+        type=_list,
         metavar="A,B",
         help="default: all but latenttracer-512, which enlarges images (a wrong name lists all)",
     )
@@ -162,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--ronan-count", type=_positive, default=10, metavar="N", help="images a source (default 10)")
     sub.add_argument("--ronan-steps", type=_positive, default=300, metavar="N", help="default 300; the paper's: 1500")
-    sub.add_argument("--ronan-models", metavar="A,B", help="default: the first two models")
+    sub.add_argument("--ronan-models", type=_list, metavar="A,B", help="default: the first two models")
     sub.add_argument(
         "--lpips", nargs=2, metavar=("BACKBONE", "LINEAR"), help="VGG16's safetensors (weights/convert_lpips.py)"
     )
@@ -198,6 +206,15 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a positive number")
     return value
+
+
+def _list(text: str) -> list[str]:
+    from aedr_jax.autoencoders.names import split_list
+
+    names = split_list(text)
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected names with commas between them")
+    return names
 
 
 def _share(text: str) -> tuple[int, int] | str:
@@ -304,7 +321,8 @@ def _convert(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(manifest, indent=1))
     else:
-        print(f"{args.out}: {manifest['source']}, family {manifest['weights_hash'][:12]}; loads offline from here")
+        file, family = manifest["source_file"], manifest["weights_hash"][:12]
+        print(f"{args.out}: {manifest['source']} ({file}), family {family}; loads offline from here")
     return OK
 
 
@@ -336,6 +354,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
+    from aedr_jax.autoencoders.names import name_models
     from aedr_jax.sources import find_images
     from aedr_jax.tables import check_output, to_json, write_rows
 
@@ -346,7 +365,7 @@ def _score(args: argparse.Namespace) -> int:
     if alone := [name for name in names if getattr(args, name) is not None]:
         raise SourceError(f"--{alone[0].replace('_', '-')} needs a folder as --out (a name without an ending)")
     items = find_images(args.inputs)
-    rows, complete = _scored(_scorer(args, args.model), items)
+    rows, complete = _scored(_scorer(args, name_models(args.model)), items)
     records = [vars(row) for row in rows]
     if out:
         write_rows(rows, out)
@@ -360,19 +379,17 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _score_folder(args: argparse.Namespace, out: Path) -> int:
+    from aedr_jax.autoencoders.names import name_models
     from aedr_jax.containers import open_source
     from aedr_jax.dataset import score_dataset
     from aedr_jax.sharding import pod_share
     from aedr_jax.signal import SignalConfig
 
-    models = {Path(model).name if os.path.isdir(model) else model: model for model in args.model}
-    if len(models) < len(args.model):
-        raise SourceError(f"two models of one name: {', '.join(args.model)}")
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where Ray passes on what other processes print
             done = score_dataset(
                 open_source(args.inputs, image_column=args.image_column, id_column=args.id_column),
-                models,
+                name_models(args.model),
                 out,
                 config=SignalConfig.preset(args.preset),
                 batch_size=args.batch_size,
@@ -398,6 +415,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     import hashlib
     import warnings
 
+    from aedr_jax.autoencoders.names import name_models
     from aedr_jax.calibration import calibrate
     from aedr_jax.errors import CalibrationWarning
     from aedr_jax.scoring import rows_to_measurement
@@ -405,7 +423,8 @@ def _calibrate(args: argparse.Namespace) -> int:
 
     own = find_images(args.inputs)
     foreign = find_images(args.validation) if args.validation else []
-    scorer = _scorer(args, [args.model])
+    ((name, source),) = name_models([args.model]).items()
+    scorer = _scorer(args, {name: source})
 
     def measured(items: Sequence[Item]) -> tuple[list[Row], int]:
         rows, complete = _scored(scorer, items)
@@ -432,7 +451,7 @@ def _calibrate(args: argparse.Namespace) -> int:
             false_accepts=args.false_accepts,
             model=candidate.name,
             rule=args.rule,
-            source=args.model,
+            source=source,
             images_hash=images,
             size_rule=scorer.size_rule,
             processing=str(scorer.processing),
@@ -479,8 +498,8 @@ def _attribute(args: argparse.Namespace) -> int:
     from aedr_jax.verdicts import verdict_rows
 
     out = check_output(args.out) if args.out else None
-    calibrations = _calibrations(args)
-    sources = [pasts[0].provenance.source or name for name, pasts in calibrations.items()]
+    calibrations, given = _calibrations(args)
+    sources = {name: given[name] or _recorded_source(name, pasts) for name, pasts in calibrations.items()}
     items = find_images(args.inputs)
     rows, complete = _scored(_scorer(args, sources, calibrations), items)
     verdicts = verdict_rows(rows, calibrations, false_names=args.false_names)
@@ -493,6 +512,7 @@ def _attribute(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from aedr_jax.autoencoders.names import name_models
     from aedr_jax.comparison import read_scores
     from aedr_jax.demo import miniature_models
     from aedr_jax.evaluation import evaluate
@@ -503,8 +523,11 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     if not args.no_plots:
         check_plots()
-    models = args.models.split(",") if args.models else list(miniature_models())
-    of_ronan = args.ronan_models.split(",") if args.ronan_models else [Path(model).name for model in models[:2]]
+    models = args.models or list(miniature_models())
+    names = list(name_models(models))
+    of_ronan = args.ronan_models or names[:2]
+    if unknown := [name for name in of_ronan if name not in names]:
+        raise SourceError(f"--ronan-models {', '.join(unknown)}: expected some of {', '.join(names)}")
     limits = Limits(
         latenttracer_count=args.latenttracer_count,
         ronan_count=args.ronan_count,
@@ -514,7 +537,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     perceptual = load_lpips("vgg", backbone=args.lpips[0], linear=args.lpips[1]) if args.lpips else None
     methods = make_methods(limits, perceptual)
     default = [name for name, method in methods.items() if not method.official_size]
-    chosen = args.methods.split(",") if args.methods else default
+    chosen = args.methods or default
     if unknown := [name for name in chosen if name not in methods]:
         raise SourceError(f"method {', '.join(unknown)}: expected some of {', '.join(methods)}")
     sources = evaluate(
@@ -547,8 +570,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     return OK
 
 
-def _calibrations(args: argparse.Namespace) -> dict[str, list[Calibration]]:
-    """For each model its calibrations, one for each past of the images that they were made of."""
+def _calibrations(args: argparse.Namespace) -> tuple[dict[str, list[Calibration]], dict[str, str | None]]:
+    """For each model its calibrations, one for each past of the images that they were made of; and where the user says
+    that it is."""
+    from aedr_jax.autoencoders.names import match_models
     from aedr_jax.autoencoders.registry import calibration_file, list_models
     from aedr_jax.calibration import Calibration
 
@@ -569,23 +594,30 @@ def _calibrations(args: argparse.Namespace) -> dict[str, list[Calibration]]:
     else:
         shipped = {name: calibration_file(name) for name in list_models()}
         found = {name: [Calibration.load(path)] for name, path in shipped.items() if path}
-    if args.models:
-        wanted = args.models.split(",")
-        if missing := [name for name in wanted if name not in found]:
-            raise SourceError(f"no calibration of {', '.join(missing)}; make one with aedr calibrate --model NAME")
-        found = {name: found[name] for name in wanted}
-    return found
+    given = match_models(args.models or found, found)
+    return {name: found[name] for name in given}, given
+
+
+def _recorded_source(name: str, pasts: Sequence[Calibration]) -> str:
+    """What a calibration says that it was made with, if that can be found from here."""
+    source = pasts[0].provenance.source or name
+    if os.path.isabs(source) and not os.path.exists(source):
+        raise SourceError(
+            f"{name}: its calibration was made with {source}, which is not here; say where it is with "
+            f"--models {name}=FOLDER"
+        )
+    return source
 
 
 def _scorer(
-    args: argparse.Namespace, models: Sequence[str], calibrations: dict[str, list[Calibration]] | None = None
+    args: argparse.Namespace, models: Mapping[str, str], calibrations: dict[str, list[Calibration]] | None = None
 ) -> Scorer:
-    """Models and settings, checked against the calibrations that are to judge."""
+    """Models (name -> source) and settings, checked against the calibrations that are to judge."""
     from aedr_jax.processing import Processing
     from aedr_jax.scoring import Scorer, load_candidate
 
     options = {"preset": args.preset, "dtype": args.dtype, "precision": args.precision}
-    candidates = [load_candidate(name, **options) for name in models]
+    candidates = [load_candidate(source, name=name, **options) for name, source in models.items()]
     scorer = Scorer(
         candidates,
         preset=args.preset,

@@ -6,6 +6,7 @@ __all__ = [
     "BaselineError",
     "CalibrationError",
     "CalibrationWarning",
+    "CheckpointWarning",
     "GenerationError",
     "ImageError",
     "RunError",
@@ -35,6 +36,10 @@ class CalibrationError(AedrError):
 
 class CalibrationWarning(UserWarning):
     """A calibration that was made, from fewer images than it takes to mean much."""
+
+
+class CheckpointWarning(UserWarning):
+    """Weights that were loaded, where others are preferred that cannot be reached."""
 
 
 class GenerationError(AedrError):

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, UInt8
 
 from aedr_jax import __version__, texture
+from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.baselines import official_inputs
 from aedr_jax.comparison import REAL
@@ -146,7 +147,10 @@ def _sampled(model: str, folder: Path, out: Path, count: int) -> Path:
 
     entry = REGISTRY.get(model)
     if entry is None or entry.repository is not None:
-        raise SourceError(f"{folder}: no folder {model} in it; make its images with aedr generate")
+        raise SourceError(
+            f"{folder}: no folder {model} in it; make its images with aedr generate, or name the model "
+            "after the folder that holds them: NAME=SOURCE"
+        )
     settings = choose_settings(model)
     with tqdm(total=count, unit="image", desc=f"sample {model}", disable=None) as bar:
         generate(settings, plan_images(settings, n=count), out, on_progress=bar.update)
@@ -171,7 +175,7 @@ def evaluate(
     Args:
       folder: of folders, see `find_sources`.
       out: where parts, sampled images and the Parquet go.
-      models: registry names, or folders, which are named after their last part.
+      models: registry names, folders or hub paths, or `NAME=SOURCE` (`autoencoders.names.name_models`).
       methods: from `methods.make_methods`, or some of them.
       count: at most so many images of each source: the first half calibrates, the other tests.
       side: to which every image is cropped; None: the smallest native size of the models.
@@ -190,7 +194,7 @@ def evaluate(
     from tqdm import tqdm
 
     out = Path(out)
-    candidates = [load_candidate(model) for model in models]
+    candidates = [load_candidate(source, name=name) for name, source in name_models(models).items()]
     names = [candidate.name for candidate in candidates]
     if side is None:
         side = min((REGISTRY[name].native_size for name in names if name in REGISTRY), default=SIDE)

@@ -26,8 +26,9 @@ from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.blocks import Numerics, conv, group_norm, upsample_nearest
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
-from aedr_jax.autoencoders.loading import load_autoencoder, read_tensors
+from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder
+from aedr_jax.autoencoders.tensors import read_tensors
 from aedr_jax.errors import AutoencoderError
 
 __all__ = ["FlowConfig", "LatentFlow", "load_flow", "sample_images", "sample_latents", "save_flow"]

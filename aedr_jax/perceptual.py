@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.loading import read_tensors
+from aedr_jax.autoencoders.tensors import read_tensors
 from aedr_jax.errors import AutoencoderError, BaselineError
 
 __all__ = ["NETWORKS", "Conv", "Lpips", "load_lpips", "lpips", "lpips_from_state_dicts"]

@@ -19,6 +19,7 @@ from typing import Any, get_type_hints
 import numpy as np
 from jaxtyping import UInt8
 
+from aedr_jax.autoencoders.names import looks_local
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import GenerationError
 
@@ -184,7 +185,7 @@ def _source(name: str, revision: str | None) -> str:
         if revision is not None:
             raise GenerationError(f"{name}: a folder has no revision; leave out --revision")
         return str(Path(name).resolve())
-    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+    if looks_local(name) or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         raise GenerationError(f"{name}: no such folder, and no hub path (org/name)")
     return name
 

@@ -45,9 +45,7 @@ class Plan:
     def scorer(self) -> Scorer:
         """Load the models."""
         options: dict[str, Any] = {"preset": self.config.name, "dtype": self.dtype, "precision": self.precision}
-        candidates = [
-            dataclasses.replace(load_candidate(model, **options), name=name) for name, model in self.models.items()
-        ]
+        candidates = [load_candidate(model, name=name, **options) for name, model in self.models.items()]
         return Scorer(candidates, preset=self.config, batch_size=self.batch_size, multiple=self.multiple)
 
     def score(self, scorer: Scorer, items: Iterable[Item]) -> Iterator[list[Row]]:

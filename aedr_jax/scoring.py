@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 from aedr_jax import texture
 from aedr_jax.autoencoders.checkpoints import weights_hash
 from aedr_jax.autoencoders.loading import load_autoencoder
+from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.decoding import Decoded, Decoder, Refused
 from aedr_jax.errors import SourceError
@@ -73,6 +73,7 @@ class Candidate:
 def load_candidate(
     model: str,
     *,
+    name: str | None = None,
     preset: str = "default",
     dtype: str | None = None,
     precision: str = "highest",
@@ -81,12 +82,15 @@ def load_candidate(
     """Load a model as a preset wants it.
 
     Args:
-      model: as for `load_autoencoder`; a folder is named after its last part.
+      model: as for `load_autoencoder`, or `NAME=SOURCE`.
+      name: what rows call it; None: as `name_models` says, and then `model` alone.
       preset: "official" takes the dtype and the quantization that the authors' code has.
       dtype: None: float32, or the authors' dtype in the preset "official".
       precision: of products.
       quantize: None: as the model generates, or in the preset "official" wherever there is a codebook.
     """
+    if name is None:
+        ((name, model),) = name_models([model]).items()
     entry = REGISTRY.get(model)
     official = entry if preset == "official" else None
     if official and dtype is None:
@@ -94,7 +98,6 @@ def load_candidate(
     if official and quantize is None and entry is not None and entry.quantize is not None:
         quantize = True
     autoencoder = load_autoencoder(model, dtype=dtype or "float32", precision=precision, quantize=quantize)
-    name = model if entry else Path(model).name
     return Candidate(name, autoencoder, weights_hash(autoencoder), official.official_size if official else None)
 
 

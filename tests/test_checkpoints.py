@@ -16,8 +16,9 @@ from aedr_jax.autoencoders.adapters import from_functions
 from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.checkpoints import from_state_dict, to_flat_dict, weights_hash
 from aedr_jax.autoencoders.config import parse_config
-from aedr_jax.autoencoders.loading import load_autoencoder, read_tensors
+from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.registry import REGISTRY
+from aedr_jax.autoencoders.tensors import read_tensors
 from aedr_jax.errors import AutoencoderError
 
 
@@ -144,7 +145,7 @@ def test_training_leftovers_are_ignored_and_nothing_else(tensors, family):
 
 
 def test_tensors_of_other_dtypes_are_refused(tmp_path, tensors):
-    for dtype in (np.int32, np.int64, np.uint8, np.float64):
+    for dtype in (np.int32, np.int64, np.uint8, np.complex64):
         path = tmp_path / f"{np.dtype(dtype).name}.safetensors"
         save_file({**tensors, "encoder.conv_in.bias": np.zeros(8, dtype)}, path)
         with pytest.raises(AutoencoderError, match=r"encoder\.conv_in\.bias") as caught:
@@ -219,7 +220,7 @@ def test_config_that_is_no_json_object(tmp_path, tensors, content):
         load_autoencoder(folder)
 
 
-@pytest.mark.parametrize("name", ["sd9", "/nowhere/at/all", "./here/vae", "a/../b", "a//b"])
+@pytest.mark.parametrize("name", ["sd9", "", "a//b", "org/bad name", "org/näme"])
 def test_unknown_name_lists_the_registry(name):
     with pytest.raises(AutoencoderError, match="no model of the registry") as caught:
         load_autoencoder(name)

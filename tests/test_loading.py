@@ -69,6 +69,7 @@ def test_convert_round_trip(kl_folder, tmp_path, capsys, x):
         "source": str(kl_folder),
         "source_file": WEIGHTS,
         "source_sha256": sha256(kl_folder / WEIGHTS),
+        "source_shards": None,
         "source_commit": None,
         "quantize": None,
         "weights_hash": weights_hash(original),

@@ -125,6 +125,8 @@ def test_layout_follows_the_data():
         "autoencoders.checkpoints",
         "autoencoders.adapters",
         "autoencoders.registry",
+        "autoencoders.names",
+        "autoencoders.tensors",
         "autoencoders.hub",
         "autoencoders.loading",
         "reconstruction",

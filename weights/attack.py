@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from aedr_jax import Calibration, load_autoencoder, measure, read_image
 from aedr_jax.attacks import LEVEL, launder, perturb
+from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import calibration_file
 from aedr_jax.baselines.inversion import with_fast_gradients
 from aedr_jax.demo import PHOTOGRAPHS
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=16)
     args = parser.parse_args()
     rows = []
-    for model in tqdm(args.models.split(","), disable=None):
+    for model in tqdm(split_list(args.models), disable=None):
         rows += report(model, args.work, args.count)
     print_table("Accepted as the model's own [95 %]", ["model", "images", "what was done", "accepted"], rows)
 

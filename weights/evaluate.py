@@ -31,6 +31,7 @@ from tqdm import tqdm, trange
 
 from aedr_jax import Calibration, homogeneity, load_autoencoder, read_gray, read_image
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
+from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import calibration_file
 from aedr_jax.demo import PHOTOGRAPHS, miniature_models
 from aedr_jax.experiments import area_under_curve, columns, measurement_of, resample
@@ -214,7 +215,7 @@ def main() -> None:
     parser.add_argument("--models", help="A,B: only generate or score these")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
-    chosen = args.models.split(",") if args.models else MODELS
+    chosen = split_list(args.models) if args.models else MODELS
     if args.step == "generate":
         write_images(chosen, args.photos, args.work, args.count, args.seed)
     elif args.step == "score":

@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, load_autoencoder, read_image
+from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.demo import PHOTOGRAPHS
 from aedr_jax.experiments import area_under_curve, columns, measurement_of
@@ -143,7 +144,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--models", help="A,B: only these (default: all)")
     args = parser.parse_args()
-    for model in args.models.split(",") if args.models else MODELS:
+    for model in split_list(args.models) if args.models else MODELS:
         if args.step == "print":
             report(model, args.work)
             continue

@@ -22,7 +22,7 @@ from aedr_jax.autoencoders.config import AutoencoderConfig, KLArchitecture, VQAr
 from aedr_jax.autoencoders.models import AutoencoderKL, VQModel, build
 from aedr_jax.errors import AutoencoderError
 
-__all__ = ["from_state_dict", "to_flat_dict", "weights_hash"]
+__all__ = ["from_state_dict", "is_ignored", "to_flat_dict", "weights_hash"]
 
 # Checkpoint key -> dotted module path, applied in order: each is one habit of diffusers, old or new.
 KEY_RULES: tuple[tuple[str, str], ...] = (
@@ -39,7 +39,10 @@ KEY_RULES: tuple[tuple[str, str], ...] = (
 IGNORED_KEYS: tuple[tuple[str, str], ...] = (
     (r"^loss\.", "the discriminator and the perceptual loss of the training run"),
     (r"^model_ema\.", "a training run's second copy of the weights"),
+    (r"(^|\.)num_batches_tracked$", "a counter of the training run"),
 )
+
+ORIGINAL_KEY = r"(first_stage_model\.)?(encoder\.down|decoder\.up)\.\d"
 
 
 def from_state_dict(
@@ -68,7 +71,7 @@ def from_state_dict(
     filled: dict[str, np.ndarray] = {}
     problems = []
     for key in sorted(tensors):
-        if any(re.search(pattern, key) for pattern, _ in IGNORED_KEYS):
+        if is_ignored(key):
             continue
         path = module_path(key)
         if path not in slots:
@@ -83,6 +86,8 @@ def from_state_dict(
     problems += [f"place without a tensor: {path} {slots[path]}" for path in sorted(slots.keys() - filled.keys())]
     if problems:
         shown = "\n  ".join(problems[:40]) + (f"\n  ... and {len(problems) - 40} more" if len(problems) > 40 else "")
+        if any(re.match(ORIGINAL_KEY, key) for key in tensors):
+            shown += "\nThese are names of the original code: convert the file to diffusers' layout first"
         raise AutoencoderError(f"{where}: does not fit the architecture of its config:\n  {shown}")
 
     graph, state = nnx.split(abstract)
@@ -100,6 +105,11 @@ def _abstract(
     """The network without values, only to be read; tracing its construction takes seconds, and models share it."""
     config = AutoencoderConfig(architecture)
     return nnx.eval_shape(lambda: build(config, numerics, nnx.Rngs(0), quantize=quantize))
+
+
+def is_ignored(key: str) -> bool:
+    """Whether a checkpoint key is one that no reconstruction looks at; its dtype and shape then do not matter."""
+    return any(re.search(pattern, key) for pattern, _ in IGNORED_KEYS)
 
 
 def module_path(key: str) -> str:

@@ -9,6 +9,7 @@ References: `diffusers.AutoencoderKL` and `diffusers.VQModel` 0.39.0, whose defa
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -135,7 +136,9 @@ def _same_type(value: Any, default: Any) -> bool:
         return isinstance(default, bool) and isinstance(value, bool)
     if isinstance(default, int):
         return isinstance(value, int) and value > 0
-    return isinstance(value, int | float) if isinstance(default, float) else isinstance(value, str)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, str)
 
 
 def _known(name: str, fields: set[str]) -> bool:
@@ -145,6 +148,11 @@ def _known(name: str, fields: set[str]) -> bool:
 def _inconsistencies(architecture: KLArchitecture | VQArchitecture) -> list[str]:
     a = architecture
     problems = [f"down_block_types: unknown block {name!r}" for name in a.down_block_types if name not in DOWN_BLOCKS]
+    problems += [
+        f"{name} = {getattr(a, name)}; images have 3 channels here: networks of grey, depth or RGBA are not supported"
+        for name in ("in_channels", "out_channels")
+        if getattr(a, name) != 3
+    ]
     problems += [f"up_block_types: unknown block {name!r}" for name in a.up_block_types if name not in UP_BLOCKS]
     if not len(a.down_block_types) == len(a.up_block_types) == len(a.block_out_channels):
         problems.append("down_block_types, up_block_types and block_out_channels have different lengths")

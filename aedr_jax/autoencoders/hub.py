@@ -1,7 +1,7 @@
-"""Downloads: only the autoencoder's two files, one commit, hashes recorded at the first download and enforced after.
+"""Downloads: only the autoencoder's config and weights, one commit, hashes recorded at the first and enforced after.
 
 The lock file is `$AEDR_LOCK`, or `aedr_jax/lock.json` in the user's cache folder; it holds, for each repository,
-subfolder and asked revision, the commit and the sha256 of both files.
+subfolder and asked revision, the commit and the sha256 of each file.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from aedr_jax.errors import AutoencoderError
+from aedr_jax.autoencoders.tensors import WEIGHT_FILES, files_of, is_index, no_safetensors
+from aedr_jax.errors import AutoencoderError, CheckpointWarning
 from aedr_jax.files import whole_file
 
-__all__ = ["WEIGHT_FILES", "download", "file_sha256", "lock_path"]
+__all__ = ["download", "file_sha256", "lock_path"]
 
-WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+LOCK_SECONDS = 60  # to wait for another process that writes the lock file, which takes a moment
 
 
 def lock_path() -> Path:
@@ -44,65 +47,94 @@ def download(repository: str, subfolder: str, revision: str | None = None) -> Pa
       revision: a commit, tag or branch; None: the commit in the lock file, or the newest if there is none.
 
     Returns:
-      The local folder of the two files, below a folder named after the commit.
+      The weights' file or the index of its shards, in a folder named after the commit, with `config.json` beside it.
 
     Raises:
       AutoencoderError: when the download fails, no safetensors file is there, or a hash differs from the lock file's.
+
+    Warns:
+      CheckpointWarning: where the hub cannot be reached, and the cache holds other weights than those that are
+        preferred. They are not recorded.
     """
     where = f"{repository}/{subfolder}".rstrip("/")
     lock = lock_path()
-    entries = _read_lock(lock)
     key = f"{where}@{revision or 'default'}"
-    locked = entries.get(key)
+    locked = _read_lock(lock).get(key)
     wanted = locked["commit"] if locked else revision
     # What was recorded is what is asked for: without a network, nobody can say that the other file does not exist.
     names = [name for name in WEIGHT_FILES if not locked or name in locked["sha256"]]
     with _explained(where):
-        config, weights = _fetch(repository, subfolder, wanted, names, where)
+        config, weights, certain = _fetch(repository, subfolder, wanted, names, where)
 
+    files = {config, weights, *files_of(weights)}
     commit = config.relative_to(_snapshots(config)).parts[0]
-    found = {path.name: file_sha256(path) for path in (config, weights)}
+    entry = {"commit": commit, "sha256": {path.name: file_sha256(path) for path in sorted(files)}}
+    if locked is None and certain:
+        locked = _record(lock, key, entry)
+        if locked["commit"] != commit:  # another process was first, and the branch moved in between
+            return download(repository, subfolder, revision)
     if locked is None:
-        # Read again before writing: another process may have recorded other models meanwhile.
-        _write_lock(lock, {**_read_lock(lock), key: {"commit": commit, "sha256": found}})
-    elif locked["sha256"] != found:
+        warnings.warn(
+            f"{where}: the hub cannot be reached; loaded {weights.name}, which is in the local cache. There may be a "
+            f"file that is preferred ({names[0]}), with other values",
+            CheckpointWarning,
+            stacklevel=3,
+        )
+    elif locked["sha256"] != entry["sha256"]:
         raise AutoencoderError(
             f"{where}: the files are not those that were recorded at the first download.\n"
-            f"  recorded in {lock}: {locked['sha256']}\n  found in {config.parent}: {found}\n"
+            f"  recorded in {lock}: {locked['sha256']}\n  found in {config.parent}: {entry['sha256']}\n"
             "If you trust the new ones, delete that entry of the lock file."
         )
-    return config.parent
+    return weights
 
 
 def _fetch(
     repository: str, subfolder: str, revision: str | None, names: Sequence[str], where: str
-) -> tuple[Path, Path]:
+) -> tuple[Path, Path, bool]:
+    """The config, the first of the weights that is there, and whether that is certain: without the hub it is so only
+    for the very first."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    unreachable: LocalEntryNotFoundError | None = None
+
     def fetch(name: str, at: str | None) -> Path:
-        return Path(hf_hub_download(repository, name, subfolder=subfolder or None, revision=at))
+        # After the first failure in the cache alone: each further one would take the client's whole patience.
+        offline = unreachable is not None
+        path = hf_hub_download(repository, name, subfolder=subfolder or None, revision=at, local_files_only=offline)
+        return Path(path)
 
     config = fetch("config.json", revision)
     # The weights from the very commit that the config came from, even if the branch moves in between.
     commit = config.relative_to(_snapshots(config)).parts[0]
     for name in names:
         try:
-            return config, fetch(name, commit)
-        except LocalEntryNotFoundError:
-            raise
+            weights = fetch(name, commit)
+        except LocalEntryNotFoundError as error:
+            unreachable = unreachable or error
+            continue
         except EntryNotFoundError:
             continue
+        certain = unreachable is None
+        if is_index(weights):
+            _fetch_shards(weights, lambda name: fetch(name, commit))
+        return config, weights, certain
+    if unreachable is not None:
+        raise unreachable
     raise AutoencoderError(no_safetensors(where))
 
 
-def no_safetensors(where: str) -> str:
-    """What to say where there is a config but no weights that may be loaded."""
-    return (
-        f"{where}: no {' or '.join(WEIGHT_FILES)}. Pickled weights (.bin, .ckpt, .pt) are never loaded here, since "
-        "unpickling runs code; convert them in an environment with PyTorch:\n"
-        "  python weights/convert_bin.py FOLDER   (torch.load(weights_only=True), writes the .safetensors beside it)"
-    )
+def _fetch_shards(index: Path, fetch: Callable[[str], Path]) -> None:
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for shard in files_of(index):
+        try:
+            fetch(shard.name)
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError as error:
+            raise AutoencoderError(f"{index}: the repository holds no {shard.name}, which it names") from error
 
 
 def _snapshots(path: Path) -> Path:
@@ -128,7 +160,9 @@ def _explained(where: str) -> Iterator[None]:
             "(or set HF_TOKEN)."
         ) from error
     except RepositoryNotFoundError as error:
-        raise AutoencoderError(f"{where}: no such repository (or a private one, and no token)") from error
+        raise AutoencoderError(
+            f"{where}: no such repository (or a private one, and no token), and no such folder here"
+        ) from error
     except LocalEntryNotFoundError as error:
         raise AutoencoderError(
             f"{where}: not in the local cache, and the hub cannot be reached. Download it where there is a network "
@@ -142,21 +176,49 @@ def _explained(where: str) -> Iterator[None]:
 
 def _read_lock(path: Path) -> dict:
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise AutoencoderError(_unusable(path, error)) from error
+    except (ValueError, RecursionError) as error:
         raise AutoencoderError(f"{path}: the lock file is no valid JSON ({error}); repair or delete it") from error
-    whole = isinstance(entries, dict) and all(
-        isinstance(entry, dict) and isinstance(entry.get("commit"), str) and isinstance(entry.get("sha256"), dict)
-        for entry in entries.values()
-    )
-    if not whole:
+    if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):
         raise AutoencoderError(f"{path}: the lock file holds more than commits and hashes; repair or delete it")
     return entries
 
 
-def _write_lock(path: Path, entries: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(entries, indent=2, sort_keys=True))
+def _is_entry(entry: object) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    commit, hashes = entry.get("commit"), entry.get("sha256")
+    hexadecimal = isinstance(commit, str) and re.fullmatch("[0-9a-f]{40}", commit)
+    return bool(hexadecimal) and isinstance(hashes, dict) and all(isinstance(value, str) for value in hashes.values())
+
+
+def _record(path: Path, key: str, entry: dict) -> dict:
+    """Write an entry, unless another process has done so meanwhile: what is recorded then, which may be the other's."""
+    from filelock import FileLock, Timeout
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
+            entries = _read_lock(path)  # again: others may have recorded other models
+            if key not in entries:
+                entries[key] = entry
+                with whole_file(path) as partial:
+                    partial.write_text(json.dumps(entries, indent=2, sort_keys=True), encoding="utf-8")
+            return entries[key]
+    except Timeout as error:
+        message = f"{path}.lock: held by another process for {LOCK_SECONDS} s; delete it if that process is gone"
+        raise AutoencoderError(message) from error
+    except (OSError, NotImplementedError) as error:
+        raise AutoencoderError(_unusable(path, error)) from error
+
+
+def _unusable(path: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or error
+    return (
+        f"{path}: the lock file, which records what was downloaded, cannot be used ({reason}); make it readable and "
+        "writable, or name another with AEDR_LOCK"
+    )

@@ -11,67 +11,95 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from aedr_jax.autoencoders.blocks import Numerics
-from aedr_jax.autoencoders.checkpoints import from_state_dict, to_flat_dict, weights_hash
+from aedr_jax.autoencoders.checkpoints import from_state_dict, is_ignored, to_flat_dict, weights_hash
 from aedr_jax.autoencoders.config import parse_config
-from aedr_jax.autoencoders.hub import WEIGHT_FILES, download, file_sha256, no_safetensors
+from aedr_jax.autoencoders.hub import download, file_sha256
 from aedr_jax.autoencoders.models import AutoencoderKL, VQModel
+from aedr_jax.autoencoders.names import locate
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder
+from aedr_jax.autoencoders.tensors import (
+    CONVERTED_FILE,
+    files_of,
+    is_index,
+    no_safetensors,
+    read_object,
+    read_shards,
+    weights_file,
+)
 from aedr_jax.errors import AutoencoderError
 
 __all__ = ["Source", "convert", "load_autoencoder", "resolve"]
 
-CONVERTED_FILE = "flax_model.safetensors"
-MAX_WEIGHT_BYTES = 4 << 30  # no autoencoder of this kind comes near: a larger file is not one
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("highest", "high", "default", None)
-FILE_DTYPES = ("F32", "BF16", "F16")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where an autoencoder was found: a folder with `config.json` and one safetensors file."""
+    """Where an autoencoder was found: the safetensors file or the index of its shards, with `config.json` beside it."""
 
-    folder: Path
+    weights: Path
     origin: str
     quantize: bool | None
+
+    @property
+    def config(self) -> Path:
+        """The file that describes the architecture."""
+        return self.weights.parent / "config.json"
 
 
 def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Source:
     """Find an autoencoder, downloading it where it is not on this machine.
 
     Args:
-      model: a registry name, a local folder, or `org/repo` with an optional `/subfolder`.
+      model: a registry name, a local folder, a safetensors file (or an index of shards) with `config.json` beside it,
+        or `org/repo` with an optional `/subfolder`.
       revision: for hub paths and names that are downloaded: a commit, tag or branch.
 
     Raises:
       AutoencoderError: when nothing goes by that name.
     """
-    name = os.fspath(model)
-    if entry := REGISTRY.get(name):
+    kind, name = locate(model)
+    if kind == "registry":
+        entry = REGISTRY[name]
         folder = local_folder(name) if revision is None else None
         if folder is not None:
-            return Source(folder, name, entry.quantize)
+            return Source(weights_file(folder), name, entry.quantize)
         if entry.repository is None:
             raise AutoencoderError(f"{name} ships with the package, but its folder is missing: reinstall aedr-jax")
-        folder = download(entry.repository, entry.subfolder or "", revision or entry.revision)
-        return Source(folder, name, entry.quantize)
+        weights = download(entry.repository, entry.subfolder or "", revision or entry.revision)
+        return Source(weights, name, entry.quantize)
+    if kind == "hub":
+        parts = name.split("/")
+        return Source(download("/".join(parts[:2]), "/".join(parts[2:]), revision), name, None)
     path = Path(name)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            inside = [child.name for child in sorted(path.iterdir()) if (child / "config.json").is_file()]
-            hint = f"; did you mean {', '.join(str(path / c) for c in inside)}?" if inside else ""
-            raise AutoencoderError(f"{path}: holds no config.json{hint}")
-        return Source(path, str(path), _manifest(path).get("quantize"))
-    parts = name.split("/")
-    if len(parts) < 2 or not all(parts) or path.is_absolute() or ".." in parts or parts[0] == ".":
+    if revision is not None:
+        raise AutoencoderError(f"{path}: revision {revision!r} is of a download; what lies here has none")
+    weights = _with_config(path) if path.is_dir() else _single_file(path)
+    return Source(weights, str(path), _manifest(weights.parent).get("quantize"))
+
+
+def _with_config(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        inside = [child.name for child in sorted(folder.iterdir()) if (child / "config.json").is_file()]
+        hint = f"; did you mean {', '.join(str(folder / c) for c in inside)}?" if inside else ""
+        raise AutoencoderError(f"{folder}: holds no config.json{hint}")
+    return weights_file(folder)
+
+
+def _single_file(path: Path) -> Path:
+    if is_index(path) or path.suffix == ".safetensors":
+        if (path.parent / "config.json").is_file():
+            return path
         raise AutoencoderError(
-            f"{name!r} is no model of the registry ({', '.join(REGISTRY)}), "
-            "no local folder and no hub path (org/repo/subfolder)"
+            f"{path}: no config.json beside it. Single files in the layout of the original code are not read: pass a "
+            "diffusers folder (config.json and safetensors)"
         )
-    return Source(download("/".join(parts[:2]), "/".join(parts[2:]), revision), name, None)
+    if path.suffix == ".json":
+        raise AutoencoderError(f"{path}: pass the folder, {path.parent}")
+    raise AutoencoderError(no_safetensors(str(path.parent), [path.name]))
 
 
 def load_autoencoder(
@@ -86,7 +114,8 @@ def load_autoencoder(
 
     Args:
       model: a registry name ("sd1.5"), a local folder (diffusers' layout, or what `aedr convert` wrote), or a hub path
-        ("org/repo/subfolder").
+        ("org/repo/subfolder"). Of several files of weights the first in `tensors.WEIGHT_FILES`; another one by its own
+        path, with the folder's `config.json` beside it.
       dtype: what to compute in: float32, bfloat16 or float16. Parameters are kept in float32 as they were read.
       precision: of convolutions and matrix products: "highest", "high" or "default". Losses near 1e-5 (FLUX) need
         "highest": float32 products are cut to TF32 or bfloat16 on GPU and TPU otherwise.
@@ -100,11 +129,14 @@ def load_autoencoder(
     if precision not in PRECISIONS:
         raise AutoencoderError(f"precision {precision!r}: expected one of {', '.join(map(str, PRECISIONS))}")
     numerics = Numerics(dtype_of(dtype), precision)
-    source = resolve(model, revision)
-    config = parse_config(_read_json(source.folder / "config.json"), where=str(source.folder / "config.json"))
-    path = weights_file(source.folder)
+    return _load(resolve(model, revision), numerics, quantize)
+
+
+def _load(source: Source, numerics: Numerics, quantize: bool | None) -> AutoencoderKL | VQModel:
+    config = parse_config(read_object(source.config), where=str(source.config))
     quantize = source.quantize if quantize is None else quantize
-    return from_state_dict(read_tensors(path), config, numerics=numerics, quantize=quantize, where=str(path))
+    tensors = read_shards(source.weights, ignore=is_ignored)
+    return from_state_dict(tensors, config, numerics=numerics, quantize=quantize, where=str(source.weights))
 
 
 def dtype_of(dtype: Any) -> Any:
@@ -120,41 +152,6 @@ def dtype_of(dtype: Any) -> Any:
     if known is None or known.name not in DTYPES:
         raise AutoencoderError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     return known
-
-
-def weights_file(folder: Path) -> Path:
-    """The safetensors file of a folder; float32 before float16.
-
-    Raises:
-      AutoencoderError: where there is none.
-    """
-    for name in (CONVERTED_FILE, *WEIGHT_FILES):
-        if (folder / name).is_file():
-            return folder / name
-    raise AutoencoderError(no_safetensors(str(folder)))
-
-
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a safetensors file, floating ones only.
-
-    Raises:
-      AutoencoderError: when the file is too large, damaged, or holds other dtypes.
-    """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.flax import load_file
-
-    if (size := path.stat().st_size) > MAX_WEIGHT_BYTES:
-        raise AutoencoderError(f"{path}: {size} bytes, more than any autoencoder of this kind ({MAX_WEIGHT_BYTES})")
-    try:
-        with safe_open(path, "np") as file:  # JAX would cut 64-bit values to 32 and say nothing
-            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-        tensors = {} if set(dtypes.values()) - set(FILE_DTYPES) else load_file(path)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise AutoencoderError(f"{path}: not a readable safetensors file: {error}") from error
-    wrong = [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype not in FILE_DTYPES]
-    if wrong:
-        raise AutoencoderError(f"{path}: tensors of other dtypes than {', '.join(DTYPES)}: {', '.join(wrong[:10])}")
-    return {name: np.asarray(value) for name, value in tensors.items()}
 
 
 def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revision: str | None = None) -> dict:
@@ -175,23 +172,25 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revis
     from aedr_jax import __version__
 
     source = resolve(model, revision)
-    autoencoder = load_autoencoder(source.folder, quantize=source.quantize)
-    original = weights_file(source.folder)
+    autoencoder = _load(source, Numerics(), source.quantize)
+    shards = {file.name: file_sha256(file) for file in files_of(source.weights)} if is_index(source.weights) else None
+    config = source.config.read_bytes()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     manifest = {
         "format": "aedr_jax autoencoder 1",
         "source": source.origin,
-        "source_file": original.name,
-        "source_sha256": file_sha256(original),
-        "source_commit": _commit(source.folder),
+        "source_file": source.weights.name,
+        "source_sha256": file_sha256(source.weights),
+        "source_shards": shards,
+        "source_commit": _commit(source.weights.parent),
         "quantize": source.quantize,
         "weights_hash": weights_hash(autoencoder),
         "aedr_jax": __version__,
     }
     # The manifest last: a folder that has one is complete.
     save_file(to_flat_dict(autoencoder), out / CONVERTED_FILE)
-    (out / "config.json").write_bytes((source.folder / "config.json").read_bytes())
+    (out / "config.json").write_bytes(config)
     manifest["sha256"] = file_sha256(out / CONVERTED_FILE)
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
@@ -205,14 +204,4 @@ def _commit(folder: Path) -> str | None:
 
 def _manifest(folder: Path) -> dict:
     path = folder / "manifest.json"
-    return _read_json(path) if path.is_file() else {}
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise AutoencoderError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise AutoencoderError(f"{path}: expected a JSON object")
-    return value
+    return read_object(path) if path.is_file() else {}
