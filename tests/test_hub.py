@@ -12,11 +12,16 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from make_tiny import KL, MOVQ, WEIGHTS, make_tensors, with_old_attention
 from safetensors.numpy import save
+
+from aedr_jax.autoencoders import hub as hub_module
+from aedr_jax.errors import AutoencoderError
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST, SECOND = "a" * 40, "b" * 40
@@ -24,12 +29,15 @@ FP16 = WEIGHTS.replace(".safetensors", ".fp16.safetensors")
 CONFIG = json.dumps(KL).encode()
 
 DOWNLOAD = """
-import json, sys
+import json, sys, warnings
 from aedr_jax.autoencoders.hub import download
 from aedr_jax.errors import AutoencoderError
 for arguments in json.loads(sys.argv[1]):
     try:
-        print(json.dumps(["ok", str(download(*arguments))]))
+        with warnings.catch_warnings(record=True) as caught:
+            found = download(*arguments)
+        said = [f"{warning.category.__name__}: {warning.message}" for warning in caught]
+        print(json.dumps(["ok", str(found.parent), found.name, *said]))
     except AutoencoderError as error:
         print(json.dumps(["error", str(error)]))
 assert "jax" not in sys.modules
@@ -187,8 +195,8 @@ def test_two_files_of_one_commit_are_fetched_once_and_recorded(hub, client, lock
     files = {"vae/config.json": CONFIG, f"vae/{WEIGHTS}": b"weights", f"vae/{FP16}": b"half", "vae/README.md": b"no"}
     repository = hub.repositories["org/name"] = Repository({FIRST: {**files, "unet/config.json": b"{}"}})
 
-    ((status, folder),) = client(("org/name", "vae"))
-    assert status == "ok"
+    ((status, folder, name),) = client(("org/name", "vae"))
+    assert (status, name) == ("ok", WEIGHTS)
     assert sorted(path.name for path in Path(folder).iterdir()) == sorted(["config.json", WEIGHTS])
     assert (Path(folder) / WEIGHTS).read_bytes() == b"weights"
     # The weights are asked for at the commit that the config came from, not at a branch that may have moved.
@@ -200,7 +208,7 @@ def test_two_files_of_one_commit_are_fetched_once_and_recorded(hub, client, lock
     # The branch moves: the recorded commit still counts, and its files are here.
     repository.commits[SECOND] = {"vae/config.json": CONFIG, f"vae/{WEIGHTS}": b"newer"}
     repository.branches["main"] = SECOND
-    assert client(("org/name", "vae"), ("org/name", "vae", FIRST)) == [["ok", folder]] * 2
+    assert client(("org/name", "vae"), ("org/name", "vae", FIRST)) == [["ok", folder, WEIGHTS]] * 2
     assert hub.asked() == []
 
     # Nor does a fresh cache follow the branch; a revision that is named does.
@@ -221,8 +229,8 @@ def test_two_files_of_one_commit_are_fetched_once_and_recorded(hub, client, lock
 
     # Without the hub.
     hub.close()
-    assert client(("org/name", "vae")) == [["ok", folder]]
-    assert client(("org/name", "vae"), HF_HUB_OFFLINE="1") == [["ok", folder]]
+    assert client(("org/name", "vae")) == [["ok", folder, WEIGHTS]]
+    assert client(("org/name", "vae"), HF_HUB_OFFLINE="1") == [["ok", folder, WEIGHTS]]
 
     # A cached file that was changed afterwards.
     (Path(folder) / WEIGHTS).resolve().write_bytes(b"altered")
@@ -234,12 +242,75 @@ def test_two_files_of_one_commit_are_fetched_once_and_recorded(hub, client, lock
 
 def test_half_precision_where_there_is_no_other(hub, client, lock):
     hub.repositories["org/half"] = Repository({FIRST: {"config.json": CONFIG, FP16: b"half"}})
-    ((status, folder),) = client(("org/half", ""))
-    assert status == "ok"
+    ((status, folder, name),) = client(("org/half", ""))
+    assert (status, name) == ("ok", FP16)
     assert Path(folder).name == FIRST
     assert lock()["org/half@default"]["sha256"] == {"config.json": sha256(CONFIG), FP16: sha256(b"half")}
     hub.close()
-    assert client(("org/half", ""), HF_HUB_OFFLINE="1") == [["ok", folder]]
+    assert client(("org/half", ""), HF_HUB_OFFLINE="1") == [["ok", folder, FP16]]
+
+
+def test_a_snapshot_that_another_program_cached(hub, client, tmp_path):
+    """diffusers with variant="fp16" leaves the config and one file: without the hub they are found, and said to be
+    another choice; nothing is recorded, since the float32 file may well exist."""
+    hub.repositories["org/name"] = Repository({FIRST: {"vae/config.json": CONFIG, f"vae/{FP16}": b"half"}})
+    ((_, folder, name),) = client(("org/name", "vae"))
+    (tmp_path / "lock" / "lock.json").unlink()
+    hub.repositories["org/name"].commits[FIRST][f"vae/{WEIGHTS}"] = b"whole"
+    marker = next((tmp_path / "hf").glob("hub/*/.no_exist"))
+    marker.rename(tmp_path / "gone")  # that program did not ask for the other files
+    ((status, again, found, warning),) = client(("org/name", "vae"), HF_HUB_OFFLINE="1")
+    assert (status, again, found) == ("ok", folder, name) == ("ok", folder, FP16)
+    assert warning.startswith(f"CheckpointWarning: org/name/vae: the hub cannot be reached; loaded {FP16}")
+    assert not (tmp_path / "lock" / "lock.json").exists()
+    ((_, _, found),) = client(("org/name", "vae"))  # with it
+    assert found == WEIGHTS
+
+
+def test_other_variants_are_found(hub, client, lock):
+    names = {variant: WEIGHTS.replace(".safetensors", f".{variant}.safetensors") for variant in ("non_ema", "bf16")}
+    for variant, name in names.items():
+        hub.repositories[f"org/{variant}"] = Repository({FIRST: {"vae/config.json": CONFIG, f"vae/{name}": b"weights"}})
+    found = client(*((f"org/{variant}", "vae") for variant in names))
+    assert [(status, name) for status, _, name in found] == [("ok", name) for name in names.values()]
+    for variant, name in names.items():
+        assert sorted(lock()[f"org/{variant}/vae@default"]["sha256"]) == sorted(["config.json", name])
+
+
+def test_shards_are_fetched_recorded_and_enforced(hub, client, run, lock):
+    index = f"{WEIGHTS}.index.json"
+    tensors = make_tensors(KL)
+    shards = [f"diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    halves = [dict(sorted(tensors.items())[i::2]) for i in range(2)]
+    mapping = {key: name for name, half in zip(shards, halves, strict=True) for key in half}
+    files = {"config.json": CONFIG, index: json.dumps({"weight_map": mapping}).encode()}
+    files |= {name: save(half) for name, half in zip(shards, halves, strict=True)}
+    here = {f"vae/{name}": body for name, body in files.items()}
+    hub.repositories["org/name"] = Repository({FIRST: {**here, f"vae/{WEIGHTS[:-12]}-unused.safetensors": b"no"}})
+
+    ((status, folder, name),) = client(("org/name", "vae"))
+    assert (status, name) == ("ok", index)
+    assert sorted(path.name for path in Path(folder).iterdir()) == sorted(files)
+    assert lock()["org/name/vae@default"]["sha256"] == {name: sha256(body) for name, body in files.items()}
+    ((loaded, _),) = run(["-c", LOAD, '["org/name/vae"]'])
+    hub.repositories["org/root"] = Repository({FIRST: {"config.json": CONFIG, WEIGHTS: save(tensors)}})
+    assert run(["-c", LOAD, '["org/root"]']) == [[loaded, None]]
+
+    (Path(folder) / shards[1]).resolve().write_bytes(b"altered")
+    ((status, message),) = client(("org/name", "vae"))
+    assert status == "error"
+    assert sha256(b"altered") in message
+
+    wrong = {"config.json": CONFIG, index: json.dumps({"weight_map": {"a": "../../secret.safetensors"}}).encode()}
+    hub.repositories["org/escaping"] = Repository({FIRST: wrong})
+    hub.repositories["org/lacking"] = Repository(
+        {FIRST: {name: files[name] for name in ("config.json", index, shards[0])}}
+    )
+    hub.asked()
+    (_, escaping), (_, lacking) = client(("org/escaping", ""), ("org/lacking", ""))
+    assert "no safetensors file beside the index" in escaping
+    assert not [line for line in hub.asked() if "secret" in line]
+    assert f"the repository holds no {shards[1]}" in lacking
 
 
 def test_what_cannot_be_downloaded_is_explained(hub, client, tmp_path):
@@ -279,6 +350,41 @@ def test_damaged_lock_file_is_named(hub, client, tmp_path, content):
     assert message.startswith(f"{path}: ")
     assert "repair or delete it" in message
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize("trouble", ["a folder", "below a file", "no text"])
+def test_lock_file_that_cannot_be_used_is_named_with_a_remedy(hub, client, tmp_path, trouble):
+    hub.repositories["org/name"] = Repository({FIRST: {"vae/config.json": CONFIG, f"vae/{WEIGHTS}": b"weights"}})
+    path = tmp_path / "trouble" / "lock.json"
+    if trouble == "a folder":
+        path.mkdir(parents=True)
+    elif trouble == "below a file":
+        path.parent.write_text("")
+    else:
+        path.parent.mkdir()
+        path.write_bytes(b"\xff\xfe{}")
+    ((status, message),) = client(("org/name", "vae"), AEDR_LOCK=str(path))
+    assert status == "error"
+    assert message.startswith(f"{path}: ")
+    assert "repair or delete it" in message if trouble == "no text" else "AEDR_LOCK" in message
+
+
+def test_processes_that_record_at_once_lose_nothing(tmp_path):
+    """Threads with locks of their own stand for processes: each reads, adds its entry, and writes."""
+    path, entry = tmp_path / "new" / "lock.json", {"commit": FIRST, "sha256": {"config.json": "0"}}
+    keys = [f"org/{i}@default" for i in range(24)]
+    with ThreadPoolExecutor(len(keys)) as pool:
+        list(pool.map(lambda key: hub_module.record(path, key, entry), keys))
+    assert sorted(json.loads(path.read_text())) == sorted(keys)
+    second = {"commit": SECOND, "sha256": {}}
+    assert hub_module.record(path, keys[0], second) == entry  # whoever came first
+    assert json.loads(path.read_text())[keys[0]] == entry
+
+
+def test_lock_held_by_another_process_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_module, "LOCK_SECONDS", 0.1)
+    with FileLock(tmp_path / "lock.json.lock"), pytest.raises(AutoencoderError, match=r"lock\.json\.lock: held by"):
+        hub_module.record(tmp_path / "lock.json", "org/a@default", {"commit": FIRST, "sha256": {}})
 
 
 def test_converted_download_keeps_how_the_model_generates(hub, run, tmp_path):

@@ -245,7 +245,7 @@ def test_networks_of_other_channels_are_refused_by_name(tmp_path, values, change
         ("model.ckpt", "never loaded here"),
         ("diffusion_pytorch_model.bin", "convert_bin"),
         ("config.json", "pass the folder"),
-        ("model.txt", "never loaded here"),
+        ("model.txt", "pass the folder"),
     ],
 )
 def test_single_files_that_cannot_be_loaded(tmp_path, name, expected, monkeypatch):

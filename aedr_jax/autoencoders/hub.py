@@ -19,7 +19,7 @@ from aedr_jax.autoencoders.tensors import WEIGHT_FILES, files_of, is_index, no_s
 from aedr_jax.errors import AutoencoderError, CheckpointWarning
 from aedr_jax.files import whole_file
 
-__all__ = ["download", "file_sha256", "lock_path"]
+__all__ = ["download", "file_sha256", "lock_path", "record"]
 
 LOCK_SECONDS = 60  # to wait for another process that writes the lock file, which takes a moment
 
@@ -70,7 +70,7 @@ def download(repository: str, subfolder: str, revision: str | None = None) -> Pa
     commit = config.relative_to(_snapshots(config)).parts[0]
     entry = {"commit": commit, "sha256": {path.name: file_sha256(path) for path in sorted(files)}}
     if locked is None and certain:
-        locked = _record(lock, key, entry)
+        locked = record(lock, key, entry)
         if locked["commit"] != commit:  # another process was first, and the branch moved in between
             return download(repository, subfolder, revision)
     if locked is None:
@@ -165,8 +165,8 @@ def _explained(where: str) -> Iterator[None]:
         ) from error
     except LocalEntryNotFoundError as error:
         raise AutoencoderError(
-            f"{where}: not in the local cache, and the hub cannot be reached. Download it where there is a network "
-            "(`aedr convert`), and pass the folder."
+            f"{where}: not in the local cache, and the hub cannot be reached (nor is there such a folder here). "
+            "Download it where there is a network (`aedr convert`), and pass the folder."
         ) from error
     except EntryNotFoundError as error:
         raise AutoencoderError(f"{where}: holds no config.json; is the subfolder right?") from error
@@ -196,8 +196,20 @@ def _is_entry(entry: object) -> bool:
     return bool(hexadecimal) and isinstance(hashes, dict) and all(isinstance(value, str) for value in hashes.values())
 
 
-def _record(path: Path, key: str, entry: dict) -> dict:
-    """Write an entry, unless another process has done so meanwhile: what is recorded then, which may be the other's."""
+def record(path: Path, key: str, entry: dict) -> dict:
+    """Write an entry into the lock file, unless another process has done so meanwhile.
+
+    Args:
+      path: of the lock file.
+      key: repository, subfolder and revision.
+      entry: commit and hashes.
+
+    Returns:
+      What is recorded then: the entry, or the other's.
+
+    Raises:
+      AutoencoderError: where the file cannot be read or written, or another process keeps it for too long.
+    """
     from filelock import FileLock, Timeout
 
     try:

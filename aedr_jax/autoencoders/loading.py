@@ -21,6 +21,7 @@ from aedr_jax.autoencoders.names import locate
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder
 from aedr_jax.autoencoders.tensors import (
     CONVERTED_FILE,
+    PICKLED,
     files_of,
     is_index,
     no_safetensors,
@@ -97,9 +98,9 @@ def _single_file(path: Path) -> Path:
             f"{path}: no config.json beside it. Single files in the layout of the original code are not read: pass a "
             "diffusers folder (config.json and safetensors)"
         )
-    if path.suffix == ".json":
-        raise AutoencoderError(f"{path}: pass the folder, {path.parent}")
-    raise AutoencoderError(no_safetensors(str(path.parent), [path.name]))
+    if path.suffix in PICKLED:
+        raise AutoencoderError(no_safetensors(str(path.parent), [path.name]))
+    raise AutoencoderError(f"{path}: no safetensors file; pass the folder that holds the autoencoder's config.json")
 
 
 def load_autoencoder(

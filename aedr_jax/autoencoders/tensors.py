@@ -18,6 +18,7 @@ from aedr_jax.errors import AutoencoderError
 
 __all__ = [
     "CONVERTED_FILE",
+    "PICKLED",
     "WEIGHT_FILES",
     "files_of",
     "is_index",
