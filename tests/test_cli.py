@@ -1,6 +1,7 @@
 """The command line, in process: outputs by ending, JSON, exit codes, interruption."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -11,8 +12,9 @@ from make_tiny import KL as ATTENTIVE
 from make_tiny import make_tensors, write_folder
 from PIL import Image
 
-from aedr_jax import Calibration, scoring
+from aedr_jax import Calibration, cli, dataset, scoring
 from aedr_jax.cli import main
+from aedr_jax.plan import Finished
 
 KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
 
@@ -124,6 +126,49 @@ def test_attribute_json_and_files(world, calibrations, tmp_path, capsys):
     assert main([*call, "--out", str(tmp_path / "verdicts.parquet")]) == 0
     table = pq.read_table(tmp_path / "verdicts.parquet").to_pylist()
     assert [row["verdict"] for row in table] == [row["verdict"] for row in verdicts]
+
+
+def test_models_from_elsewhere_keep_their_names(world, tmp_path, capsys, monkeypatch):
+    """Two folders called "vae", one given by a relative path; attributed from elsewhere, with a space in a list."""
+    for name in ("p", "q"):
+        write_folder(world / name / "vae", KL, make_tensors(KL))
+    image = str(world / "own" / "1.png")
+    monkeypatch.chdir(world)
+    assert main(["calibrate", "own", "--model", "p/vae", "--out", f"{tmp_path}/cal/p.json"]) == 0
+    made = Calibration.load(tmp_path / "cal" / "p.json")
+    assert (made.model, made.provenance.source) == ("p/vae", str(world / "p" / "vae"))
+    elsewhere = dataclasses.replace(made.provenance, source=str(world / "moved" / "vae"))
+    dataclasses.replace(made, model="mine", provenance=elsewhere).save(tmp_path / "cal" / "q.json")
+
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    call = ["attribute", image, "--calibrations", "cal", "--json"]
+    assert main([*call, "--models", f"mine={world}/q/vae, p/vae"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["p_values"]) == {"p/vae", "mine"}
+    assert main(call) == 2
+    assert f"mine: its calibration was made with {world}/moved/vae, which is not here" in capsys.readouterr().err
+    assert main([*call, "--models", "p/vae, nobody"]) == 2
+    assert "no calibration of nobody (there are: p/vae, mine)" in capsys.readouterr().err
+
+
+def test_scores_go_by_the_same_names_into_a_file_and_a_folder(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(world)
+    given = []
+
+    def stopped(args, models):
+        given.append(models)
+        raise KeyboardInterrupt
+
+    def finished(source, models, *args, **options):
+        given.append(models)
+        return Finished(0, 0, 0)
+
+    monkeypatch.setattr(cli, "_scorer", stopped)
+    monkeypatch.setattr(dataset, "score_dataset", finished)
+    models = ["--model", "m1", "--model", "b=./m2", "--model", "org/repo/vae"]
+    assert main(["score", "own", *models]) == 130
+    assert main(["score", "own", *models, "--out", str(tmp_path / "large")]) == 0
+    assert given == [{"m1": str(world / "m1"), "b": str(world / "m2"), "org/repo/vae": "org/repo/vae"}] * 2
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def name_models(models: Iterable[str]) -> dict[str, str]:
     chosen, places = zip(*((name, locate(source)) for name, source in map(_split, models)), strict=True)
     unnamed = [place.source for name, place in zip(chosen, places, strict=True) if name is None]
     if twice := [source for source, count in Counter(unnamed).items() if count > 1]:
-        raise AutoencoderError(f"{', '.join(twice)}: given twice")
+        raise AutoencoderError(f"two models of one name: {', '.join(twice)} is given twice")
     depths = [_depth(place) for place in places]
     while True:
         names = [name or _name(place, depth) for name, place, depth in zip(chosen, places, depths, strict=True)]
