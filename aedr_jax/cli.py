@@ -594,7 +594,7 @@ def _calibrations(args: argparse.Namespace) -> tuple[dict[str, list[Calibration]
     else:
         shipped = {name: calibration_file(name) for name in list_models()}
         found = {name: [Calibration.load(path)] for name, path in shipped.items() if path}
-    given = match_models(args.models or found, found)
+    given = match_models(args.models or found, {name: pasts[0].provenance.source for name, pasts in found.items()})
     return {name: found[name] for name in given}, given
 
 

@@ -157,13 +157,14 @@ def test_comma_lists():
 
 
 def test_which_calibrations_are_meant(here):
-    known = ["plain", "mine", "org/repo/vae"]
+    known = {"plain": None, "mine": str(here / "b" / "vae"), "org/repo/vae": "org/repo/vae", "hubs": "org/x"}
     found = match_models(["mine", "plain=a/vae", "org/repo/vae"], known)
     assert found == {"mine": None, "plain": str(here / "a" / "vae"), "org/repo/vae": None}
     assert match_models(["./plain"], known) == {"plain": str(here / "plain")}
+    assert match_models(["b/vae", "org/x"], known) == {"mine": str(here / "b" / "vae"), "hubs": "org/x"}
     for wanted, message in (
-        (["b/vae"], "no calibration of b/vae"),
-        (["other"], r"no calibration of other \(there are: plain, mine, org/repo/vae\)"),
+        (["a/vae"], "no calibration of a/vae"),
+        (["other"], r"no calibration of other \(there are: plain, mine, org/repo/vae, hubs\)"),
         (["mine=./nothing"], "no such folder"),
         (["mine", "mine=plain"], "mine: given twice"),
     ):

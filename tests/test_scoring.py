@@ -54,7 +54,7 @@ def candidates(tmp_path_factory):
     movq = {**MOVQ, "mid_block_add_attention": False}
     folders = [write_folder(root / "kl", two_level, make_tensors(two_level))]
     folders.append(write_folder(root / "movq", movq, make_tensors(movq)))
-    return [load_candidate(str(folder)) for folder in folders]
+    return [load_candidate(str(folder), name=folder.name) for folder in folders]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,12 +106,12 @@ def name_models(models: Iterable[str]) -> dict[str, str]:
     return {name: place.source for name, place in zip(names, places, strict=True)}
 
 
-def match_models(wanted: Iterable[str], known: Collection[str]) -> dict[str, str | None]:
+def match_models(wanted: Iterable[str], known: Mapping[str, str | None]) -> dict[str, str | None]:
     """Which of the models that are known are meant: name -> the source that the user gave, or None.
 
     Args:
-      wanted: known names; `NAME=SOURCE` with a known name; or sources, whose names are then known.
-      known: names, as calibrations have them.
+      wanted: known names; `NAME=SOURCE` with a known name; or known sources, or such whose names are known.
+      known: names, as calibrations have them, and the sources that these were made with.
 
     Raises:
       AutoencoderError: for a name that is not known.
@@ -127,6 +127,8 @@ def match_models(wanted: Iterable[str], known: Collection[str]) -> dict[str, str
                 name = _split(text)[0] or text
                 if name in known:  # it is the source that is wrong
                     raise
+            if name not in known:
+                name = next((other for other, recorded in known.items() if source and recorded == source), name)
         if name not in known:
             raise AutoencoderError(
                 f"no calibration of {name} (there are: {', '.join(known) or 'none'}); "

@@ -85,11 +85,16 @@ def no_safetensors(where: str, pickled: list[str] | None = None) -> str:
     expected = f"{where}: no {WEIGHT_FILES[0]}, of any variant ({', '.join(VARIANTS)}), nor an index of shards"
     if pickled == []:
         return f"{expected}; download the weights too"
+    if pickled is not None and not any(name.startswith(_STEM) for name in pickled):
+        return (
+            f"{expected}, but {', '.join(pickled)}. Pickled weights are never loaded here, since unpickling runs code, "
+            "and this is no file of diffusers': take the model's diffusers folder"
+        )
     found = f", but {', '.join(pickled)}" if pickled else ""
     return (
         f"{expected}{found}. Pickled weights ({', '.join(PICKLED)}) are never loaded here, since "
         "unpickling runs code; convert them in an environment with PyTorch:\n"
-        "  python weights/convert_bin.py FOLDER   (torch.load(weights_only=True), writes the .safetensors beside it)"
+        "  python weights/convert_bin.py FOLDER   (torch.load(weights_only=True), writes .safetensors beside each .bin)"
     )
 
 
