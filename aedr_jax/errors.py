@@ -2,12 +2,14 @@
 
 __all__ = [
     "AedrError",
+    "ArgumentError",
     "AutoencoderError",
     "BaselineError",
     "CalibrationError",
     "CalibrationWarning",
     "GenerationError",
     "ImageError",
+    "RangeWarning",
     "RunError",
     "SourceError",
 ]
@@ -15,6 +17,10 @@ __all__ = [
 
 class AedrError(ValueError):
     """Anything that this package refuses."""
+
+
+class ArgumentError(AedrError):
+    """An argument that cannot be right: the message says what was given, what is expected, and how to get there."""
 
 
 class ImageError(AedrError):
@@ -39,6 +45,10 @@ class CalibrationWarning(UserWarning):
 
 class GenerationError(AedrError):
     """A model cannot make images as asked: a setting, its pipeline, or the extra that runs it."""
+
+
+class RangeWarning(UserWarning):
+    """Images whose values look like another range than [-1, 1]."""
 
 
 class RunError(AedrError):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from aedr_jax.arrays import check_images
 from aedr_jax.autoencoders.models import Autoencoder, is_per_image
 
 __all__ = ["DoubleReconstruction", "double_reconstruct", "split_keys", "to_display"]
@@ -41,8 +42,15 @@ def double_reconstruct(
     Returns:
       The first reconstruction, clipped and rounded as asked, and the second, as decoded.
 
+    Raises:
+      ArgumentError: on images that cannot be right, as for `signal.measure`.
+
+    Warns:
+      RangeWarning: likewise.
+
     Source: AEDR, arXiv 2507.18988, section 3.
     """
+    check_images(images, autoencoder.factor)
     first_key, second_key = (None, None) if key is None else split_keys(key)
     first = to_display(autoencoder.decode(autoencoder.encode(images, first_key)), clip=clip, round8=round8)
     second = autoencoder.decode(autoencoder.encode(first, second_key))
