@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from aedr_jax.arrays import check_images
@@ -23,7 +24,7 @@ class DoubleReconstruction(NamedTuple):
 
 def double_reconstruct(
     autoencoder: Autoencoder,
-    images: Float[Array, "n h w 3"],
+    images: Float[Array | np.ndarray, "n h w 3"],
     *,
     clip: bool = True,
     round8: bool = False,
@@ -51,6 +52,7 @@ def double_reconstruct(
     Source: AEDR, arXiv 2507.18988, section 3.
     """
     check_images(images, autoencoder.factor)
+    images = jnp.asarray(images, jnp.float32)
     first_key, second_key = (None, None) if key is None else split_keys(key)
     first = to_display(autoencoder.decode(autoencoder.encode(images, first_key)), clip=clip, round8=round8)
     second = autoencoder.decode(autoencoder.encode(first, second_key))

@@ -154,9 +154,9 @@ class Measurement(NamedTuple):
 
 def measure(
     autoencoder: Autoencoder,
-    images: Float[Array, "n h w 3"],
+    images: Float[Array | np.ndarray, "n h w 3"],
     *,
-    gray: Integer[Array, "n hg wg"] | None = None,
+    gray: Integer[Array | np.ndarray, "n hg wg"] | None = None,
     homogeneity: Values | None = None,
     config: SignalConfig = SignalConfig(),
     key: Array | None = None,
@@ -193,6 +193,7 @@ def measure(
         check_homogeneity(homogeneity, images=images)
     elif gray is not None:
         check_gray(gray, images=images)
+    images = jnp.asarray(images, jnp.float32)
     first_key = second_key = None
     if config.latents == "sample":
         first_key, second_key = split_keys(jax.random.key(OFFICIAL_SEED) if key is None else key)
