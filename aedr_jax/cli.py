@@ -10,10 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from aedr_jax import __version__
 from aedr_jax.errors import AedrError, RunError, SourceError
+from aedr_jax.tables import for_terminal, to_json, write_csv
 
 if TYPE_CHECKING:
     from aedr_jax.calibration import Calibration
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except AedrError as error:
-        print(f"aedr {args.command}: {error}", file=sys.stderr)
+        _complain(f"aedr {args.command}: {error}")
         return FAILED if isinstance(error, RunError) else WRONG_CALL
     except KeyboardInterrupt:
         print(f"aedr {args.command}: interrupted", file=sys.stderr)
@@ -47,13 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("AEDR_DEBUG"):
             raise
-        print(f"aedr {args.command}: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        _complain(f"aedr {args.command}: failed: {type(error).__name__}: {error}")
         print("(AEDR_DEBUG=1 shows where)", file=sys.stderr)
         return FAILED
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(for_terminal(message))  # a pattern that the shell has filled in brings names too
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="aedr", description="Which generative model made this image?")
+    parser = _Parser(prog="aedr", description="Which generative model made this image?")
     parser.add_argument("--version", action="version", version=f"aedr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -257,7 +263,13 @@ def _demo_in(out: Path, args: argparse.Namespace) -> int:
 def _plain(text: str) -> None:
     """A line in place of a progress bar, where there is no terminal to draw one on."""
     if not sys.stderr.isatty():
-        print(text, file=sys.stderr)
+        _complain(text)
+
+
+def _complain(text: str) -> None:
+    """A message on the standard error. It may hold the name of a file, which is a stranger's text: that cannot begin a
+    line. (Lists of several faults are indented by two.)"""
+    print("\n  ".join(map(for_terminal, text.split("\n  "))), file=sys.stderr)
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -337,7 +349,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 def _score(args: argparse.Namespace) -> int:
     from aedr_jax.sources import find_images
-    from aedr_jax.tables import check_output, to_json, write_rows
+    from aedr_jax.tables import check_output, write_rows
 
     out = check_output(args.out) if args.out else None
     if out and out.suffix == "":
@@ -413,7 +425,7 @@ def _calibrate(args: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         for row in rows:
             if row.status != "ok":
-                print(f"left out: {row.error}", file=sys.stderr)
+                _complain(f"left out: {row.error}")
         good = [row for row in rows if row.status == "ok"]
         return good, len(rows) - len(good)
 
@@ -438,7 +450,7 @@ def _calibrate(args: argparse.Namespace) -> int:
             processing=str(scorer.processing),
         )
     for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+        _complain(f"warning: {warning.message}")
     calibration.save(args.out)
     summary = {
         "out": args.out,
@@ -530,7 +542,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         say=_plain,
     )
     for reason in sources.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+        _complain(f"left out: {reason}")
     out = Path(args.out)
     scores = read_scores(out / "scores.parquet")
     found = tables(scores)
@@ -542,7 +554,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary))
     else:
-        print((out / "tables" / "summary.md").read_text(encoding="utf-8"))
+        print((out / "tables" / "summary.md").read_text(encoding="utf-8"))  # written by write_tables, which escapes
         print(f"{args.out}: scores.parquet, {len(written)} tables and plots")
     return OK
 
@@ -638,8 +650,6 @@ def _say(args: argparse.Namespace, text: str) -> None:
 
 def _print_verdicts(args: argparse.Namespace, verdicts: Sequence[Verdict]) -> None:
     """A table, or with `--json` a line each."""
-    from aedr_jax.tables import to_json
-
     if args.json:
         for verdict in verdicts:
             print(to_json(vars(verdict)))
@@ -656,16 +666,12 @@ def _print_verdicts(args: argparse.Namespace, verdicts: Sequence[Verdict]) -> No
 
 
 def _print_csv(records: Sequence[dict[str, Any]]) -> None:
-    import csv
-
     if records:
-        writer = csv.DictWriter(sys.stdout, fieldnames=list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
+        write_csv(records, sys.stdout, printed=True, ending="\n")
 
 
 def _print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    cells = [list(columns), *([str(row[column]) for column in columns] for row in rows)]
+    cells = [list(columns), *([for_terminal(str(row[column])) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

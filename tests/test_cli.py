@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -283,3 +284,38 @@ def test_models(capsys):
     assert rows["mini-kl4-a"]["weights"]
     assert main(["models"]) == 0
     assert "mini-kl4-a" in capsys.readouterr().out
+
+
+EVIL = "a\nforged  none  m1 1.000\x1b[2J\u202egnp.png"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such names are possible on Linux only")
+def test_a_name_neither_forges_a_line_nor_commands_the_terminal(world, calibrations, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / EVIL).write_bytes((world / "own" / "0.png").read_bytes())
+    (folder / f"bad {EVIL}").write_text("no image")
+    (folder / "=1+1.png").write_text("no image")
+    model = ["--model", str(world / "m1")]
+    calls = {
+        "score": (["score", str(folder), *model], 4),
+        "json": (["score", str(folder), *model, "--json"], 3),
+        "attribute": (["attribute", str(folder), "--calibrations", str(calibrations)], 7),
+        "missing": (["score", str(folder / f"missing {EVIL}"), *model], 0),
+        "calibrate": (["calibrate", str(folder), *model, "--out", str(tmp_path / "c.json")], 0),
+    }
+    for name, (call, lines) in calls.items():
+        main(call)
+        printed = capsys.readouterr()
+        for text in printed:
+            assert not set(text) & set("\x1b\u202e"), name
+            assert not any(line.startswith("forged") for line in text.splitlines()), name
+        assert len(printed.out.splitlines()) == lines, name
+        assert r"\x1b[2J\u202e" in printed.out + printed.err or '\\u001b[2J\\u202e' in printed.out, name
+        if name == "score":
+            assert {row["id"][:6] for row in csv.DictReader(io.StringIO(printed.out))} == {"'=1+1.", r"a\nfor", "bad a\\"}
+        if name == "json":
+            assert {json.loads(line)["id"] for line in printed.out.splitlines()} == {EVIL, f"bad {EVIL}", "=1+1.png"}
+    with pytest.raises(SystemExit):
+        main(["score", "--batch-size", EVIL, *calls])
+    assert r"a\nforged" in capsys.readouterr().err

@@ -119,6 +119,7 @@ def test_layout_follows_the_data():
     order = [
         "errors",
         "files",
+        "tables",
         "arrays",
         "images",
         "processing",
@@ -162,7 +163,6 @@ def test_layout_follows_the_data():
         "workers",
         "scoring",
         "verdicts",
-        "tables",
         "plan",
         "parts",
         "cluster",
