@@ -68,10 +68,10 @@ def _scaled(pixels: UInt8[Array | np.ndarray, "n h w 3"]) -> Float[Array | np.nd
 def check_images(images: Any, factor: int) -> None:
     """Refuse what is no batch of images for an autoencoder of this factor.
 
-    Half precision is refused: bfloat16 has a number for every second grey level at most. (What the network computes in
-    is the autoencoder's own dtype.) The shorter side is four latents or more, or 32 pixels: below that every latent sees
-    the border. Values may leave [-1, 1] by half a grey level; a batch whose smallest value lies between 0 and 0.1 looks
-    like [0, 1], yet may be of bright images, so that it gives a warning only.
+    Half precision is refused: bfloat16 cannot tell all grey levels apart. (What the network computes in is the
+    autoencoder's own dtype.) The shorter side has four latents or 32 pixels at least: below that every latent is at the
+    border. Values may leave [-1, 1] by half a grey level. A batch whose smallest value lies between 0 and 0.1 looks like
+    [0, 1], yet bright images may be so: it gives a warning only.
 
     Raises:
       ArgumentError: naming what was given, what is expected, and how to get there.
@@ -88,9 +88,7 @@ def check_images(images: Any, factor: int) -> None:
         raise ArgumentError(f"images: {_described(images)}{first}; expected {wanted}")
     height, width = images.shape[1:3]
     if height % factor or width % factor:
-        raise ArgumentError(
-            f"images are {height}×{width}; both sides must be multiples of {factor} (images.fit_crop)"
-        )
+        raise ArgumentError(f"images are {height}×{width}; both sides must be multiples of {factor} (images.fit_crop)")
     if min(height, width) < (least := min(LEAST_CELLS * factor, LEAST_SIDE)):
         raise ArgumentError(f"images are {height}×{width}; the shorter side must have at least {least} pixels")
     if not (known := _extremes(images)):

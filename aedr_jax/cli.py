@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import io
 import json
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from aedr_jax import __version__
 from aedr_jax.errors import AedrError, RunError, SourceError
+from aedr_jax.interruption import interruptible
 from aedr_jax.tables import for_terminal, to_json, write_csv
 
 if TYPE_CHECKING:
@@ -30,17 +32,24 @@ OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 when every image got a row, 2 for a wrong call, 1 for a failed run."""
+    """Run a command; the exit code is 0 when every image got a row (and not every row is an error), 2 for a wrong call, 1
+    for a failed run, 130 after Ctrl-C, and 128 and its number after SIGTERM or SIGHUP, which write what is finished too."""
     args = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
+    with interruptible() as received:
+        code = _run(args)
+    return 128 + received[0] if received and code == INTERRUPTED else code
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
-        return args.run(args)
+        return int(args.run(args))
     except AedrError as error:
         _complain(f"aedr {args.command}: {error}")
         return FAILED if isinstance(error, RunError) else WRONG_CALL
     except KeyboardInterrupt:
-        print(f"aedr {args.command}: interrupted", file=sys.stderr)
+        _complain(f"aedr {args.command}: interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,7 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-n", type=_positive, default=3, metavar="N", help="images of each model (default 3)")
     sub.add_argument("--out", metavar="DIR", help="keep the images here (default: a folder that is deleted)")
 
-    command("models", _models, "list the models, and which weights and calibrations are on this machine")
+    sub = command("models", _models, "list the models, and which weights and calibrations are on this machine")
+    sub.add_argument(
+        "--calibrations", help="a folder of JSON files from aedr calibrate (default: calibrations, if there)"
+    )
 
     sub = command("convert", _convert, "write an autoencoder as Flax-ready safetensors that load offline")
     sub.add_argument("source", help="a registry name, a diffusers folder, or a hub path (org/repo/subfolder)")
@@ -269,15 +281,19 @@ def _plain(text: str) -> None:
 def _complain(text: str) -> None:
     """A message on the standard error. It may hold the name of a file, which is a stranger's text: that cannot begin a
     line. (Lists of several faults are indented by two.)"""
-    print("\n  ".join(map(for_terminal, text.split("\n  "))), file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal is gone: no reason to lose rows
+        print("\n  ".join(map(for_terminal, text.split("\n  "))), file=sys.stderr)
 
 
 def _models(args: argparse.Namespace) -> int:
     from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder
 
+    made = _calibration_files(args.calibrations)
     rows: list[dict[str, Any]] = []
     for name, entry in REGISTRY.items():
-        folder, calibration = local_folder(name), calibration_file(name)
+        folder, shipped = local_folder(name), calibration_file(name)
+        files = [shipped] if shipped else []
+        files += made.pop(name, [])
         rows.append(
             {
                 "model": name,
@@ -286,25 +302,57 @@ def _models(args: argparse.Namespace) -> int:
                 "native_size": entry.native_size,
                 "quantize": entry.quantize,
                 "weights": str(folder) if folder else None,
-                "family": _family(folder, calibration),
-                "calibration": str(calibration) if calibration else None,
+                "family": _family(folder, files),
+                "calibration": str(files[0]) if files else None,
+                "calibrations": list(map(str, files)),
             }
         )
+    for name, files in made.items():  # of models that are not in the registry: folders, hub paths
+        known = dict.fromkeys(rows[0])
+        source = _read_calibration(files[0])["provenance"].get("source")
+        here = source if source and Path(source).is_dir() else None
+        family, calibrations = _family(None, files), list(map(str, files))
+        known |= {"model": name, "source": source, "weights": here, "family": family, "calibration": calibrations[0]}
+        rows.append({**known, "gated": False, "calibrations": calibrations})
     if args.json:
         print(json.dumps(rows, indent=1))
         return OK
     for row in rows:
         row["family"] = (row["family"] or "")[:12]
         row["weights"] = "here" if row["weights"] else "gated" if row["gated"] else "to download"
-        row["calibration"] = "here" if row["calibration"] else "-"
+        row["calibration"] = ", ".join(Path(file).name for file in row["calibrations"]) or "-"
     _print_table(rows, ("model", "native_size", "weights", "calibration", "family", "source"))
     return OK
 
 
-def _family(folder: Path | None, calibration: Path | None) -> str | None:
+def _calibration_files(folder: str | None) -> dict[str, list[Path]]:
+    """For each model the calibrations in a folder; what is none is named and passed over.
+
+    Raises:
+      SourceError: where a folder that was asked for does not exist.
+    """
+    where = Path(folder or "calibrations")
+    if folder and not where.is_dir():
+        raise SourceError(f"{where}: no such folder")
+    found: dict[str, list[Path]] = {}
+    for file in sorted(where.glob("*.json")):
+        try:
+            found.setdefault(_read_calibration(file)["model"] or file.stem, []).append(file)
+        except (OSError, ValueError, KeyError, TypeError):
+            _complain(f"{file}: no calibration")
+    return found
+
+
+def _read_calibration(file: Path) -> dict[str, Any]:
+    """What a list needs of a calibration: `Calibration.load`, which checks all of it, brings JAX."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    return {"model": values["model"], "provenance": dict(values["provenance"])}
+
+
+def _family(folder: Path | None, calibrations: Sequence[Path]) -> str | None:
     """The weights' hash as written beside them by `aedr convert` or `aedr calibrate`: no network is loaded for it."""
-    if calibration:
-        return json.loads(calibration.read_text())["provenance"]["weights_hash"]
+    if calibrations:
+        return _read_calibration(calibrations[0])["provenance"].get("weights_hash")
     manifest = folder / "manifest.json" if folder else None
     return json.loads(manifest.read_text()).get("weights_hash") if manifest and manifest.is_file() else None
 
@@ -339,7 +387,7 @@ def _generate(args: argparse.Namespace) -> int:
             options = {"batch_size": args.batch_size, "device": args.device}
             result = generate(settings, plan, args.out, **options, on_progress=bar.update)
         except KeyboardInterrupt:
-            print("interrupted: finished images are kept; the same command makes the rest", file=sys.stderr)
+            _complain("interrupted: finished images are kept; the same command makes the rest")
             return INTERRUPTED
     summary = {"out": args.out, "model": args.model, "images": len(plan), **result._asdict()}
     text = f"{args.out}: {len(plan)} images of {args.model}, {result.made} made, {result.kept} there already"
@@ -362,13 +410,16 @@ def _score(args: argparse.Namespace) -> int:
     records = [vars(row) for row in rows]
     if out:
         write_rows(rows, out)
-        _say(args, f"{out}: {_counted(rows)}")
+        print(json.dumps({"out": str(out), **_counts(rows)}) if args.json else f"{out}: {_counted(rows)}")
     elif args.json:
         for record in records:
             print(to_json(record))
     else:
         _print_csv(records)
-    return OK if complete else INTERRUPTED
+    if not complete:
+        return INTERRUPTED
+    _check_some_scored(rows)
+    return OK
 
 
 def _score_folder(args: argparse.Namespace, out: Path) -> int:
@@ -399,10 +450,12 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
                 progress=True,
             )
     except KeyboardInterrupt:
-        print("interrupted: finished images are kept; the same command goes on with the rest", file=sys.stderr)
+        _complain("interrupted: finished images are kept; the same command goes on with the rest")
         return INTERRUPTED
     text = f"{out}: {done.scored} images scored, {done.unreadable} of them unreadable, {done.skipped} there already"
     print(json.dumps({"out": str(out), **done._asdict()}) if args.json else text)
+    if done.scored and done.unreadable == done.scored and not done.skipped:
+        raise RunError(f"none of the {done.scored} images could be scored: the rows in {out} say why")
     return OK
 
 
@@ -426,6 +479,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         for row in rows:
             if row.status != "ok":
                 _complain(f"left out: {row.error}")
+        _check_some_scored(rows)
         good = [row for row in rows if row.status == "ok"]
         return good, len(rows) - len(good)
 
@@ -498,10 +552,16 @@ def _attribute(args: argparse.Namespace) -> int:
     verdicts = verdict_rows(rows, calibrations, false_names=args.false_names)
     if out:
         write_rows(verdicts, out)
-    if args.json or not out:
+    if not out:
         _print_verdicts(args, verdicts)
+    elif args.json:
+        counts = collections.Counter(verdict.verdict for verdict in verdicts)
+        print(to_json({"out": str(out), **_counts(rows), "verdicts": dict(counts.most_common()), "caveat": CAVEAT}))
     _say(args, f"\n{_counted(rows)}\n{CAVEAT}")
-    return OK if complete else INTERRUPTED
+    if not complete:
+        return INTERRUPTED
+    _check_some_scored(rows)
+    return OK
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -627,9 +687,7 @@ def _scored(scorer: Scorer, items: Sequence[Item]) -> tuple[list[Row], bool]:
         except KeyboardInterrupt:
             complete = False
     if not complete:
-        print(
-            f"interrupted: {len(rows)} of {len(items) * len(scorer.candidates)} rows are done and kept", file=sys.stderr
-        )
+        _complain(f"interrupted: {len(rows)} of {len(items) * len(scorer.candidates)} rows are done and kept")
     order = {str(item.path): i for i, item in enumerate(items)}
     return sorted(rows, key=lambda row: order[row.path]), complete
 
@@ -639,13 +697,34 @@ def _three(p: float) -> str:
 
 
 def _counted(rows: Sequence[Row]) -> str:
-    images = {row.path for row in rows}
+    return ", ".join(f"{count} {what}" for what, count in _counts(rows).items())
+
+
+def _counts(rows: Sequence[Row]) -> dict[str, int]:
     unreadable = {row.path for row in rows if row.status != "ok"}
-    return f"{len(images)} images, {len(unreadable)} unreadable, {len(rows)} rows"
+    return {"images": len({row.path for row in rows}), "unreadable": len(unreadable), "rows": len(rows)}
+
+
+def _check_some_scored(rows: Sequence[Row]) -> None:
+    """An error row is a row, but where there is nothing else the run has failed.
+
+    Raises:
+      RunError: with the first image's reason.
+    """
+    if rows and all(row.status != "ok" for row in rows):
+        raise RunError(f"none of the {_counts(rows)['images']} images could be scored; the first: {rows[0].error}")
 
 
 def _say(args: argparse.Namespace, text: str) -> None:
     print(text, file=sys.stderr if args.json else sys.stdout)
+
+
+def _why_not(verdict: Verdict) -> str:
+    """Why there is no verdict, or "" where there is one: p-values beside "not assessable" would mean nothing."""
+    from aedr_jax.attribution import NOT_ASSESSABLE
+
+    why = verdict.error or verdict.reason
+    return why or ("a model gives it no defined score" if verdict.verdict == NOT_ASSESSABLE else "")
 
 
 def _print_verdicts(args: argparse.Namespace, verdicts: Sequence[Verdict]) -> None:
@@ -658,7 +737,7 @@ def _print_verdicts(args: argparse.Namespace, verdicts: Sequence[Verdict]) -> No
         {
             "image": v.id,
             "verdict": v.verdict,
-            "p-values": v.error or ", ".join(f"{name} {_three(p)}" for name, p in v.p_values.items()),
+            "p-values": _why_not(v) or ", ".join(f"{name} {_three(p)}" for name, p in v.p_values.items()),
         }
         for v in verdicts
     ]

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from aedr_jax.errors import ArgumentError, SourceError
+from aedr_jax.interruption import kept_handlers
 
 __all__ = ["Replicated", "Sharded", "local_mesh", "make_sharded", "pod_share"]
 
@@ -32,12 +33,13 @@ def pod_share(**options: Any) -> tuple[int, int]:
     Raises:
       SourceError: where it finds no cluster.
     """
-    try:
-        jax.distributed.initialize(**options)
-    except (RuntimeError, ValueError) as error:
-        raise SourceError(f"jax.distributed: {error} Give each process its share instead, as I/N") from error
-    share = jax.process_index(), jax.process_count()
-    jax.distributed.shutdown()
+    with kept_handlers():
+        try:
+            jax.distributed.initialize(**options)
+        except (RuntimeError, ValueError) as error:
+            raise SourceError(f"jax.distributed: {error} Give each process its share instead, as I/N") from error
+        share = jax.process_index(), jax.process_count()
+        jax.distributed.shutdown()
     return share
 
 
@@ -131,7 +133,9 @@ def _number_of_images(batches: tuple[Any, ...], named: dict[str, Any]) -> int:
                     "make_sharded(lambda ae, x: measure(ae, x, config=config)); a key is given for each image"
                 )
             if sizes.setdefault(name, leaf.shape[0]) != leaf.shape[0] or len(set(sizes.values())) > 1:
-                raise ArgumentError(f"{name}: an array of {leaf.shape[0]} images, so batches of different sizes: {sizes}")
+                raise ArgumentError(
+                    f"{name}: an array of {leaf.shape[0]} images, so batches of different sizes: {sizes}"
+                )
     if not sizes:
         raise ArgumentError("no batch of images was given")
     return next(iter(sizes.values()))

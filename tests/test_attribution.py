@@ -130,7 +130,9 @@ def test_calibrations_of_several_presets_are_refused(rng):
     assert aedr.attribute(scores, {**made, "a": rival}).verdicts == ("a",)
 
 
-@pytest.mark.parametrize(("measured", "message"), [([np.ones(3)], "measured: a list; expected a mapping, {model: meas")])
+@pytest.mark.parametrize(
+    ("measured", "message"), [([np.ones(3)], "measured: a list; expected a mapping, {model: meas")]
+)
 def test_lists_are_told_what_to_pass(calibrations, measured, message):
     with pytest.raises(aedr.CalibrationError, match=message):
         aedr.attribute.__wrapped__(measured, calibrations)

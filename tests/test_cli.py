@@ -311,9 +311,13 @@ def test_a_name_neither_forges_a_line_nor_commands_the_terminal(world, calibrati
             assert not set(text) & set("\x1b\u202e"), name
             assert not any(line.startswith("forged") for line in text.splitlines()), name
         assert len(printed.out.splitlines()) == lines, name
-        assert r"\x1b[2J\u202e" in printed.out + printed.err or '\\u001b[2J\\u202e' in printed.out, name
+        assert r"\x1b[2J\u202e" in printed.out + printed.err or "\\u001b[2J\\u202e" in printed.out, name
         if name == "score":
-            assert {row["id"][:6] for row in csv.DictReader(io.StringIO(printed.out))} == {"'=1+1.", r"a\nfor", "bad a\\"}
+            assert {row["id"][:6] for row in csv.DictReader(io.StringIO(printed.out))} == {
+                "'=1+1.",
+                r"a\nfor",
+                "bad a\\",
+            }
         if name == "json":
             assert {json.loads(line)["id"] for line in printed.out.splitlines()} == {EVIL, f"bad {EVIL}", "=1+1.png"}
     with pytest.raises(SystemExit):

@@ -119,6 +119,7 @@ def test_layout_follows_the_data():
     order = [
         "errors",
         "files",
+        "interruption",
         "tables",
         "arrays",
         "images",

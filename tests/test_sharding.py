@@ -61,7 +61,10 @@ def test_what_is_no_batch_is_told_what_to_do(images):
     ae = tiny_autoencoder("functions")
     measure = aedr.make_sharded(aedr.measure, mesh=mesh(2))
     for wrong, message in [
-        ({"config": aedr.SignalConfig.paper()}, r"config: SignalConfig has no axis of images\. Settings are closed over"),
+        (
+            {"config": aedr.SignalConfig.paper()},
+            r"config: SignalConfig has no axis of images\. Settings are closed over",
+        ),
         ({"key": jax.random.key(0)}, r"key: .*; a key is given for each image"),
         ({"homogeneity": np.ones(7, np.float32)}, r"different sizes: {'batch 0': 8, 'homogeneity': 7}"),
         ({"gray": [np.ones((8, 24), np.uint8), np.ones((9, 8), np.uint8)]}, "gray: an array of 9 images"),
