@@ -70,8 +70,8 @@ def check_images(images: Any, factor: int) -> None:
 
     Half precision is refused: bfloat16 cannot tell all grey levels apart. (What the network computes in is the
     autoencoder's own dtype.) The shorter side has four latents or 32 pixels at least: below that every latent is at the
-    border. Values may leave [-1, 1] by half a grey level. A batch whose smallest value lies between 0 and 0.1 looks like
-    [0, 1], yet bright images may be so: it gives a warning only.
+    border. Values may leave [-1, 1] by half a grey level. A batch whose smallest value lies between 0 and 0.1 looks
+    like [0, 1], yet bright images may be so: it gives a warning only.
 
     Raises:
       ArgumentError: naming what was given, what is expected, and how to get there.

@@ -32,8 +32,11 @@ OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 when every image got a row (and not every row is an error), 2 for a wrong call, 1
-    for a failed run, 130 after Ctrl-C, and 128 and its number after SIGTERM or SIGHUP, which write what is finished too."""
+    """Run a command.
+
+    The exit code is 0 when every image got a row, 1 for a failed run, such as one in which no image could be scored, 2
+    for a wrong call, 130 after Ctrl-C, and 128 + its number after SIGTERM or SIGHUP, which write what is finished too.
+    """
     args = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -83,9 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", metavar="DIR", help="keep the images here (default: a folder that is deleted)")
 
     sub = command("models", _models, "list the models, and which weights and calibrations are on this machine")
-    sub.add_argument(
-        "--calibrations", help="a folder of JSON files from aedr calibrate (default: calibrations, if there)"
-    )
+    sub.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: calibrations)")
 
     sub = command("convert", _convert, "write an autoencoder as Flax-ready safetensors that load offline")
     sub.add_argument("source", help="a registry name, a diffusers folder, or a hub path (org/repo/subfolder)")
@@ -319,8 +320,11 @@ def _models(args: argparse.Namespace) -> int:
         return OK
     for row in rows:
         row["family"] = (row["family"] or "")[:12]
-        row["weights"] = "here" if row["weights"] else "gated" if row["gated"] else "to download"
-        row["calibration"] = ", ".join(Path(file).name for file in row["calibrations"]) or "-"
+        named = row["model"] in REGISTRY
+        row["weights"] = "here" if row["weights"] else "gated" if row["gated"] else "to download" if named else "-"
+        row["native_size"], row["source"] = row["native_size"] or "-", row["source"] or "-"
+        beside = str(calibration_file(row["model"]))
+        row["calibration"] = ", ".join("here" if file == beside else file for file in row["calibrations"]) or "-"
     _print_table(rows, ("model", "native_size", "weights", "calibration", "family", "source"))
     return OK
 

@@ -1,7 +1,7 @@
 """Distances between two batches of images: float [n,h,w,c] each, one value for each image, [n].
 
-`mse`, `mae`, `psnr` and `ssim` are dm-pix's, which agree with their references (scikit-image, TensorFlow) in tests. Each
-raises `ArgumentError` on integers, whose difference may wrap around, and on batches of different shapes.
+`mse`, `mae`, `psnr` and `ssim` are dm-pix's, which agree with their references (scikit-image, TensorFlow) in tests.
+Each raises `ArgumentError` on integers, whose difference may wrap around, and on batches of different shapes.
 """
 
 from __future__ import annotations

@@ -326,7 +326,7 @@ def write_tables(found: Mapping[str, Sequence[Mapping[str, Any]]], out: str | os
     for name, records in found.items():
         columns = list(dict.fromkeys(column for record in records for column in record))
         with open(out / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
-            write_csv(records, file, ending="\n")
+            write_csv([dict(record) for record in records], file, ending="\n")
         shown = [column for column in columns if not column.endswith(("_low", "_high"))]
         lines = [shown, ["---"] * len(shown), *([_cell(record, column) for column in shown] for record in records)]
         text = "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -133,9 +133,7 @@ def _number_of_images(batches: tuple[Any, ...], named: dict[str, Any]) -> int:
                     "make_sharded(lambda ae, x: measure(ae, x, config=config)); a key is given for each image"
                 )
             if sizes.setdefault(name, leaf.shape[0]) != leaf.shape[0] or len(set(sizes.values())) > 1:
-                raise ArgumentError(
-                    f"{name}: an array of {leaf.shape[0]} images, so batches of different sizes: {sizes}"
-                )
+                raise ArgumentError(f"{name}: an array of {leaf.shape[0]} images: batches of different sizes, {sizes}")
     if not sizes:
         raise ArgumentError("no batch of images was given")
     return next(iter(sizes.values()))

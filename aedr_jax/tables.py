@@ -23,7 +23,7 @@ from aedr_jax.files import whole_file
 __all__ = ["check_output", "for_terminal", "printable", "to_json", "write_csv", "write_rows"]
 
 ENDINGS = (".parquet", ".csv", ".jsonl", "")
-# Control characters (C0, DEL, C1), line and paragraph separators, what turns the direction of text, and lone surrogates.
+# Control characters (C0, DEL, C1), separators of lines, what turns the direction of text, and lone surrogates.
 COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # What a spreadsheet computes (OWASP, "CSV Injection"), behind any number of quotes: so quoting has an inverse, which
 # takes one quote from what matches and begins with a quote.
@@ -70,8 +70,8 @@ def _write_csv(records: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def write_csv(records: Sequence[dict[str, Any]], file: Any, *, printed: bool = False, ending: str = "\r\n") -> None:
-    """Records as CSV: a header, numbers as they are, dictionaries as JSON, text that a spreadsheet would take for a formula
-    behind a single quote.
+    """Records as CSV: a header, numbers as they are, dictionaries as JSON, and behind a single quote text that a
+    spreadsheet would take for a formula.
 
     Args:
       records: keys are columns; what a record lacks stays empty.
@@ -119,7 +119,7 @@ def to_json(value: Any) -> str:
 
 
 def for_terminal(text: str) -> str:
-    """A stranger's text on one line, with escapes such as \\n, \\x1b or \\u202e in place of what would command a terminal."""
+    """A stranger's text on one line, with \\n, \\x1b, \\u202e, ... in place of what would command a terminal."""
     return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 

@@ -183,7 +183,7 @@ def test_texture_takes_integers(pixels):
             function(gray / 255)
         with pytest.raises(aedr.ArgumentError, match=rf"{name}: uint8 \[16,24\]"):
             function(gray[0])
-    with pytest.raises(aedr.ArgumentError, match="values from .* to 5"):
+    with pytest.raises(aedr.ArgumentError, match=r"values from .* to 5"):
         aedr.homogeneity(gray.astype(np.int32) * 2)
 
 

@@ -63,10 +63,10 @@ def test_what_is_no_batch_is_told_what_to_do(images):
     for wrong, message in [
         (
             {"config": aedr.SignalConfig.paper()},
-            r"config: SignalConfig has no axis of images\. Settings are closed over",
+            r"config: SignalConfig has no axis of images\. Settings are",
         ),
         ({"key": jax.random.key(0)}, r"key: .*; a key is given for each image"),
-        ({"homogeneity": np.ones(7, np.float32)}, r"different sizes: {'batch 0': 8, 'homogeneity': 7}"),
+        ({"homogeneity": np.ones(7, np.float32)}, r"different sizes, {'batch 0': 8, 'homogeneity': 7}"),
         ({"gray": [np.ones((8, 24), np.uint8), np.ones((9, 8), np.uint8)]}, "gray: an array of 9 images"),
     ]:
         with pytest.raises(aedr.ArgumentError, match=message):
