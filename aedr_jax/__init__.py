@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "aedr_jax.arrays": ("prepare",),
     "aedr_jax.attribution": ("Attribution", "attribute"),
     "aedr_jax.autoencoders.adapters": ("from_flax_diffusers", "from_functions"),
     "aedr_jax.autoencoders.checkpoints": ("weights_hash",),
@@ -22,12 +23,14 @@ _EXPORTS = {
     "aedr_jax.dataset": ("score_dataset",),
     "aedr_jax.errors": (
         "AedrError",
+        "ArgumentError",
         "AutoencoderError",
         "BaselineError",
         "CalibrationError",
         "CalibrationWarning",
         "GenerationError",
         "ImageError",
+        "RangeWarning",
         "RunError",
         "SourceError",
     ),
@@ -46,6 +49,7 @@ _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in nam
 __all__ = sorted([*_MODULE_OF, "__version__"])
 
 if TYPE_CHECKING:
+    from aedr_jax.arrays import prepare as prepare
     from aedr_jax.attribution import Attribution as Attribution
     from aedr_jax.attribution import attribute as attribute
     from aedr_jax.autoencoders.adapters import from_flax_diffusers as from_flax_diffusers
@@ -57,12 +61,14 @@ if TYPE_CHECKING:
     from aedr_jax.calibration import calibrate as calibrate
     from aedr_jax.dataset import score_dataset as score_dataset
     from aedr_jax.errors import AedrError as AedrError
+    from aedr_jax.errors import ArgumentError as ArgumentError
     from aedr_jax.errors import AutoencoderError as AutoencoderError
     from aedr_jax.errors import BaselineError as BaselineError
     from aedr_jax.errors import CalibrationError as CalibrationError
     from aedr_jax.errors import CalibrationWarning as CalibrationWarning
     from aedr_jax.errors import GenerationError as GenerationError
     from aedr_jax.errors import ImageError as ImageError
+    from aedr_jax.errors import RangeWarning as RangeWarning
     from aedr_jax.errors import RunError as RunError
     from aedr_jax.errors import SourceError as SourceError
     from aedr_jax.images import read_gray as read_gray

@@ -70,17 +70,21 @@ def attribute(
         this rate as well: images like the validation images then get a name with probability at most this.
 
     Raises:
-      CalibrationError: when models and calibrations do not match, the numbers of images differ, or `false_names` is
-        given for a calibration without validation images.
+      CalibrationError: when models and calibrations do not match, calibrations were made with different settings
+        (presets), the numbers of images differ, or `false_names` is given for a calibration without validation images.
 
     Source of the step-down: Holm, Scandinavian Journal of Statistics 6 (1979).
     """
+    for what, given, value in (("measured", measured, "measurement"), ("calibrations", calibrations, "calibration")):
+        if not isinstance(given, Mapping):
+            raise CalibrationError(f"{what}: a {type(given).__name__}; expected a mapping, {{model: {value}}}")
     models = tuple(measured)
     if not models:
         raise CalibrationError("no model to attribute to")
     if missing := [name for name in models if name not in calibrations]:
         raise CalibrationError(f"no calibration for {', '.join(missing)}")
     pasts = {name: [c] if isinstance(c := calibrations[name], Calibration) else list(c) for name in models}
+    _check_same_settings(pasts)
     judged_by = [_under_any(measured[name], pasts[name]) for name in models]
     sizes = {name: len(one.score) for name, one in zip(models, judged_by, strict=True)}
     if len(set(sizes.values())) > 1:
@@ -99,6 +103,20 @@ def attribute(
         for row, ok in zip(accepted, judged, strict=True)
     )
     return Attribution(models, scores, p_values, accepted, verdicts, foreign, ratios)
+
+
+def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
+    """Refuse calibrations of several presets: one measurement an image cannot be right for all of them. (A measurement
+    does not know its settings; rows of scores do, and are compared where they are judged.)
+
+    Raises:
+      CalibrationError: naming both models and the settings in which they differ.
+    """
+    made = [(name, c.config) for name, several in pasts.items() for c in several if c.method == "aedr"]
+    for name, config in made[1:]:
+        first, other = made[0]
+        if wrong := {k: (other.get(k), config.get(k)) for k in {**other, **config} if other.get(k) != config.get(k)}:
+            raise CalibrationError(f"calibrations made with different settings ({first}, {name}): {wrong}")
 
 
 class _Judged(NamedTuple):

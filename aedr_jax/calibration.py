@@ -223,6 +223,13 @@ def calibrate(
     Warns:
       CalibrationWarning: below 20 images.
     """
+    if not isinstance(config, SignalConfig):
+        raise CalibrationError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
+    for what, given in (("measured", measured), ("validation", validation)):
+        if isinstance(given, list | tuple) and any(isinstance(part, Measurement) for part in given):
+            raise CalibrationError(
+                f"{what}: a list of measurements; join them: jax.tree.map(lambda *x: np.concatenate(x), *{what})"
+            )
     statistic = None
     if isinstance(measured, Measurement) and config.fitted and method == "aedr":
         check_signals(measured.signal)

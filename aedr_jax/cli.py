@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import io
 import json
@@ -10,10 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from aedr_jax import __version__
 from aedr_jax.errors import AedrError, RunError, SourceError
+from aedr_jax.interruption import interruptible
+from aedr_jax.tables import for_terminal, to_json, write_csv
 
 if TYPE_CHECKING:
     from aedr_jax.calibration import Calibration
@@ -30,17 +33,27 @@ OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 when every image got a row, 2 for a wrong call, 1 for a failed run."""
+    """Run a command.
+
+    The exit code is 0 when every image got a row, 1 for a failed run, such as one in which no image could be scored, 2
+    for a wrong call, 130 after Ctrl-C, and 128 + its number after SIGTERM or SIGHUP, which write what is finished too.
+    """
     args = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
+    with interruptible() as received:
+        code = _run(args)
+    return 128 + received[0] if received and code == INTERRUPTED else code
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
-        return args.run(args)
+        return int(args.run(args))
     except AedrError as error:
-        print(f"aedr {args.command}: {error}", file=sys.stderr)
+        _complain(f"aedr {args.command}: {error}")
         return FAILED if isinstance(error, RunError) else WRONG_CALL
     except KeyboardInterrupt:
-        print(f"aedr {args.command}: interrupted", file=sys.stderr)
+        _complain(f"aedr {args.command}: interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,13 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("AEDR_DEBUG"):
             raise
-        print(f"aedr {args.command}: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        _complain(f"aedr {args.command}: failed: {type(error).__name__}: {error}")
         print("(AEDR_DEBUG=1 shows where)", file=sys.stderr)
         return FAILED
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(for_terminal(message))  # a pattern that the shell has filled in brings names too
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="aedr", description="Which generative model made this image?")
+    parser = _Parser(prog="aedr", description="Which generative model made this image?")
     parser.add_argument("--version", action="version", version=f"aedr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -68,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-n", type=_positive, default=3, metavar="N", help="images of each model (default 3)")
     sub.add_argument("--out", metavar="DIR", help="keep the images here (default: a folder that is deleted)")
 
-    command("models", _models, "list the models, and which weights and calibrations are on this machine")
+    sub = command("models", _models, "list the models, and which weights and calibrations are on this machine")
+    sub.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: calibrations)")
 
     sub = command("convert", _convert, "write an autoencoder as Flax-ready safetensors that load offline")
     sub.add_argument("source", help="a registry name, a diffusers folder, or a hub path (org/repo/subfolder)")
@@ -274,15 +293,25 @@ def _demo_in(out: Path, args: argparse.Namespace) -> int:
 def _plain(text: str) -> None:
     """A line in place of a progress bar, where there is no terminal to draw one on."""
     if not sys.stderr.isatty():
-        print(text, file=sys.stderr)
+        _complain(text)
+
+
+def _complain(text: str) -> None:
+    """A message on the standard error. It may hold the name of a file, which is a stranger's text: that cannot begin a
+    line. (Lists of several faults are indented by two.)"""
+    with contextlib.suppress(OSError):  # the terminal is gone: no reason to lose rows
+        print("\n  ".join(map(for_terminal, text.split("\n  "))), file=sys.stderr)
 
 
 def _models(args: argparse.Namespace) -> int:
     from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder
 
+    made = _calibration_files(args.calibrations)
     rows: list[dict[str, Any]] = []
     for name, entry in REGISTRY.items():
-        folder, calibration = local_folder(name), calibration_file(name)
+        folder, shipped = local_folder(name), calibration_file(name)
+        files = [shipped] if shipped else []
+        files += made.pop(name, [])
         rows.append(
             {
                 "model": name,
@@ -291,25 +320,60 @@ def _models(args: argparse.Namespace) -> int:
                 "native_size": entry.native_size,
                 "quantize": entry.quantize,
                 "weights": str(folder) if folder else None,
-                "family": _family(folder, calibration),
-                "calibration": str(calibration) if calibration else None,
+                "family": _family(folder, files),
+                "calibration": str(files[0]) if files else None,
+                "calibrations": list(map(str, files)),
             }
         )
+    for name, files in made.items():  # of models that are not in the registry: folders, hub paths
+        known = dict.fromkeys(rows[0])
+        source = _read_calibration(files[0])["provenance"].get("source")
+        here = source if source and Path(source).is_dir() else None
+        family, calibrations = _family(None, files), list(map(str, files))
+        known |= {"model": name, "source": source, "weights": here, "family": family, "calibration": calibrations[0]}
+        rows.append({**known, "gated": False, "calibrations": calibrations})
     if args.json:
         print(json.dumps(rows, indent=1))
         return OK
     for row in rows:
         row["family"] = (row["family"] or "")[:12]
-        row["weights"] = "here" if row["weights"] else "gated" if row["gated"] else "to download"
-        row["calibration"] = "here" if row["calibration"] else "-"
+        named = row["model"] in REGISTRY
+        row["weights"] = "here" if row["weights"] else "gated" if row["gated"] else "to download" if named else "-"
+        row["native_size"], row["source"] = row["native_size"] or "-", row["source"] or "-"
+        beside = str(calibration_file(row["model"]))
+        row["calibration"] = ", ".join("here" if file == beside else file for file in row["calibrations"]) or "-"
     _print_table(rows, ("model", "native_size", "weights", "calibration", "family", "source"))
     return OK
 
 
-def _family(folder: Path | None, calibration: Path | None) -> str | None:
+def _calibration_files(folder: str | None) -> dict[str, list[Path]]:
+    """For each model the calibrations in a folder; what is none is named and passed over.
+
+    Raises:
+      SourceError: where a folder that was asked for does not exist.
+    """
+    where = Path(folder or "calibrations")
+    if folder and not where.is_dir():
+        raise SourceError(f"{where}: no such folder")
+    found: dict[str, list[Path]] = {}
+    for file in sorted(where.glob("*.json")):
+        try:
+            found.setdefault(_read_calibration(file)["model"] or file.stem, []).append(file)
+        except (OSError, ValueError, KeyError, TypeError):
+            _complain(f"{file}: no calibration")
+    return found
+
+
+def _read_calibration(file: Path) -> dict[str, Any]:
+    """What a list needs of a calibration: `Calibration.load`, which checks all of it, brings JAX."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    return {"model": values["model"], "provenance": dict(values["provenance"])}
+
+
+def _family(folder: Path | None, calibrations: Sequence[Path]) -> str | None:
     """The weights' hash as written beside them by `aedr convert` or `aedr calibrate`: no network is loaded for it."""
-    if calibration:
-        return json.loads(calibration.read_text())["provenance"]["weights_hash"]
+    if calibrations:
+        return _read_calibration(calibrations[0])["provenance"].get("weights_hash")
     manifest = folder / "manifest.json" if folder else None
     return json.loads(manifest.read_text()).get("weights_hash") if manifest and manifest.is_file() else None
 
@@ -345,7 +409,7 @@ def _generate(args: argparse.Namespace) -> int:
             options = {"batch_size": args.batch_size, "device": args.device}
             result = generate(settings, plan, args.out, **options, on_progress=bar.update)
         except KeyboardInterrupt:
-            print("interrupted: finished images are kept; the same command makes the rest", file=sys.stderr)
+            _complain("interrupted: finished images are kept; the same command makes the rest")
             return INTERRUPTED
     summary = {"out": args.out, "model": args.model, "images": len(plan), **result._asdict()}
     text = f"{args.out}: {len(plan)} images of {args.model}, {result.made} made, {result.kept} there already"
@@ -356,7 +420,7 @@ def _generate(args: argparse.Namespace) -> int:
 def _score(args: argparse.Namespace) -> int:
     from aedr_jax.autoencoders.names import name_models
     from aedr_jax.sources import find_images
-    from aedr_jax.tables import check_output, to_json, write_rows
+    from aedr_jax.tables import check_output, write_rows
 
     out = check_output(args.out) if args.out else None
     if out and out.suffix == "":
@@ -369,13 +433,16 @@ def _score(args: argparse.Namespace) -> int:
     records = [vars(row) for row in rows]
     if out:
         write_rows(rows, out)
-        _say(args, f"{out}: {_counted(rows)}")
+        print(json.dumps({"out": str(out), **_counts(rows)}) if args.json else f"{out}: {_counted(rows)}")
     elif args.json:
         for record in records:
             print(to_json(record))
     else:
         _print_csv(records)
-    return OK if complete else INTERRUPTED
+    if not complete:
+        return INTERRUPTED
+    _check_some_scored(rows)
+    return OK
 
 
 def _score_folder(args: argparse.Namespace, out: Path) -> int:
@@ -404,10 +471,12 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
                 progress=True,
             )
     except KeyboardInterrupt:
-        print("interrupted: finished images are kept; the same command goes on with the rest", file=sys.stderr)
+        _complain("interrupted: finished images are kept; the same command goes on with the rest")
         return INTERRUPTED
     text = f"{out}: {done.scored} images scored, {done.unreadable} of them unreadable, {done.skipped} there already"
     print(json.dumps({"out": str(out), **done._asdict()}) if args.json else text)
+    if done.scored and done.unreadable == done.scored and not done.skipped:
+        raise RunError(f"none of the {done.scored} images could be scored: the rows in {out} say why")
     return OK
 
 
@@ -432,7 +501,8 @@ def _calibrate(args: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         for row in rows:
             if row.status != "ok":
-                print(f"left out: {row.error}", file=sys.stderr)
+                _complain(f"left out: {row.error}")
+        _check_some_scored(rows)
         good = [row for row in rows if row.status == "ok"]
         return good, len(rows) - len(good)
 
@@ -457,7 +527,7 @@ def _calibrate(args: argparse.Namespace) -> int:
             processing=str(scorer.processing),
         )
     for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+        _complain(f"warning: {warning.message}")
     calibration.save(args.out)
     summary = {
         "out": args.out,
@@ -505,10 +575,16 @@ def _attribute(args: argparse.Namespace) -> int:
     verdicts = verdict_rows(rows, calibrations, false_names=args.false_names)
     if out:
         write_rows(verdicts, out)
-    if args.json or not out:
+    if not out:
         _print_verdicts(args, verdicts)
+    elif args.json:
+        counts = collections.Counter(verdict.verdict for verdict in verdicts)
+        print(to_json({"out": str(out), **_counts(rows), "verdicts": dict(counts.most_common()), "caveat": CAVEAT}))
     _say(args, f"\n{_counted(rows)}\n{CAVEAT}")
-    return OK if complete else INTERRUPTED
+    if not complete:
+        return INTERRUPTED
+    _check_some_scored(rows)
+    return OK
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -553,7 +629,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         say=_plain,
     )
     for reason in sources.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+        _complain(f"left out: {reason}")
     out = Path(args.out)
     scores = read_scores(out / "scores.parquet")
     found = tables(scores)
@@ -565,7 +641,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary))
     else:
-        print((out / "tables" / "summary.md").read_text(encoding="utf-8"))
+        print((out / "tables" / "summary.md").read_text(encoding="utf-8"))  # written by write_tables, which escapes
         print(f"{args.out}: scores.parquet, {len(written)} tables and plots")
     return OK
 
@@ -647,9 +723,7 @@ def _scored(scorer: Scorer, items: Sequence[Item]) -> tuple[list[Row], bool]:
         except KeyboardInterrupt:
             complete = False
     if not complete:
-        print(
-            f"interrupted: {len(rows)} of {len(items) * len(scorer.candidates)} rows are done and kept", file=sys.stderr
-        )
+        _complain(f"interrupted: {len(rows)} of {len(items) * len(scorer.candidates)} rows are done and kept")
     order = {str(item.path): i for i, item in enumerate(items)}
     return sorted(rows, key=lambda row: order[row.path]), complete
 
@@ -659,19 +733,38 @@ def _three(p: float) -> str:
 
 
 def _counted(rows: Sequence[Row]) -> str:
-    images = {row.path for row in rows}
+    return ", ".join(f"{count} {what}" for what, count in _counts(rows).items())
+
+
+def _counts(rows: Sequence[Row]) -> dict[str, int]:
     unreadable = {row.path for row in rows if row.status != "ok"}
-    return f"{len(images)} images, {len(unreadable)} unreadable, {len(rows)} rows"
+    return {"images": len({row.path for row in rows}), "unreadable": len(unreadable), "rows": len(rows)}
+
+
+def _check_some_scored(rows: Sequence[Row]) -> None:
+    """An error row is a row, but where there is nothing else the run has failed.
+
+    Raises:
+      RunError: with the first image's reason.
+    """
+    if rows and all(row.status != "ok" for row in rows):
+        raise RunError(f"none of the {_counts(rows)['images']} images could be scored; the first: {rows[0].error}")
 
 
 def _say(args: argparse.Namespace, text: str) -> None:
     print(text, file=sys.stderr if args.json else sys.stdout)
 
 
+def _why_not(verdict: Verdict) -> str:
+    """Why there is no verdict, or "" where there is one: p-values beside "not assessable" would mean nothing."""
+    from aedr_jax.attribution import NOT_ASSESSABLE
+
+    why = verdict.error or verdict.reason
+    return why or ("a model gives it no defined score" if verdict.verdict == NOT_ASSESSABLE else "")
+
+
 def _print_verdicts(args: argparse.Namespace, verdicts: Sequence[Verdict]) -> None:
     """A table, or with `--json` a line each."""
-    from aedr_jax.tables import to_json
-
     if args.json:
         for verdict in verdicts:
             print(to_json(vars(verdict)))
@@ -680,7 +773,7 @@ def _print_verdicts(args: argparse.Namespace, verdicts: Sequence[Verdict]) -> No
         {
             "image": v.id,
             "verdict": v.verdict,
-            "p-values": v.error or ", ".join(f"{name} {_three(p)}" for name, p in v.p_values.items()),
+            "p-values": _why_not(v) or ", ".join(f"{name} {_three(p)}" for name, p in v.p_values.items()),
         }
         for v in verdicts
     ]
@@ -688,16 +781,12 @@ def _print_verdicts(args: argparse.Namespace, verdicts: Sequence[Verdict]) -> No
 
 
 def _print_csv(records: Sequence[dict[str, Any]]) -> None:
-    import csv
-
     if records:
-        writer = csv.DictWriter(sys.stdout, fieldnames=list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
+        write_csv(records, sys.stdout, printed=True, ending="\n")
 
 
 def _print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    cells = [list(columns), *([str(row[column]) for column in columns] for row in rows)]
+    cells = [list(columns), *([for_terminal(str(row[column])) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

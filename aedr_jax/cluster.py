@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aedr_jax.errors import RunError, SourceError
+from aedr_jax.interruption import kept_handlers
 from aedr_jax.parts import Fresh, Ids, Parts
 from aedr_jax.plan import Finished, Plan, settings, tally
 from aedr_jax.scoring import Row, Scorer
@@ -43,7 +44,8 @@ class Cluster:
         self.ray, self.connected = ray, False
         if not ray.is_initialized():
             try:
-                ray.init(address=address)
+                with kept_handlers():
+                    ray.init(address=address)
             except (ConnectionError, ValueError) as error:
                 raise SourceError(f"Ray: {error}") from error
             self.connected = True
@@ -155,7 +157,7 @@ def score_piece(
                 rows += batch
         except RunError as error:  # of the source: other pieces go on
             problem = str(error)
-        except Exception:  # what came before it is kept
+        except BaseException:  # what came before it is kept, also where Ray ends the actor
             parts.write(rows)
             raise
         images, refused = tally(rows, scorer)

@@ -64,11 +64,19 @@ def score_dataset(
       resources: what an actor needs, such as {"GPU": 1} or {"TPU": 4}; None: what the cluster has.
       progress: whether to draw a bar on the terminal.
 
+    Ctrl-C (`KeyboardInterrupt`) writes what is finished. SIGTERM ends Python where it stands, and with it up to
+    `part_seconds` of work, unless a handler makes it an exception, as `aedr score` does:
+    `signal.signal(signal.SIGTERM, signal.default_int_handler)`.
+
     Raises:
       SourceError: for a wrong call: nothing there to read, other settings than those of the rows in `out`.
       RunError: at the end, where part of the source could not be read or an id came twice; at once, where a part cannot
         be written. What was finished is kept.
     """
+    if not isinstance(models, Mapping) or not models:
+        raise SourceError(f"models {models!r}: expected names and what to load, such as {{'mini-vq': 'mini-vq'}}")
+    if not isinstance(config, SignalConfig):
+        raise SourceError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
     if not 0 <= shard[0] < shard[1]:
         raise SourceError(f"shard {shard[0]}/{shard[1]}: expected I/N with I from 0 to N - 1")
     if engine not in ("local", "ray"):

@@ -2,6 +2,7 @@
 
 __all__ = [
     "AedrError",
+    "ArgumentError",
     "AutoencoderError",
     "BaselineError",
     "CalibrationError",
@@ -9,6 +10,7 @@ __all__ = [
     "CheckpointWarning",
     "GenerationError",
     "ImageError",
+    "RangeWarning",
     "RunError",
     "SourceError",
 ]
@@ -16,6 +18,10 @@ __all__ = [
 
 class AedrError(ValueError):
     """Anything that this package refuses."""
+
+
+class ArgumentError(AedrError):
+    """An argument that cannot be right: the message says what was given, what is expected, and how to get there."""
 
 
 class ImageError(AedrError):
@@ -44,6 +50,10 @@ class CheckpointWarning(UserWarning):
 
 class GenerationError(AedrError):
     """A model cannot make images as asked: a setting, its pipeline, or the extra that runs it."""
+
+
+class RangeWarning(UserWarning):
+    """Images whose values look like another range than [-1, 1]."""
 
 
 class RunError(AedrError):

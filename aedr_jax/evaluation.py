@@ -37,7 +37,7 @@ from aedr_jax.processing import GRID, Processing
 from aedr_jax.scoring import Candidate, load_candidate
 from aedr_jax.signal import OFFICIAL_SEED
 from aedr_jax.sources import Item, find_images
-from aedr_jax.tables import write_rows
+from aedr_jax.tables import for_terminal, write_rows
 
 __all__ = ["ScoreRow", "Sources", "evaluate", "find_sources"]
 
@@ -228,7 +228,7 @@ def evaluate(
     with tqdm(total=sum(len(task.items) * task.passes for task, _ in missing), unit="pass", disable=None) as bar:
         for i, (task, file) in enumerate(missing, 1):
             text = f"{task.label} by {task.candidate.name} on {task.source}"
-            bar.set_postfix_str(text, refresh=False)
+            bar.set_postfix_str(for_terminal(text), refresh=False)
             say(f"{i}/{len(missing)} {text}, {task.processing}, {len(task.items)} images")
             file.parent.mkdir(parents=True, exist_ok=True)
             write_rows(task.rows(programs, bar.update), file)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from aedr_jax.arrays import check_pair
 from aedr_jax.autoencoders.tensors import read_tensors
 from aedr_jax.errors import AutoencoderError, BaselineError
 
@@ -107,10 +108,12 @@ def lpips(
       layer: one compared layer alone, 1 to 5; AEROBLADE takes VGG16's second. None: the sum over all five.
 
     Raises:
+      ArgumentError: on integers, and on batches of different shapes.
       ValueError: on another layer.
     """
     if layer is not None and not 1 <= layer <= len(params.heads):
         raise ValueError(f"layer {layer}: expected 1 to {len(params.heads)}, or None for their sum")
+    check_pair(a, b)
     features = [_features(params, images, layer) for images in (a, b)]
     distances = [
         jnp.mean(jnp.sum(head * jnp.square(_unit(of_a) - _unit(of_b)), axis=-1), axis=(1, 2))

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from aedr_jax.arrays import check_images
 from aedr_jax.autoencoders.models import Autoencoder, is_per_image
 
 __all__ = ["DoubleReconstruction", "double_reconstruct", "split_keys", "to_display"]
@@ -22,7 +24,7 @@ class DoubleReconstruction(NamedTuple):
 
 def double_reconstruct(
     autoencoder: Autoencoder,
-    images: Float[Array, "n h w 3"],
+    images: Float[Array | np.ndarray, "n h w 3"],
     *,
     clip: bool = True,
     round8: bool = False,
@@ -41,8 +43,16 @@ def double_reconstruct(
     Returns:
       The first reconstruction, clipped and rounded as asked, and the second, as decoded.
 
+    Raises:
+      ArgumentError: on images that cannot be right, as for `signal.measure`.
+
+    Warns:
+      RangeWarning: likewise.
+
     Source: AEDR, arXiv 2507.18988, section 3.
     """
+    check_images(images, autoencoder.factor)
+    images = jnp.asarray(images, jnp.float32)
     first_key, second_key = (None, None) if key is None else split_keys(key)
     first = to_display(autoencoder.decode(autoencoder.encode(images, first_key)), clip=clip, round8=round8)
     second = autoencoder.decode(autoencoder.encode(first, second_key))

@@ -5,7 +5,6 @@ All of it follows from a `comparison.Study`, and so from the Parquet of scores.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from jaxtyping import Bool, Float
 from aedr_jax.attribution import attribute
 from aedr_jax.comparison import DEFAULT, REAL, Columns, Rule, Scores, Study, decide, part_of, rules, study
 from aedr_jax.experiments import PASSES, area_under_curve, choose, score_candidates
+from aedr_jax.tables import for_terminal, write_csv
 from aedr_jax.threshold import threshold
 from aedr_jax.validation import ALPHAS
 
@@ -326,9 +326,7 @@ def write_tables(found: Mapping[str, Sequence[Mapping[str, Any]]], out: str | os
     for name, records in found.items():
         columns = list(dict.fromkeys(column for record in records for column in record))
         with open(out / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(records)
+            write_csv([dict(record) for record in records], file, ending="\n")
         shown = [column for column in columns if not column.endswith(("_low", "_high"))]
         lines = [shown, ["---"] * len(shown), *([_cell(record, column) for column in shown] for record in records)]
         text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -340,7 +338,7 @@ def write_tables(found: Mapping[str, Sequence[Mapping[str, Any]]], out: str | os
 def _cell(record: Mapping[str, Any], column: str) -> str:
     value = record.get(column)
     if not isinstance(value, float):
-        return "" if value is None else str(value)
+        return "" if value is None else for_terminal(str(value)).replace("|", "\\|")  # a folder's name, say
     if f"{column}_low" in record:
         return f"{value:.3f} [{record[f'{column}_low']:.3f}, {record[f'{column}_high']:.3f}]"
     exact = column in ("alpha", "threshold", "times_aedr") or column.startswith("seconds")

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from aedr_jax.errors import SourceError
+from aedr_jax.errors import ArgumentError, SourceError
+from aedr_jax.interruption import kept_handlers
 
 __all__ = ["Replicated", "Sharded", "local_mesh", "make_sharded", "pod_share"]
 
@@ -32,12 +33,13 @@ def pod_share(**options: Any) -> tuple[int, int]:
     Raises:
       SourceError: where it finds no cluster.
     """
-    try:
-        jax.distributed.initialize(**options)
-    except (RuntimeError, ValueError) as error:
-        raise SourceError(f"jax.distributed: {error} Give each process its share instead, as I/N") from error
-    share = jax.process_index(), jax.process_count()
-    jax.distributed.shutdown()
+    with kept_handlers():
+        try:
+            jax.distributed.initialize(**options)
+        except (RuntimeError, ValueError) as error:
+            raise SourceError(f"jax.distributed: {error} Give each process its share instead, as I/N") from error
+        share = jax.process_index(), jax.process_count()
+        jax.distributed.shutdown()
     return share
 
 
@@ -67,7 +69,8 @@ class Sharded:
 
     Attributes:
       mesh: the devices.
-      jitted: the compiled program, `jitted(replicate(shared), batches)`, for batches that the devices divide.
+      jitted: the compiled program, `jitted(replicate(shared), batches, named)`, for batches that the devices divide: a
+        tuple of those given by place, and a dictionary of those given by name (or nothing).
     """
 
     def __init__(self, fn: Callable[..., Any], mesh: Mesh) -> None:
@@ -76,27 +79,29 @@ class Sharded:
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._split = NamedSharding(mesh, PartitionSpec(axis))
 
-        def per_device(shared: Replicated, batches: tuple[Any, ...]) -> Any:
-            return fn(shared.whole(), *batches)
+        def per_device(shared: Replicated, batches: tuple[Any, ...], named: dict[str, Any]) -> Any:
+            return fn(shared.whole(), *batches, **named)
 
-        specs = (PartitionSpec(), PartitionSpec(axis))
-        self.jitted = jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=specs, out_specs=specs[1]))
+        whole, split = PartitionSpec(), PartitionSpec(axis)
+        mapped = jax.shard_map(per_device, mesh=mesh, in_specs=(whole, split, split), out_specs=split)
+
+        def program(shared: Replicated, batches: tuple[Any, ...], named: dict[str, Any] | None = None) -> Any:
+            return mapped(shared, batches, named or {})
+
+        self.jitted = jax.jit(program)
 
     def replicate(self, shared: Any) -> Replicated:
         """Copy a pytree to every device: do it once, and calls with the result copy nothing."""
         leaves, structure = jax.tree.flatten(shared)
         return Replicated(jax.device_put(leaves, self._everywhere), structure)
 
-    def __call__(self, shared: Any, *batches: Any) -> Any:
-        sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batches)}
-        if len(sizes) != 1:
-            raise ValueError(f"batches of different sizes: {sorted(sizes)}")
-        (n,) = sizes
+    def __call__(self, shared: Any, *batches: Any, **named: Any) -> Any:
+        n = _number_of_images(batches, named)
         padding = -n % self.mesh.size
         if padding:
-            batches = jax.tree.map(lambda x: _repeat_last(x, padding), batches)
+            batches, named = jax.tree.map(lambda x: _repeat_last(x, padding), (batches, named))
         replicated = shared if isinstance(shared, Replicated) else self.replicate(shared)
-        out = self.jitted(replicated, jax.device_put(batches, self._split))
+        out = self.jitted(replicated, *jax.device_put((batches, named), self._split))
         return jax.tree.map(lambda x: x[:n], out) if padding else out
 
 
@@ -104,16 +109,34 @@ def make_sharded(fn: Callable[..., Any], *, mesh: Mesh | None = None) -> Sharded
     """Compile a per-image function so that its batch is spread over a mesh, with no communication.
 
     Args:
-      fn: `fn(replicated, *batches) -> per-image pytree`: the first argument (an autoencoder, say) is copied to every
-        device; every other argument is a pytree of arrays [n, ...], as is the result. What it computes for an image
-        must not depend on the others.
+      fn: `fn(replicated, *batches, **batches) -> per-image pytree`: the first argument (an autoencoder, say) is copied
+        to every device; every other argument, given by place or by name, is a pytree of arrays [n, ...], as is the
+        result. What it computes for an image must not depend on the others. Settings are closed over:
+        `make_sharded(lambda ae, x: measure(ae, x, config=config))`.
       mesh: one axis, any name; None: every local device.
 
     Returns:
       A function of the same arguments. A batch that the devices do not divide is padded with its last image and the
-      result cut back, both outside the compiled program.
+      result cut back, both outside the compiled program. It raises `ArgumentError` on an argument that is no batch of
+      arrays, and on batches of different sizes.
     """
     return Sharded(fn, local_mesh() if mesh is None else mesh)
+
+
+def _number_of_images(batches: tuple[Any, ...], named: dict[str, Any]) -> int:
+    sizes: dict[str, int] = {}  # by argument: messages name them
+    for name, batch in [*((f"batch {i}", batch) for i, batch in enumerate(batches)), *named.items()]:
+        for leaf in jax.tree.leaves(batch):
+            if not isinstance(leaf, jax.Array | np.ndarray) or leaf.ndim == 0:
+                raise ArgumentError(
+                    f"{name}: {type(leaf).__name__} has no axis of images. Settings are closed over, such as "
+                    "make_sharded(lambda ae, x: measure(ae, x, config=config)); a key is given for each image"
+                )
+            if sizes.setdefault(name, leaf.shape[0]) != leaf.shape[0] or len(set(sizes.values())) > 1:
+                raise ArgumentError(f"{name}: an array of {leaf.shape[0]} images: batches of different sizes, {sizes}")
+    if not sizes:
+        raise ArgumentError("no batch of images was given")
+    return next(iter(sizes.values()))
 
 
 def _repeat_last(x: Any, times: int) -> Any:

@@ -15,7 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from aedr_jax import losses, texture
+from aedr_jax.arrays import check_gray, check_homogeneity, check_images
 from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.errors import ArgumentError
 from aedr_jax.reconstruction import split_keys, to_display
 
 __all__ = ["Measurement", "SignalConfig", "Values", "measure"]
@@ -152,9 +154,9 @@ class Measurement(NamedTuple):
 
 def measure(
     autoencoder: Autoencoder,
-    images: Float[Array, "n h w 3"],
+    images: Float[Array | np.ndarray, "n h w 3"],
     *,
-    gray: Integer[Array, "n hg wg"] | None = None,
+    gray: Integer[Array | np.ndarray, "n hg wg"] | None = None,
     homogeneity: Values | None = None,
     config: SignalConfig = SignalConfig(),
     key: Array | None = None,
@@ -165,7 +167,7 @@ def measure(
 
     Args:
       autoencoder: the candidate model's.
-      images: float32 in [-1, 1]; h and w multiples of the autoencoder's factor.
+      images: float32 in [-1, 1], as `prepare` makes them of pixels; h and w multiples of the autoencoder's factor.
       gray: grey levels of the same images for the homogeneity, in their original size (-1 is padding); None: computed
         from `images`, as if saved to PNG.
       homogeneity: known homogeneities; `gray` is not looked at then.
@@ -174,15 +176,24 @@ def measure(
         batch); None: seed 1, as the authors have it.
 
     Raises:
-      ValueError: when sizes are no multiples of the factor.
+      ArgumentError: on what cannot be right: images that are no float32 or float64 [n,h,w,3], sides that are no
+        multiples of the factor or under four latents and 32 pixels, grey values that are no integers; where values are
+        known (outside of `jit`, at the cost of waiting for the device), images outside [-1, 1] or with NaN, grey values
+        outside 0..255, homogeneities outside [0, 1].
+
+    Warns:
+      RangeWarning: on known values that look like [0, 1] (`arrays.check_images`).
 
     Source: AEDR, arXiv 2507.18988, Eqs. 1 to 5.
     """
-    if images.shape[1] % autoencoder.factor or images.shape[2] % autoencoder.factor:
-        raise ValueError(
-            f"images are {images.shape[1]}×{images.shape[2]}; both sides must be multiples of {autoencoder.factor} "
-            "(images.fit_crop)"
-        )
+    if not isinstance(config, SignalConfig):
+        raise ArgumentError(f"config: {config!r}; expected a SignalConfig, such as SignalConfig.paper()")
+    check_images(images, autoencoder.factor)
+    if homogeneity is not None:
+        check_homogeneity(homogeneity, images=images)
+    elif gray is not None:
+        check_gray(gray, images=images)
+    images = jnp.asarray(images, jnp.float32)
     first_key = second_key = None
     if config.latents == "sample":
         first_key, second_key = split_keys(jax.random.key(OFFICIAL_SEED) if key is None else key)

@@ -1,4 +1,9 @@
-"""Rows to a file: Parquet, CSV or JSON lines by the ending; no ending: a folder of Parquet."""
+"""Rows to a file: Parquet, CSV or JSON lines by the ending; no ending: a folder of Parquet.
+
+Names of files and what archives and tables call their images are a stranger's text. Parquet and JSON lines keep them as
+they are (JSON in escapes where they would command a terminal). CSV keeps them too, but for a single quote before text
+that a spreadsheet would compute (`CELL`). What is printed has no control characters (`for_terminal`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +20,14 @@ from typing import Any
 from aedr_jax.errors import SourceError
 from aedr_jax.files import whole_file
 
-__all__ = ["check_output", "printable", "to_json", "write_rows"]
+__all__ = ["check_output", "for_terminal", "printable", "to_json", "write_csv", "write_rows"]
 
 ENDINGS = (".parquet", ".csv", ".jsonl", "")
+# Control characters (C0, DEL, C1), separators of lines, what turns the direction of text, and lone surrogates.
+COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# What a spreadsheet computes (OWASP, "CSV Injection"), behind any number of quotes: so quoting has an inverse, which
+# takes one quote from what matches and begins with a quote.
+CELL = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
@@ -55,9 +66,32 @@ def write_rows(rows: Sequence[Any], path: str | os.PathLike[str]) -> None:
 
 def _write_csv(records: Sequence[dict[str, Any]], path: Path) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(records[0]) if records else [])
-        writer.writeheader()
-        writer.writerows({k: to_json(v) if isinstance(v, dict) else v for k, v in r.items()} for r in records)
+        write_csv(records, file)
+
+
+def write_csv(records: Sequence[dict[str, Any]], file: Any, *, printed: bool = False, ending: str = "\r\n") -> None:
+    """Records as CSV: a header, numbers as they are, dictionaries as JSON, and behind a single quote text that a
+    spreadsheet would take for a formula.
+
+    Args:
+      records: keys are columns; what a record lacks stays empty.
+      file: open for text, with `newline=""`.
+      printed: whether it is the terminal: control characters are escaped then.
+      ending: of a line.
+    """
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, dict):
+            value = to_json(value)
+        if not isinstance(value, str):
+            return value
+        value = for_terminal(value) if printed else value
+        return f"'{value}" if CELL.match(value) else value
+
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    writer = csv.DictWriter(file, columns, lineterminator=ending)
+    writer.writeheader()
+    writer.writerows({name: cell(value) for name, value in record.items()} for record in records)
 
 
 def _write_jsonl(records: Sequence[dict[str, Any]], path: Path) -> None:
@@ -78,8 +112,15 @@ def _write_parquet(records: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Strict JSON: NaN, which JSON does not have, becomes null."""
-    return json.dumps(_without_nan(printable(value)), ensure_ascii=False, allow_nan=False)
+    """Strict JSON on one line: NaN, which JSON does not have, becomes null, and what would command a terminal is in
+    JSON's own escapes."""
+    text = json.dumps(_without_nan(printable(value)), ensure_ascii=False, allow_nan=False)
+    return COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def for_terminal(text: str) -> str:
+    """A stranger's text on one line, with \\n, \\x1b, \\u202e, ... in place of what would command a terminal."""
+    return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def printable(value: Any) -> Any:

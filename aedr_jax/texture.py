@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer, Num
 
+from aedr_jax.arrays import check_gray, check_integers
+
 __all__ = ["KINDS", "cooccurrence_matrix", "gray_levels", "homogeneity"]
 
 KINDS = ("inverse_difference", "inverse_difference_moment")
@@ -40,10 +42,12 @@ def cooccurrence_matrix(
       float32 [n,l,l] where normed, else int32 counts.
 
     Raises:
+      ArgumentError: on what are no integers [n,h,w].
       ValueError: when the offset is larger than the images.
 
     Reference: `skimage.feature.graycomatrix` with one distance and angle; counts equal exactly.
     """
+    check_integers(levels, "levels")
     levels = jnp.asarray(levels)
     rows, columns = offset
     height, width = levels.shape[1:]
@@ -102,6 +106,7 @@ def homogeneity(
       float32 [n]; NaN for an image that is all padding.
 
     Raises:
+      ArgumentError: on what are no integers [n,h,w] or, where values are known, not within -1..255.
       ValueError: on an unknown kind or a `num_levels` that does not divide 256.
 
     Reference: `skimage.feature.graycoprops(..., "homogeneity")` is the moment; the authors' published values to the
@@ -111,6 +116,7 @@ def homogeneity(
         raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
     if num_levels < 2 or 256 % num_levels:
         raise ValueError(f"num_levels {num_levels}: expected a divisor of 256, at least 2")
+    check_gray(gray)
     levels = jnp.asarray(gray, jnp.int32) // (256 // num_levels)
     counts = cooccurrence_matrix(levels, num_levels=num_levels, offset=offset, normed=False)
     # Integers as long as possible: pairs by their difference, then a float32 sum of few terms.

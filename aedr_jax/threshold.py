@@ -7,6 +7,8 @@ quantile inverts that by bisection, which cannot fail on a monotone function.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,11 +50,24 @@ def kde_cdf(x: Float[Array | np.ndarray, "*q"], samples: Float[Array | np.ndarra
     Returns:
       Values in [0, 1], in the shape of x; NaN where samples are NaN or all equal.
 
+    Raises:
+      CalibrationError: on samples that are no vector of real numbers, or fewer than two.
+
     Reference: `scipy.stats.gaussian_kde.integrate_box_1d(-inf, x)`, to 1e-6.
     """
-    samples = jnp.asarray(samples)
+    samples = _samples(samples)
     z = (jnp.asarray(x)[..., None] - samples) / kde_bandwidth(samples)
     return jax.scipy.stats.norm.cdf(z).mean(axis=-1)
+
+
+def _samples(samples: Any) -> Array:
+    samples = jnp.asarray(samples)
+    real = jnp.issubdtype(samples.dtype, jnp.floating) or jnp.issubdtype(samples.dtype, jnp.integer)
+    if not real or samples.ndim != 1 or samples.size < 2:
+        raise CalibrationError(
+            f"samples: {samples.dtype} [{','.join(map(str, samples.shape))}]; expected real numbers [n], at least two"
+        )
+    return samples
 
 
 def kde_logpdf(x: Float[Array | np.ndarray, "*q"], samples: Float[Array | np.ndarray, " n"]) -> Float[Array, "*q"]:
@@ -60,7 +75,7 @@ def kde_logpdf(x: Float[Array | np.ndarray, "*q"], samples: Float[Array | np.nda
 
     Reference: `scipy.stats.gaussian_kde.logpdf`, to 1e-4 in float32.
     """
-    samples = jnp.asarray(samples)
+    samples = _samples(samples)
     bandwidth = kde_bandwidth(samples)
     z = (jnp.asarray(x)[..., None] - samples) / bandwidth
     return jax.scipy.special.logsumexp(jax.scipy.stats.norm.logpdf(z), axis=-1) - jnp.log(samples.shape[0] * bandwidth)
@@ -78,9 +93,10 @@ def kde_quantile(
         from min − s to max + s (s the standard deviation), its cumulative sum normalised to 1, linear interpolation.
 
     Raises:
+      CalibrationError: as `kde_cdf`.
       ValueError: on another method.
     """
-    samples = jnp.asarray(samples)
+    samples = _samples(samples)
     if method == "grid":
         return _grid_quantile(samples, q)
     if method != "exact":

@@ -25,6 +25,7 @@ import numpy as np
 
 from aedr_jax.decoding import MAX_SCORED_PIXELS, Decoded, Decoder, Refused
 from aedr_jax.errors import RunError
+from aedr_jax.interruption import ENDING
 from aedr_jax.sources import Item
 
 __all__ = ["decode_all", "main"]
@@ -249,6 +250,8 @@ def main() -> None:
     """What a worker process runs, until its input ends."""
     back = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that prints can get between the answers
+    for number in ENDING:  # which batch systems send to every process of a job: the run ends its workers itself
+        signal.signal(number, signal.SIG_IGN)
     settings = json.loads(sys.argv[1])
     fits = tuple((multiple, size) for multiple, size in settings.pop("fits"))
     decoder = Decoder(**settings, fits=fits)

@@ -23,7 +23,6 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -36,14 +35,14 @@ print(f"{jax.device_count()} device(s): {jax.devices()[0].device_kind}; family {
 # %% [markdown]
 # ## Load
 #
-# Images are float32 NHWC in [-1, 1]; `read_image` gives the uint8 pixels. Each folder holds the images of the miniature
-# model of that name, or photographs (licences in `examples/README.md`).
+# Images are float32 NHWC in [-1, 1]: `read_image` gives uint8 pixels, `prepare` makes images of them. Each folder
+# holds the images of the miniature model of that name, or photographs (licences in `examples/README.md`).
 
 # %%
 names = [name for name in aedr.list_models() if (ROOT / "examples" / name).is_dir()]
 paths = [path for folder in (*names, "photographs") for path in sorted((ROOT / "examples" / folder).glob("*.png"))]
 own = np.array([path.parent.name == "mini-kl4-a" for path in paths])
-images = jnp.stack([jnp.asarray(aedr.read_image(path), jnp.float32) / 127.5 - 1 for path in paths])
+images = aedr.prepare([aedr.read_image(path) for path in paths])
 gray = np.stack([aedr.read_gray(path) for path in paths])
 images.shape
 

@@ -116,3 +116,23 @@ def test_refusals(calibrations):
 
 def test_the_caveat_says_what_none_is_not():
     assert "does not mean a real photograph" in CAVEAT
+
+
+def test_calibrations_of_several_presets_are_refused(rng):
+    presets = {"a": aedr.SignalConfig(), "b": aedr.SignalConfig.paper()}
+    made = {name: aedr.calibrate(rng.normal(1.0, 0.1, 50), config=config) for name, config in presets.items()}
+    scores = {"a": np.array([IN]), "b": np.array([OUT])}
+    with pytest.raises(aedr.CalibrationError, match=r"different settings \(a, b\): {'clip': \(True, False\), 'fitted'"):
+        aedr.attribute(scores, made)
+    with pytest.raises(aedr.CalibrationError, match=r"different settings \(a, a\)"):
+        aedr.attribute({"a": np.array([IN])}, {"a": list(made.values())})
+    rival = aedr.calibrate(rng.normal(1.0, 0.1, 50), method="latenttracer")  # has none of these settings
+    assert aedr.attribute(scores, {**made, "a": rival}).verdicts == ("a",)
+
+
+def test_lists_are_told_what_to_pass(calibrations):
+    attribute = aedr.attribute.__wrapped__  # as a user has it, without the suite's type checks
+    with pytest.raises(aedr.CalibrationError, match=r"measured: a list; expected a mapping, {model: measurement}"):
+        attribute([np.ones(3)], calibrations)
+    with pytest.raises(aedr.CalibrationError, match=r"calibrations: a Calibration; expected a mapping, {model: cal"):
+        attribute({"a": np.ones(3)}, calibrations["a"])

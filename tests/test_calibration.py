@@ -203,3 +203,17 @@ def test_use_on_other_weights_or_settings_is_refused(signals):
         calibration.check_against(None, aedr.SignalConfig.paper())
     rival = dataclasses.replace(calibration, method="ronan", config={})
     rival.check_against(None, aedr.SignalConfig.paper())
+
+
+def test_lists_and_names_are_told_what_to_pass(belonging):
+    calibrate = aedr.calibrate.__wrapped__  # as a user has it, without the suite's type checks
+    halves = [belonging.take(slice(0, 60)), belonging.take(slice(60, 120))]
+    with pytest.raises(aedr.CalibrationError, match=r"measured: a list of measurements; join them: jax\.tree\.map"):
+        calibrate(halves)
+    with pytest.raises(aedr.CalibrationError, match="validation: a list of measurements"):
+        calibrate(belonging, validation=halves)
+    joined = jax.tree.map(lambda *x: np.concatenate(x), *halves)
+    assert calibrate(joined).threshold == calibrate(belonging).threshold
+    assert calibrate(belonging.signal.tolist()).threshold == calibrate(belonging.signal).threshold
+    with pytest.raises(aedr.CalibrationError, match="config 'paper': expected a SignalConfig"):
+        calibrate(belonging, config="paper")

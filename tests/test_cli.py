@@ -1,9 +1,13 @@
 """The command line, in process: outputs by ending, JSON, exit codes, interruption."""
 
+import collections
 import csv
 import dataclasses
 import io
 import json
+import os
+import signal
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +18,7 @@ from PIL import Image
 
 from aedr_jax import Calibration, cli, dataset, scoring
 from aedr_jax.cli import main
+from aedr_jax.interruption import interruptible, kept_handlers
 from aedr_jax.plan import Finished
 
 KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
@@ -328,3 +333,151 @@ def test_models(capsys):
     assert rows["mini-kl4-a"]["weights"]
     assert main(["models"]) == 0
     assert "mini-kl4-a" in capsys.readouterr().out
+
+
+EVIL = "a\nforged  none  m1 1.000\x1b[2J\u202egnp.png"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such names are possible on Linux only")
+def test_a_name_neither_forges_a_line_nor_commands_the_terminal(world, calibrations, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / EVIL).write_bytes((world / "own" / "0.png").read_bytes())
+    (folder / f"bad {EVIL}").write_text("no image")
+    (folder / "=1+1.png").write_text("no image")
+    model = ["--model", str(world / "m1")]
+    calls = {
+        "score": (["score", str(folder), *model], 4),
+        "json": (["score", str(folder), *model, "--json"], 3),
+        "attribute": (["attribute", str(folder), "--calibrations", str(calibrations)], 7),
+        "missing": (["score", str(folder / f"missing {EVIL}"), *model], 0),
+        "calibrate": (["calibrate", str(folder), *model, "--out", str(tmp_path / "c.json")], 0),
+    }
+    for name, (call, lines) in calls.items():
+        main(call)
+        printed = capsys.readouterr()
+        for text in printed:
+            assert not set(text) & set("\x1b\u202e"), name
+            assert not any(line.startswith("forged") for line in text.splitlines()), name
+        assert len(printed.out.splitlines()) == lines, name
+        assert r"\x1b[2J\u202e" in printed.out + printed.err or "\\u001b[2J\\u202e" in printed.out, name
+        if name == "score":
+            assert {row["id"][:6] for row in csv.DictReader(io.StringIO(printed.out))} == {
+                "'=1+1.",
+                r"a\nfor",
+                "bad a\\",
+            }
+        if name == "json":
+            assert {json.loads(line)["id"] for line in printed.out.splitlines()} == {EVIL, f"bad {EVIL}", "=1+1.png"}
+    with pytest.raises(SystemExit):
+        main(["score", "--batch-size", EVIL, *calls])
+    assert r"a\nforged" in capsys.readouterr().err
+
+
+def test_where_nothing_could_be_scored_the_run_has_failed(world, calibrations, tmp_path, capsys):
+    bad, model = str(world / "bad.png"), ["--model", str(world / "m1")]
+    calls = {
+        "printed": ["score", bad, *model],
+        "file": ["score", bad, *model, "--out", str(tmp_path / "s.csv")],
+        "folder": ["score", bad, *model, "--out", str(tmp_path / "s"), "--workers", "0"],
+        "attribute": ["attribute", bad, "--calibrations", str(calibrations), "--out", str(tmp_path / "v.csv")],
+        "calibrate": ["calibrate", bad, *model, "--out", str(tmp_path / "c.json")],
+        "validation": ["calibrate", str(world / "own"), *model, "--out", str(tmp_path / "c.json"), "--validation", bad],
+    }
+    for name, call in calls.items():
+        assert main(call) == 1, name
+        assert "none of the 1 images could be scored" in capsys.readouterr().err, name
+    assert not (tmp_path / "c.json").exists()
+    for name in ("s.csv", "v.csv"):  # an error row is a row
+        assert "not an image" in (tmp_path / name).read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_what_is_finished_is_kept_where_a_signal_ends_the_run(world, tmp_path, capsys, monkeypatch, name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    whole = scoring.Scorer.score_decoded
+
+    def killed(self, stream):
+        for i, batch in enumerate(whole(self, stream)):
+            if i == 2:
+                os.kill(os.getpid(), number)
+            yield batch
+
+    monkeypatch.setattr(scoring.Scorer, "score_decoded", killed)
+    call = ["score", str(world / "own"), "--model", str(world / "m1"), "--batch-size", "1", "--out"]
+    assert main([*call, str(tmp_path / "s.csv")]) == 128 + number
+    assert "2 of 6 rows are done and kept" in capsys.readouterr().err
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == 3
+    assert main([*call, str(tmp_path / "s"), "--workers", "0"]) == 128 + number
+    assert "the same command goes on with the rest" in capsys.readouterr().err
+    assert pq.read_table(tmp_path / "s").num_rows == 2
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+def test_a_second_signal_does_not_disturb_the_writing_and_handlers_of_others_stay():
+    def mine(number, frame):
+        raise AssertionError
+
+    with interruptible() as received:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # as some batch systems do
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert received == [signal.SIGTERM]
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with interruptible():
+            assert signal.getsignal(signal.SIGTERM) is mine
+        with kept_handlers():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ray and jax.distributed set theirs
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_reason_stands_in_place_of_p_values(world, calibrations, tmp_path, capsys):
+    Image.open(world / "own" / "0.png").save(tmp_path / "fine.png")
+    Image.new("RGB", (64, 64), (90, 120, 40)).save(tmp_path / "flat.png")
+    assert main(["attribute", str(tmp_path), "--calibrations", str(calibrations)]) == 0
+    _, fine, flat, *_ = capsys.readouterr().out.splitlines()
+    assert "m1 " in fine
+    assert flat.split() == ["flat.png", "not", "assessable", "flat:", "homogeneity", "1.000"]
+
+
+def test_json_beside_out_is_a_summary(world, calibrations, tmp_path, capsys):
+    inputs = [str(world / "own"), str(world / "bad.png"), "--json", "--out"]
+    assert main(["score", *inputs, str(tmp_path / "s.parquet"), "--model", str(world / "m1")]) == 0
+    expected = {"out": str(tmp_path / "s.parquet"), "images": 7, "unreadable": 1, "rows": 7}
+    assert json.loads(capsys.readouterr().out) == expected
+    assert main(["attribute", *inputs, str(tmp_path / "v.csv"), "--calibrations", str(calibrations)]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert {**expected, "out": str(tmp_path / "v.csv"), "rows": 14}.items() <= summary.items()
+    written = [row["verdict"] for row in csv.DictReader(io.StringIO((tmp_path / "v.csv").read_text()))]
+    assert summary["verdicts"] == collections.Counter(written)
+
+
+def test_models_lists_calibrations_that_were_made_here(world, calibrations, tmp_path, capsys, monkeypatch):
+    def rows(*options):
+        assert main(["models", "--json", *options]) == 0
+        return {row["model"]: row for row in json.loads(capsys.readouterr().out)}
+
+    monkeypatch.chdir(tmp_path)
+    assert rows()["sd1.5"]["calibrations"] == []
+    (tmp_path / "calibrations").mkdir()
+    made = json.loads((calibrations / "m1.json").read_text())
+    (tmp_path / "calibrations" / "sd1.5.json").write_text(json.dumps({**made, "model": "sd1.5"}))
+    (tmp_path / "calibrations" / "other.json").write_text("{}")
+    found = rows()
+    assert found["sd1.5"]["calibrations"] == ["calibrations/sd1.5.json"]
+    assert found["sd1.5"]["family"] == made["provenance"]["weights_hash"]
+    assert main(["models"]) == 0
+    printed = capsys.readouterr()
+    assert "calibrations/sd1.5.json" in printed.out
+    assert "other.json: no calibration" in printed.err
+    named = rows("--calibrations", str(calibrations))
+    assert named["m1"]["weights"] == str(world / "m1")
+    assert named["m2"]["calibration"] == str(calibrations / "m2.json")
+    assert main(["models", "--calibrations", "nowhere"]) == 2

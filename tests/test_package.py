@@ -30,6 +30,7 @@ CONTRACT = [
     "psnr",
     "ssim",
     "lpips",
+    "prepare",
     "cooccurrence_matrix",
     "homogeneity",
     "Measurement",
@@ -48,6 +49,8 @@ CONTRACT = [
     "make_sharded",
     "score_dataset",
     "ImageError",
+    "ArgumentError",
+    "RangeWarning",
 ]
 
 
@@ -116,6 +119,9 @@ def test_layout_follows_the_data():
     order = [
         "errors",
         "files",
+        "interruption",
+        "tables",
+        "arrays",
         "images",
         "processing",
         "autoencoders.config",
@@ -160,7 +166,6 @@ def test_layout_follows_the_data():
         "workers",
         "scoring",
         "verdicts",
-        "tables",
         "plan",
         "parts",
         "cluster",

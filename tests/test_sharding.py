@@ -43,3 +43,33 @@ def test_where_there_is_no_pod_it_says_what_to_do(monkeypatch, error):
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(SourceError, match=rf"jax\.distributed: {error} Give each process its share instead, as I/N"):
         pod_share()
+
+
+def test_batches_may_be_given_by_name(images):
+    ae = tiny_autoencoder("functions")
+    gray = np.random.default_rng(0).integers(0, 256, (5, 16, 24), dtype=np.uint8)
+    known = np.linspace(0.1, 0.5, 5, dtype=np.float32)
+    measure = aedr.make_sharded(aedr.measure, mesh=mesh(2))
+    of_gray = measure(ae, images[:5], gray=gray, key=jax.random.split(jax.random.key(0), 5))
+    np.testing.assert_allclose(of_gray.homogeneity, aedr.homogeneity(gray), rtol=1e-6)
+    given = measure(ae, images[:5], homogeneity=known, gray=None)
+    np.testing.assert_array_equal(given.homogeneity, known)
+    np.testing.assert_array_equal(given.first_loss, of_gray.first_loss)
+
+
+def test_what_is_no_batch_is_told_what_to_do(images):
+    ae = tiny_autoencoder("functions")
+    measure = aedr.make_sharded(aedr.measure, mesh=mesh(2))
+    for wrong, message in [
+        (
+            {"config": aedr.SignalConfig.paper()},
+            r"config: SignalConfig has no axis of images\. Settings are",
+        ),
+        ({"key": jax.random.key(0)}, r"key: .*; a key is given for each image"),
+        ({"homogeneity": np.ones(7, np.float32)}, r"different sizes, {'batch 0': 8, 'homogeneity': 7}"),
+        ({"gray": [np.ones((8, 24), np.uint8), np.ones((9, 8), np.uint8)]}, "gray: an array of 9 images"),
+    ]:
+        with pytest.raises(aedr.ArgumentError, match=message):
+            measure(ae, images, **wrong)
+    with pytest.raises(aedr.ArgumentError, match="no batch"):
+        measure(ae)

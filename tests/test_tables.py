@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
 import sys
@@ -9,10 +10,12 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aedr_jax.errors import SourceError
 from aedr_jax.sources import find_images
-from aedr_jax.tables import check_output, to_json, write_rows
+from aedr_jax.tables import CELL, check_output, for_terminal, to_json, write_csv, write_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,3 +154,58 @@ def test_file_name_that_is_no_text_can_be_written(tmp_path, name):
     else:
         written = (tmp_path / name).read_text(encoding="utf-8")
     assert "udcff.png" in written
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb", r"a\nb"),
+        ("a\r\tb", r"a\r\tb"),
+        ("\x1b[2J\x07", r"\x1b[2J\x07"),
+        ("\x7f\x85\x9b1m", r"\x7f\x85\x9b1m"),  # DEL, and C1 controls, of which 9b alone begins a sequence
+        ("\u2028\u2029", r"\u2028\u2029"),
+        ("gnp.\u202egpj", r"gnp.\u202egpj"),
+        ("\u2066\u2069\u200f\u061c", r"\u2066\u2069\u200f\u061c"),
+        ("\udcff", r"\udcff"),
+        ("写真 é\u202f👩\u200d🎨 \\n.png", "写真 é\u202f👩\u200d🎨 \\n.png"),  # of people's own names, nothing
+    ],
+)
+def test_what_would_command_a_terminal_is_escaped(text, shown):
+    assert for_terminal(text) == shown
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text(st.characters(codec="utf-8"), max_size=8))
+def test_json_is_one_line_that_commands_nothing_and_says_the_same(text):
+    line = to_json({"id": text})
+    assert for_terminal(line) == line
+    assert json.loads(line) == {"id": text}
+
+
+FORMULAS = ["=1+1", "+1", "-2", "@x", "\t=1", "\r=1", "\n=1", "＝1", "'=1", "''-1"]
+
+
+def unquoted(cell):
+    """What README says gives the text back."""
+    return cell[1:] if cell.startswith("'") and CELL.match(cell) else cell
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.one_of(st.sampled_from(FORMULAS), st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)))
+def test_no_cell_is_a_formula_and_the_text_comes_back(text):
+    file = io.StringIO(newline="")
+    write_csv([{"id": text, "loss": -0.5, "count": -3}], file)
+    (row,) = csv.DictReader(io.StringIO(file.getvalue(), newline=""))
+    assert row["id"][:1] not in tuple("=+-@\t\r\n＝＋－＠")
+    assert unquoted(row["id"]) == text
+    assert (row["loss"], row["count"]) == ("-0.5", "-3")  # numbers stay numbers
+
+
+def test_formulas_in_a_file_of_rows(tmp_path):
+    rows = [dataclasses.replace(ROWS[0], id="=cmd|' /C calc'!A0", loss=-1.5)]
+    write_rows(rows, tmp_path / "s.csv")
+    with open(tmp_path / "s.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["id"], row["loss"]) == ("'=cmd|' /C calc'!A0", "-1.5")
+    write_rows(rows, tmp_path / "s.jsonl")
+    assert json.loads((tmp_path / "s.jsonl").read_text())["id"] == rows[0].id

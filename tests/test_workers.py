@@ -202,3 +202,14 @@ def test_images_that_wait_are_bounded():
         assert len(group) == 1
     assert len([*grouped(stream, 4, most_bytes=20_000)]) == 50
     assert [g[0].id for g in grouped(stream, 4, most_bytes=20_000)][:3] == ["0", "1", "2"]  # the first first
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+def test_a_signal_to_every_process_of_a_job_leaves_workers_to_the_run(items):
+    worker = workers._Worker(Decoder(8))
+    try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            worker.process.send_signal(number)
+        assert isinstance(worker.decode(items[0]), Decoded)
+    finally:
+        worker.end()

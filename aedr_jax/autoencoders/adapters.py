@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from aedr_jax.arrays import check_floats
 from aedr_jax.autoencoders.models import normal_like
 from aedr_jax.errors import AutoencoderError
 
@@ -36,6 +37,7 @@ class FunctionAutoencoder:
         Raises:
           AutoencoderError: with a key, where no `sample` was given and there is no codebook either.
         """
+        check_floats(images, "images")
         if key is None or (self.sampler is None and self.quantizer is not None):
             return self.encoder(self.params, images)
         if self.sampler is None:

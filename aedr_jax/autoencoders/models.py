@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aedr_jax.arrays import check_floats
 from aedr_jax.autoencoders.blocks import DownBlock, MidBlock, Numerics, UpBlock, apply_norm, conv, make_norm
 from aedr_jax.autoencoders.config import DOWN_BLOCKS, UP_BLOCKS, AutoencoderConfig, KLArchitecture, VQArchitecture
 from aedr_jax.autoencoders.quantizer import Quantizer
@@ -152,6 +153,7 @@ class AutoencoderKL(nnx.Module):
 
     def posterior(self, images: Float[Array, "n h w 3"]) -> tuple[Float[Array, "n hz wz c"], Float[Array, "n hz wz c"]]:
         """Mean and standard deviation of the latents' posterior."""
+        check_floats(images, "images")
         moments = self.encoder(images.astype(self.numerics.dtype))
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
@@ -171,6 +173,7 @@ class AutoencoderKL(nnx.Module):
         """
         if quantize:
             raise ValueError("this AutoencoderKL has no codebook: quantize must be None or False")
+        check_floats(latents, "latents")
         z = latents.astype(self.numerics.dtype)
         if self.post_quant_conv is not None:
             z = self.post_quant_conv(z)
@@ -199,6 +202,7 @@ class VQModel(nnx.Module):
 
     def encode(self, images: Float[Array, "n h w 3"], key: Array | None = None) -> Float[Array, "n hz wz c"]:
         """Latents before quantization. The encoder is deterministic: a key changes nothing."""
+        check_floats(images, "images")
         return self.quant_conv(self.encoder(images.astype(self.numerics.dtype)))
 
     def quantize(self, latents: Float[Array, "n hz wz c"]) -> Float[Array, "n hz wz c"]:
@@ -208,6 +212,7 @@ class VQModel(nnx.Module):
     def decode(self, latents: Float[Array, "n hz wz c"], *, quantize: bool | None = None) -> Float[Array, "n h w 3"]:
         """Images in float32, not clipped. `quantize` None: as the model generates (its registry entry)."""
         quantize = self.quantize_on_decode if quantize is None else quantize
+        check_floats(latents, "latents")
         z = latents.astype(self.numerics.dtype)
         if quantize:
             z = self.quantizer(z)
