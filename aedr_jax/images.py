@@ -2,7 +2,7 @@
 
 Rules, the same for every image:
 
-- EXIF orientation is applied once.
+- Metadata are cut out before anything is decoded (`metadata.py`), but for the orientation, which is applied once.
 - Only the first frame counts; colour profiles are not applied (the authors' code applies none).
 - Alpha is dropped and the stored colours are kept: blending with a background would invent pixels.
 - Palettes are expanded; grey becomes three equal channels; CMYK is converted by Pillow.
@@ -26,9 +26,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Integer, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from aedr_jax.errors import ImageError
+from aedr_jax.metadata import bare
 
 __all__ = [
     "FORMATS",
@@ -60,6 +61,15 @@ LUMINANCE = np.array(
         *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
     ]
 )
+UPRIGHT = {  # what turns an image of each EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MIN_SIDE = 64  # below this an image holds too few latents to say anything
 
 
@@ -92,9 +102,8 @@ def read_image(path: str | os.PathLike[str], *, orient: bool = True) -> UInt8[np
     Raises:
       ImageError: with the file and the reason.
     """
-    data = read_bytes(path)
-    with _explained(path), _opened(data, path) as image:
-        return _rgb(image, orient)
+    with _explained(path), _opened(read_bytes(path), path) as (image, orientation):
+        return _rgb(image, orientation if orient else 1)
 
 
 def read_gray(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "h w"]:
@@ -109,9 +118,8 @@ def read_gray(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "h w"]:
     Raises:
       ImageError: with the file and the reason.
     """
-    data = read_bytes(path)
-    with _explained(path), _opened(data, path) as image:
-        return _gray(image)
+    with _explained(path), _opened(read_bytes(path), path) as (image, orientation):
+        return _gray(image, orientation)
 
 
 def read_photo(path: str | os.PathLike[str], *, orient: bool = True) -> Photo:
@@ -122,26 +130,26 @@ def read_photo(path: str | os.PathLike[str], *, orient: bool = True) -> Photo:
 def decode_photo(data: bytes, *, name: str | os.PathLike[str], orient: bool = True) -> Photo:
     """`read_photo` for bytes that are in memory; `name` stands in for the path in errors."""
     with _explained(name):
-        with _opened(data, name) as image:
-            format_name, rgb = _format(image), _rgb(image, orient)
-        with _opened(data, name) as image:
-            gray = _gray(image)
+        with _opened(data, name) as (image, orientation):
+            format_name, rgb = str(image.format), _rgb(image, orientation if orient else 1)
+        with _opened(data, name) as (image, orientation):
+            gray = _gray(image, orientation)
     return Photo(rgb, gray, format_name, hashlib.sha256(data).hexdigest())
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height as `read_image` will return them, without decoding (but a PNG's EXIF may follow its pixels).
+    """Width and height as `read_image` will return them; no pixel is decoded.
 
     Raises:
       ImageError: with the file and the reason.
     """
-    _check_regular(path)
-    return _size(path, path)
+    return decode_size(read_bytes(path), name=path)
 
 
 def decode_size(data: bytes, *, name: str | os.PathLike[str]) -> tuple[int, int]:
     """`read_size` for bytes that are in memory; `name` stands in for the path in errors."""
-    return _size(data, name)
+    with _explained(name), _opened(data, name) as (image, orientation):
+        return (image.height, image.width) if orientation >= 5 else image.size
 
 
 def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
@@ -158,9 +166,8 @@ def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
 
     Source: `jpeg_quality_scaling` and `jpeg_add_quant_table` of the Independent JPEG Group's libjpeg.
     """
-    _check_regular(path)
-    with _explained(path), _opened(path, path) as image:
-        if _format(image) != "JPEG":
+    with _explained(path), _opened(read_bytes(path), path) as (image, _):
+        if image.format != "JPEG":
             return None
         tables: dict[int, list[int]] = getattr(image, "quantization", {})
         if not tables:
@@ -205,13 +212,6 @@ def _check_regular(path: str | os.PathLike[str]) -> None:
         raise ImageError(f"{path}: is a pipe or device, not an image file")
 
 
-def _size(source: bytes | str | os.PathLike[str], name: str | os.PathLike[str]) -> tuple[int, int]:
-    with _explained(name), _opened(source, name) as image:
-        size_is_turned = image.format == "TIFF"  # Pillow itself orients these
-        turned = not size_is_turned and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else image.size
-
-
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """A file's bytes, if it is a regular file of at most `MAX_FILE_BYTES`.
 
@@ -245,23 +245,21 @@ def _explained(name: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(source: bytes | str | os.PathLike[str], name: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def _opened(data: bytes, name: str | os.PathLike[str]) -> Iterator[tuple[Image.Image, int]]:
+    """A file without its metadata, not decoded yet, and its orientation."""
+    pixels, orientation = bare(data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd EXIF and large sizes are dealt with below
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        warnings.simplefilter("ignore")  # large sizes are dealt with below
+        with Image.open(io.BytesIO(pixels), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
                     f"{name}: {image.width}×{image.height} is above the cap of {MAX_PIXELS} pixels; crop it first"
                 )
-            yield image
+            yield image, orientation
 
 
-def _format(image: Image.Image) -> str:
-    return "JPEG" if image.format == "MPO" else str(image.format)
-
-
-def _oriented(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image)
+def _oriented(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == 1 else image.transpose(UPRIGHT[orientation])
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -271,22 +269,19 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image
 
 
-def _rgb(image: Image.Image, orient: bool) -> UInt8[np.ndarray, "h w 3"]:
-    if orient:
-        image = _oriented(image)
+def _rgb(image: Image.Image, orientation: int) -> UInt8[np.ndarray, "h w 3"]:
     image = _eight_bit(image)
     if "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBa"):
         image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(_oriented(image.convert("RGB"), orientation))
 
 
-def _gray(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
-    format_name = _format(image)
-    if format_name == "JPEG":
+def _gray(image: Image.Image, orientation: int) -> UInt8[np.ndarray, "h w"]:
+    if image.format == "JPEG":
         image.draft("L", image.size)
     if image.mode == "L" and "transparency" not in image.info:
-        return np.asarray(_oriented(image))
-    return gray_of(_rgb(image, orient=True), format_name)
+        return np.asarray(_oriented(image, orientation))
+    return gray_of(_rgb(image, orientation), str(image.format))
 
 
 def gray_of(image: UInt8[np.ndarray, "h w 3"], format_name: str = "PNG") -> UInt8[np.ndarray, "h w"]:

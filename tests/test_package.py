@@ -116,6 +116,7 @@ def test_layout_follows_the_data():
     order = [
         "errors",
         "files",
+        "metadata",
         "images",
         "processing",
         "autoencoders.config",
