@@ -5,8 +5,7 @@ Rules, the same for every image:
 - Metadata are cut out before anything is decoded (`metadata.py`), but for the orientation, which is applied once.
 - Only the first frame counts; colour profiles are not applied (the authors' code applies none).
 - Alpha is dropped and the stored colours are kept: blending with a background would invent pixels.
-- Palettes are expanded; grey becomes three equal channels; CMYK is converted by Pillow.
-- Of 16-bit samples the high byte is kept, as OpenCV and libpng do.
+- Grey becomes three equal channels; other samples than 8 bits have one rule each (`samples.py`).
 - Files of other formats than `FORMATS`, above `MAX_PIXELS`, or truncated are an `ImageError`.
 
 `read_gray` gives the grey that the AEDR authors' code sees, which is what OpenCV's grey reader returns and depends on
@@ -30,6 +29,7 @@ from PIL import Image, UnidentifiedImageError
 
 from aedr_jax.errors import ImageError
 from aedr_jax.metadata import bare
+from aedr_jax.samples import describe_tiff, eight_bit
 
 __all__ = [
     "FORMATS",
@@ -51,6 +51,16 @@ __all__ = [
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # JPEG includes MPO, the several-picture JPEG of phones
 MAX_PIXELS = 1 << 26
+SIGNATURES = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"RIFF": "WEBP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"GIF8": "GIF",
+}
 MAX_FILE_BYTES = 1 << 29
 # Annex K.1 of the JPEG standard, which libjpeg scales.
 LUMINANCE = np.array(
@@ -61,15 +71,7 @@ LUMINANCE = np.array(
         *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
     ]
 )
-UPRIGHT = {  # what turns an image of each EXIF orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+BAND = 256  # rows
 MIN_SIDE = 64  # below this an image holds too few latents to say anything
 
 
@@ -103,7 +105,7 @@ def read_image(path: str | os.PathLike[str], *, orient: bool = True) -> UInt8[np
       ImageError: with the file and the reason.
     """
     with _explained(path), _opened(read_bytes(path), path) as (image, orientation):
-        return _rgb(image, orientation if orient else 1)
+        return _oriented(_rgb(image), orientation if orient else 1)
 
 
 def read_gray(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "h w"]:
@@ -119,7 +121,7 @@ def read_gray(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "h w"]:
       ImageError: with the file and the reason.
     """
     with _explained(path), _opened(read_bytes(path), path) as (image, orientation):
-        return _gray(image, orientation)
+        return _oriented(_gray(image), orientation)
 
 
 def read_photo(path: str | os.PathLike[str], *, orient: bool = True) -> Photo:
@@ -131,10 +133,14 @@ def decode_photo(data: bytes, *, name: str | os.PathLike[str], orient: bool = Tr
     """`read_photo` for bytes that are in memory; `name` stands in for the path in errors."""
     with _explained(name):
         with _opened(data, name) as (image, orientation):
-            format_name, rgb = str(image.format), _rgb(image, orientation if orient else 1)
-        with _opened(data, name) as (image, orientation):
-            gray = _gray(image, orientation)
-    return Photo(rgb, gray, format_name, hashlib.sha256(data).hexdigest())
+            format_name, rgb = str(image.format), _rgb(image)
+        if format_name == "JPEG":
+            with _opened(data, name) as (image, _):
+                gray = _gray(image)
+        else:
+            gray = gray_of(rgb, format_name)
+    turned = _oriented(rgb, orientation) if orient else rgb
+    return Photo(turned, _oriented(gray, orientation), format_name, hashlib.sha256(data).hexdigest())
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -232,8 +238,6 @@ def _explained(name: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image of a known format ({', '.join(FORMATS)})") from None
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
@@ -250,7 +254,11 @@ def _opened(data: bytes, name: str | os.PathLike[str]) -> Iterator[tuple[Image.I
     pixels, orientation = bare(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large sizes are dealt with below
-        with Image.open(io.BytesIO(pixels), formats=FORMATS) as image:
+        try:
+            opened = Image.open(io.BytesIO(pixels), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ImageError(f"{name}: {_unread(pixels)}") from None
+        with opened as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
                     f"{name}: {image.width}×{image.height} is above the cap of {MAX_PIXELS} pixels; crop it first"
@@ -258,39 +266,60 @@ def _opened(data: bytes, name: str | os.PathLike[str]) -> Iterator[tuple[Image.I
             yield image, orientation
 
 
-def _oriented(image: Image.Image, orientation: int) -> Image.Image:
-    return image if orientation == 1 else image.transpose(UPRIGHT[orientation])
+def _unread(data: bytes) -> str:
+    """Why no decoder takes a file."""
+    kind = next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), None)
+    if kind is None:
+        return f"not an image of a known format ({', '.join(FORMATS)})"
+    told = f" ({told})" if kind == "TIFF" and (told := describe_tiff(data)) else ""
+    return f"a {kind} file that is broken or of a kind that is not read{told}; save it anew, as an 8-bit PNG"
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit and 32-bit grey to their high byte; Pillow's own conversion would clip at 255."""
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    return image
+def _oriented(pixels: UInt8[np.ndarray, "h w *c"], orientation: int) -> UInt8[np.ndarray, "hh ww *c"]:
+    match orientation:
+        case 2:
+            pixels = pixels[:, ::-1]
+        case 3:
+            pixels = pixels[::-1, ::-1]
+        case 4:
+            pixels = pixels[::-1]
+        case 5:
+            pixels = pixels.swapaxes(0, 1)
+        case 6:
+            pixels = np.rot90(pixels, -1)
+        case 7:
+            pixels = pixels[::-1, ::-1].swapaxes(0, 1)
+        case 8:
+            pixels = np.rot90(pixels)
+    return np.ascontiguousarray(pixels)
 
 
-def _rgb(image: Image.Image, orientation: int) -> UInt8[np.ndarray, "h w 3"]:
-    image = _eight_bit(image)
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    image = eight_bit(image)
     if "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBa"):
         image = image.convert("RGBA")
-    return np.asarray(_oriented(image.convert("RGB"), orientation))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _gray(image: Image.Image, orientation: int) -> UInt8[np.ndarray, "h w"]:
-    if image.format == "JPEG":
+def _gray(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
+    format_name = str(image.format)
+    if format_name == "JPEG":
         image.draft("L", image.size)
+    image = eight_bit(image)
     if image.mode == "L" and "transparency" not in image.info:
-        return np.asarray(_oriented(image, orientation))
-    return gray_of(_rgb(image, orientation), str(image.format))
+        return np.asarray(image)
+    return gray_of(_rgb(image), format_name)
 
 
 def gray_of(image: UInt8[np.ndarray, "h w 3"], format_name: str = "PNG") -> UInt8[np.ndarray, "h w"]:
     """Grey levels of RGB pixels by the weights that OpenCV's reader uses for files of this format."""
-    red, green, blue = (image[..., i].astype(np.uint32) for i in range(3))
-    if format_name == "PNG":  # libpng
-        gray = (9797 * red + 19234 * green + 3737 * blue) >> 15
-    elif format_name in ("BMP", "TIFF"):
-        gray = (4899 * red + 9617 * green + 1868 * blue + (1 << 13)) >> 14
-    else:
-        gray = (9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15
-    return gray.astype(np.uint8)
+    red, green, blue, half, shift = {
+        "PNG": (9797, 19234, 3737, 0, 15),  # libpng
+        "BMP": (4899, 9617, 1868, 1 << 13, 14),
+        "TIFF": (4899, 9617, 1868, 1 << 13, 14),
+    }.get(format_name, (9798, 19235, 3735, 1 << 14, 15))
+    gray = np.empty(image.shape[:2], np.uint8)
+    for at in range(0, len(image), BAND):  # a hundred megapixels at once would take gigabytes
+        band = image[at : at + BAND].astype(np.uint32)
+        gray[at : at + BAND] = (red * band[..., 0] + green * band[..., 1] + blue * band[..., 2] + half) >> shift
+    return gray

@@ -211,8 +211,8 @@ def _tiff(data: bytes) -> bytes:
     if count > MAX_ENTRIES or first + width * count + struct.calcsize(order + long) > len(data):
         return data
     entries = (data[at : at + width] for at in range(first, first + width * count, width))
-    kept = [entry for entry in entries if _describes_samples(entry, order + "HH" + long)]
-    directory = struct.pack(order + word, len(kept)) + b"".join(kept) + struct.pack(order + long, 0)
+    kept = {entry[:2]: entry for entry in entries if _describes_samples(entry, order + "HH" + long)}  # each tag once
+    directory = struct.pack(order + word, len(kept)) + b"".join(kept.values()) + struct.pack(order + long, 0)
     return data[:start] + directory + data[start + len(directory) :]
 
 

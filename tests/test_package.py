@@ -117,6 +117,7 @@ def test_layout_follows_the_data():
         "errors",
         "files",
         "metadata",
+        "samples",
         "images",
         "processing",
         "autoencoders.config",
