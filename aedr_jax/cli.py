@@ -182,6 +182,15 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--multiple", type=_positive, metavar="N", help="crop to a multiple of N pixels; 64 compiles less on many sizes"
     )
+    parser.add_argument(
+        "--most-pixels",
+        type=_positive,
+        metavar="N",
+        help="of an image with more, measure the middle (default: 2^22, such as 2048×2048)",
+    )
+    parser.add_argument(
+        "--most-decoded", type=_positive, metavar="N", help="an image with more pixels is an error row (default: 2^27)"
+    )
 
 
 def _processing(text: str) -> Processing:
@@ -377,6 +386,7 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
                 config=SignalConfig.preset(args.preset),
                 batch_size=args.batch_size,
                 multiple=args.multiple,
+                **_caps(args),
                 dtype=args.dtype,
                 precision=args.precision,
                 workers=args.workers,
@@ -390,6 +400,8 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
         print("interrupted: finished images are kept; the same command goes on with the rest", file=sys.stderr)
         return INTERRUPTED
     text = f"{out}: {done.scored} images scored, {done.unreadable} of them unreadable, {done.skipped} there already"
+    if done.not_finite:
+        text += f"; on {done.not_finite} a model is not finite (see their rows' error)"
     print(json.dumps({"out": str(out), **done._asdict()}) if args.json else text)
     return OK
 
@@ -591,6 +603,7 @@ def _scorer(
         preset=args.preset,
         batch_size=args.batch_size,
         multiple=args.multiple,
+        **_caps(args),
         processing=getattr(args, "processing", Processing("none")),
     )
     for candidate in candidates:
@@ -599,6 +612,11 @@ def _scorer(
             for calibration in calibrations[candidate.name]:
                 calibration.check_against(candidate.weights_hash, scorer.config, where=where)
     return scorer
+
+
+def _caps(args: argparse.Namespace) -> dict[str, int]:
+    """Those that were given."""
+    return {name: value for name in ("most_pixels", "most_decoded") if (value := getattr(args, name)) is not None}
 
 
 def _scored(scorer: Scorer, items: Sequence[Item]) -> tuple[list[Row], bool]:
@@ -628,8 +646,11 @@ def _three(p: float) -> str:
 
 def _counted(rows: Sequence[Row]) -> str:
     images = {row.path for row in rows}
-    unreadable = {row.path for row in rows if row.status != "ok"}
-    return f"{len(images)} images, {len(unreadable)} unreadable, {len(rows)} rows"
+    failed = [row for row in rows if row.status != "ok"]
+    unreadable = {row.path for row in failed if not row.sha256}
+    not_finite = {row.path for row in failed if row.sha256}
+    also = f", {len(not_finite)} on which a model is not finite" if not_finite else ""
+    return f"{len(images)} images, {len(unreadable)} unreadable{also}, {len(rows)} rows"
 
 
 def _say(args: argparse.Namespace, text: str) -> None:

@@ -6,7 +6,8 @@ Rules, the same for every image:
 - Only the first frame counts; colour profiles are not applied (the authors' code applies none).
 - Alpha is dropped and the stored colours are kept: blending with a background would invent pixels.
 - Grey becomes three equal channels; other samples than 8 bits have one rule each (`samples.py`).
-- Files of other formats than `FORMATS`, above `MAX_PIXELS`, or truncated are an `ImageError`.
+- Files of other formats than `FORMATS`, above `MAX_PIXELS` (or what `most_pixels` says), or truncated are an
+  `ImageError`.
 
 `read_gray` gives the grey that the AEDR authors' code sees, which is what OpenCV's grey reader returns and depends on
 the file: from a JPEG the stored luma channel itself; from a PNG libpng's weights; elsewhere OpenCV's own weights.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -39,6 +41,7 @@ __all__ = [
     "Photo",
     "decode_photo",
     "decode_size",
+    "fit_centre",
     "fit_crop",
     "fit_official",
     "jpeg_quality",
@@ -50,7 +53,7 @@ __all__ = [
 ]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # JPEG includes MPO, the several-picture JPEG of phones
-MAX_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 27  # that are decoded, for safety; how many are measured is `decoding.MAX_SCORED_PIXELS`
 SIGNATURES = {
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -91,12 +94,15 @@ class Photo(NamedTuple):
     sha256: str
 
 
-def read_image(path: str | os.PathLike[str], *, orient: bool = True) -> UInt8[np.ndarray, "h w 3"]:
+def read_image(
+    path: str | os.PathLike[str], *, orient: bool = True, most_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "h w 3"]:
     """The RGB pixels of an image file.
 
     Args:
       path: the file.
       orient: whether EXIF orientation is applied (the authors' losses ignore it).
+      most_pixels: an image of more is refused before it is decoded.
 
     Returns:
       uint8 [h,w,3].
@@ -104,11 +110,11 @@ def read_image(path: str | os.PathLike[str], *, orient: bool = True) -> UInt8[np
     Raises:
       ImageError: with the file and the reason.
     """
-    with _explained(path), _opened(read_bytes(path), path) as (image, orientation):
+    with _explained(path), _opened(read_bytes(path), path, most_pixels) as (image, orientation):
         return _oriented(_rgb(image), orientation if orient else 1)
 
 
-def read_gray(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "h w"]:
+def read_gray(path: str | os.PathLike[str], *, most_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "h w"]:
     """The grey levels that the AEDR authors' code sees: `cv2.imread(path, cv2.IMREAD_GRAYSCALE)`.
 
     Equal to OpenCV 4.13 pixel by pixel for 8-bit PNG, JPEG, WebP, BMP, TIFF and GIF and for 16-bit grey PNG; within one
@@ -120,22 +126,24 @@ def read_gray(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "h w"]:
     Raises:
       ImageError: with the file and the reason.
     """
-    with _explained(path), _opened(read_bytes(path), path) as (image, orientation):
+    with _explained(path), _opened(read_bytes(path), path, most_pixels) as (image, orientation):
         return _oriented(_gray(image), orientation)
 
 
-def read_photo(path: str | os.PathLike[str], *, orient: bool = True) -> Photo:
+def read_photo(path: str | os.PathLike[str], *, orient: bool = True, most_pixels: int = MAX_PIXELS) -> Photo:
     """Pixels, grey levels, format and hash of a file, read once. See `read_image` and `read_gray`."""
-    return decode_photo(read_bytes(path), name=path, orient=orient)
+    return decode_photo(read_bytes(path), name=path, orient=orient, most_pixels=most_pixels)
 
 
-def decode_photo(data: bytes, *, name: str | os.PathLike[str], orient: bool = True) -> Photo:
+def decode_photo(
+    data: bytes, *, name: str | os.PathLike[str], orient: bool = True, most_pixels: int = MAX_PIXELS
+) -> Photo:
     """`read_photo` for bytes that are in memory; `name` stands in for the path in errors."""
     with _explained(name):
-        with _opened(data, name) as (image, orientation):
+        with _opened(data, name, most_pixels) as (image, orientation):
             format_name, rgb = str(image.format), _rgb(image)
         if format_name == "JPEG":
-            with _opened(data, name) as (image, _):
+            with _opened(data, name, most_pixels) as (image, _):
                 gray = _gray(image)
         else:
             gray = gray_of(rgb, format_name)
@@ -143,18 +151,18 @@ def decode_photo(data: bytes, *, name: str | os.PathLike[str], orient: bool = Tr
     return Photo(turned, _oriented(gray, orientation), format_name, hashlib.sha256(data).hexdigest())
 
 
-def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def read_size(path: str | os.PathLike[str], *, most_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height as `read_image` will return them; no pixel is decoded.
 
     Raises:
       ImageError: with the file and the reason.
     """
-    return decode_size(read_bytes(path), name=path)
+    return decode_size(read_bytes(path), name=path, most_pixels=most_pixels)
 
 
-def decode_size(data: bytes, *, name: str | os.PathLike[str]) -> tuple[int, int]:
+def decode_size(data: bytes, *, name: str | os.PathLike[str], most_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """`read_size` for bytes that are in memory; `name` stands in for the path in errors."""
-    with _explained(name), _opened(data, name) as (image, orientation):
+    with _explained(name), _opened(data, name, most_pixels) as (image, orientation):
         return (image.height, image.width) if orientation >= 5 else image.size
 
 
@@ -172,7 +180,7 @@ def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
 
     Source: `jpeg_quality_scaling` and `jpeg_add_quant_table` of the Independent JPEG Group's libjpeg.
     """
-    with _explained(path), _opened(read_bytes(path), path) as (image, _):
+    with _explained(path), _opened(read_bytes(path), path, None) as (image, _):
         if image.format != "JPEG":
             return None
         tables: dict[int, list[int]] = getattr(image, "quantization", {})
@@ -186,6 +194,30 @@ def fit_crop(image: UInt8[np.ndarray, "h w *c"], multiple: int) -> UInt8[np.ndar
     """Crop right and bottom to a multiple: keeps the decoder's grid, where resampling would destroy the fixed point."""
     height, width = image.shape[:2]
     return image[: height - height % multiple, : width - width % multiple]
+
+
+def fit_centre(height: int, width: int, *, most_pixels: int, grid: int) -> tuple[slice, slice]:
+    """The middle of an image, of at most so many pixels: its rows and its columns.
+
+    It is as near to a square as the image allows. A side that is cut becomes a multiple of `grid`, and the cut begins
+    on one, so that the grids of decoders and of JPEG stay where they are.
+
+    Args:
+      height, width: of the image.
+      most_pixels: at least `grid` squared.
+      grid: in pixels.
+    """
+    rows = _cut(height, max(math.isqrt(most_pixels), most_pixels // width), grid)
+    columns = _cut(width, most_pixels // (rows.stop - rows.start), grid)
+    return rows, columns
+
+
+def _cut(side: int, most: int, grid: int) -> slice:
+    if side <= most:
+        return slice(0, side)
+    kept = most - most % grid
+    start = (side - kept) // 2
+    return slice(start - start % grid, start - start % grid + kept)
 
 
 def fit_official(
@@ -249,7 +281,7 @@ def _explained(name: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(data: bytes, name: str | os.PathLike[str]) -> Iterator[tuple[Image.Image, int]]:
+def _opened(data: bytes, name: str | os.PathLike[str], most_pixels: int | None) -> Iterator[tuple[Image.Image, int]]:
     """A file without its metadata, not decoded yet, and its orientation."""
     pixels, orientation = bare(data)
     with warnings.catch_warnings():
@@ -259,9 +291,10 @@ def _opened(data: bytes, name: str | os.PathLike[str]) -> Iterator[tuple[Image.I
         except UnidentifiedImageError:
             raise ImageError(f"{name}: {_unread(pixels)}") from None
         with opened as image:
-            if image.width * image.height > MAX_PIXELS:
+            if most_pixels is not None and image.width * image.height > most_pixels:
                 raise ImageError(
-                    f"{name}: {image.width}×{image.height} is above the cap of {MAX_PIXELS} pixels; crop it first"
+                    f"{name}: {image.width}×{image.height} is above the {most_pixels} pixels that are decoded; crop it "
+                    "first, or allow more"
                 )
             yield image, orientation
 
