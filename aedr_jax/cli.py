@@ -29,6 +29,7 @@ __all__ = ["main"]
 
 PRESETS = ("default", "paper", "official")
 MODEL = "a name of the registry, a folder or a hub path; NAME=SOURCE names it"
+NOT_FINITE = "on which a model is not finite"
 OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -208,6 +209,15 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=_positive, metavar="N", help="images at once (default: 1 a CPU, 8 a GPU)")
     parser.add_argument(
         "--multiple", type=_positive, metavar="N", help="crop to a multiple of N pixels; 64 compiles less on many sizes"
+    )
+    parser.add_argument(
+        "--most-pixels",
+        type=_positive,
+        metavar="N",
+        help="of an image with more, measure the middle (default: 2^22, such as 2048×2048)",
+    )
+    parser.add_argument(
+        "--most-decoded", type=_positive, metavar="N", help="an image with more pixels is an error row (default: 2^27)"
     )
 
 
@@ -461,6 +471,7 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
                 config=SignalConfig.preset(args.preset),
                 batch_size=args.batch_size,
                 multiple=args.multiple,
+                **_caps(args),
                 dtype=args.dtype,
                 precision=args.precision,
                 workers=args.workers,
@@ -474,6 +485,8 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
         _complain("interrupted: finished images are kept; the same command goes on with the rest")
         return INTERRUPTED
     text = f"{out}: {done.scored} images scored, {done.unreadable} of them unreadable, {done.skipped} there already"
+    if done.not_finite:
+        text += f"; on {done.not_finite} a model is not finite (see their rows' error)"
     print(json.dumps({"out": str(out), **done._asdict()}) if args.json else text)
     if done.scored and done.unreadable == done.scored and not done.skipped:
         raise RunError(f"none of the {done.scored} images could be scored: the rows in {out} say why")
@@ -699,6 +712,7 @@ def _scorer(
         preset=args.preset,
         batch_size=args.batch_size,
         multiple=args.multiple,
+        **_caps(args),
         processing=getattr(args, "processing", Processing("none")),
     )
     for candidate in candidates:
@@ -707,6 +721,11 @@ def _scorer(
             for calibration in calibrations[candidate.name]:
                 calibration.check_against(candidate.weights_hash, scorer.config, where=where)
     return scorer
+
+
+def _caps(args: argparse.Namespace) -> dict[str, int]:
+    """Those that were given."""
+    return {name: value for name in ("most_pixels", "most_decoded") if (value := getattr(args, name)) is not None}
 
 
 def _scored(scorer: Scorer, items: Sequence[Item]) -> tuple[list[Row], bool]:
@@ -733,12 +752,17 @@ def _three(p: float) -> str:
 
 
 def _counted(rows: Sequence[Row]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in _counts(rows).items())
+    return ", ".join(f"{count} {what}" for what, count in _counts(rows).items() if count or what != NOT_FINITE)
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, int]:
-    unreadable = {row.path for row in rows if row.status != "ok"}
-    return {"images": len({row.path for row in rows}), "unreadable": len(unreadable), "rows": len(rows)}
+    failed = [row for row in rows if row.status != "ok"]
+    return {
+        "images": len({row.path for row in rows}),
+        "unreadable": len({row.path for row in failed if not row.sha256}),
+        NOT_FINITE: len({row.path for row in failed if row.sha256}),
+        "rows": len(rows),
+    }
 
 
 def _check_some_scored(rows: Sequence[Row]) -> None:

@@ -147,7 +147,7 @@ def score_piece(
     """Score a piece, a part for each `part_images` of its images; what was done, and what could not be read."""
     fresh = Fresh(piece, done)
     items = iter(fresh)
-    scored = unreadable = 0
+    scored = unreadable = not_finite = 0
     problem = ""
     more = True
     while more and not problem:
@@ -160,11 +160,12 @@ def score_piece(
         except BaseException:  # what came before it is kept, also where Ray ends the actor
             parts.write(rows)
             raise
-        images, refused = tally(rows, scorer)
+        images, refused, failed = tally(rows, scorer)
         scored += images
         unreadable += refused
+        not_finite += failed
         parts.write(rows)
         more = images == part_images
     if fresh.doubles:
         problem = problem or fresh.complaint()
-    return Finished(scored, unreadable, fresh.skipped), problem
+    return Finished(scored, unreadable, fresh.skipped, not_finite), problem

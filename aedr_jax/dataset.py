@@ -12,7 +12,9 @@ from typing import Any
 
 from aedr_jax.cluster import Cluster
 from aedr_jax.containers import as_source
+from aedr_jax.decoding import MAX_SCORED_PIXELS
 from aedr_jax.errors import RunError, SourceError
+from aedr_jax.images import MAX_PIXELS
 from aedr_jax.parts import Fresh, Parts
 from aedr_jax.plan import Finished, Plan, settings, tally
 from aedr_jax.scoring import Row, Scorer
@@ -37,6 +39,8 @@ def score_dataset(
     dtype: str | None = None,
     precision: str = "highest",
     workers: int | None = None,
+    most_pixels: int = MAX_SCORED_PIXELS,
+    most_decoded: int = MAX_PIXELS,
     shard: tuple[int, int] = (0, 1),
     part_images: int = PART_IMAGES,
     part_seconds: float = PART_SECONDS,
@@ -55,6 +59,7 @@ def score_dataset(
       config: what to measure. Sizes are the authors' if it is `SignalConfig.official()`.
       batch_size, multiple: as for `scoring.Scorer`.
       dtype, precision: as for `load_autoencoder`.
+      most_pixels, most_decoded: as for `scoring.Scorer`.
       workers: decoder processes (0: decode in this process; None: one a CPU, at most 16).
       shard: (I, N): this process does the I-th of N shares; the others' may run at the same time, anywhere.
       part_images: images in a part, at most.
@@ -83,7 +88,7 @@ def score_dataset(
         raise SourceError(f"engine {engine!r}: expected local or ray")
     if engine == "ray" and shard[1] > 1:
         raise SourceError("engine ray divides the work itself: leave shard out")
-    plan = Plan(dict(models), config, batch_size, multiple, dtype, precision, workers)
+    plan = Plan(dict(models), config, batch_size, multiple, dtype, precision, workers, most_pixels, most_decoded)
     whole = as_source(source)
     parts = Parts(Path(out), tag=f"{shard[0]}-of-{shard[1]}")
     if engine == "ray":
@@ -110,14 +115,15 @@ def _score_here(
     advance: Callable[[int], None],
 ) -> Finished:
     rows: list[Row] = []
-    scored = unreadable = 0
+    scored = unreadable = not_finite = 0
     written = time.monotonic()
     try:
         for batch in plan.score(scorer, fresh):
             rows += batch
-            images, refused = tally(batch, scorer)
+            images, refused, failed = tally(batch, scorer)
             scored += images
             unreadable += refused
+            not_finite += failed
             advance(images)
             if len(rows) >= part_images * len(scorer.candidates) or time.monotonic() - written > part_seconds:
                 parts.write(rows)
@@ -126,7 +132,7 @@ def _score_here(
         parts.write(rows)
     if fresh.doubles:
         raise RunError(fresh.complaint())
-    return Finished(scored, unreadable, fresh.skipped)
+    return Finished(scored, unreadable, fresh.skipped, not_finite)
 
 
 @contextmanager

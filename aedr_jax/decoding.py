@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from aedr_jax.errors import ImageError
-from aedr_jax.images import MIN_SIDE, Photo, decode_photo, decode_size, fit_crop, fit_official, gray_of
+from aedr_jax.images import (
+    MAX_PIXELS,
+    MIN_SIDE,
+    Photo,
+    decode_photo,
+    decode_size,
+    fit_centre,
+    fit_crop,
+    fit_official,
+    gray_of,
+)
 from aedr_jax.processing import Processing
 from aedr_jax.sources import Item
 
 __all__ = ["MAX_SCORED_PIXELS", "Decoded", "Decoder", "Refused"]
 
-MAX_SCORED_PIXELS = 1 << 24
+MAX_SCORED_PIXELS = 1 << 22  # 2048×2048: larger images are measured in their middle, for time and memory's sake
+CENTRE_GRID = 64  # what its cut keeps to, beside the decoder's own multiple
 
 
 class Decoded(NamedTuple):
@@ -28,7 +40,7 @@ class Decoded(NamedTuple):
       format: what Pillow calls the format.
       width: of the whole image in pixels.
       height: likewise.
-      gray: uint8 [h,w], the grey levels of the whole image.
+      gray: uint8 [h,w], the grey levels of the whole image, or of the middle that is measured of a large one.
       images: uint8 [h,w,3] each, one for each of the decoder's fits.
     """
 
@@ -69,21 +81,28 @@ class Decoder:
       fits: the authors' resizing in place of the crop: (multiple, size) of each kind of model, as `fit_official` takes
         them; EXIF orientation is then ignored. Empty: the crop.
       processing: what is done to the image first, by its name.
+      most_pixels: what is measured of an image. Of a larger one it is the middle (`fit_centre`), just as if that had
+        been the file; the authors' resizing knows no such thing, and a larger one is refused.
+      most_decoded: an image of more pixels is refused before it is decoded.
     """
 
     multiple: int = 1
     fits: tuple[tuple[int, int | None], ...] = ()
     processing: str = "none"
+    most_pixels: int = MAX_SCORED_PIXELS
+    most_decoded: int = MAX_PIXELS
 
     def __call__(self, item: Item) -> Decoded | Refused:
         """Decode an item; whatever is wrong with it is a `Refused` that names the file and the reason."""
         try:
-            data = item.read()
-            self._check_size(*decode_size(data, name=item.path), item)
-            photo = self._processed(decode_photo(data, name=item.path, orient=not self.fits), item)
-            images = self._fitted(photo.image)
+            data, cap = item.read(), self.most_decoded
+            self._check_size(*decode_size(data, name=item.path, most_pixels=cap), item)
+            photo = decode_photo(data, name=item.path, orient=not self.fits, most_pixels=cap)
+            photo = self._processed(photo, item)
             height, width = photo.image.shape[:2]
             self._check_size(width, height, item)
+            photo = self._centred(photo)
+            images = self._fitted(photo.image)
         except ImageError as error:
             return Refused(item.id, item.path, str(error))
         return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, photo.gray, images)
@@ -91,8 +110,11 @@ class Decoder:
     def _check_size(self, width: int, height: int, item: Item) -> None:
         if min(width, height) < MIN_SIDE:
             raise ImageError(f"{item.path}: {width}×{height}; the shorter side must be at least {MIN_SIDE} pixels")
-        if width * height > MAX_SCORED_PIXELS:
-            raise ImageError(f"{item.path}: {width}×{height} is above {MAX_SCORED_PIXELS} pixels; crop it first")
+        if self.fits and width * height > self.most_pixels:
+            raise ImageError(
+                f"{item.path}: {width}×{height} is above {self.most_pixels} pixels, and the official preset resizes "
+                "whole images; crop it first, or measure with another preset"
+            )
         used = (width - width % self.multiple, height - height % self.multiple)
         if not self.fits and min(used) < MIN_SIDE:
             raise ImageError(
@@ -107,6 +129,21 @@ class Decoder:
         if min(image.shape[:2]) < MIN_SIDE:
             raise ImageError(f"{item.path}: {processing} leaves {image.shape[1]}×{image.shape[0]} pixels")
         return photo._replace(image=image, gray=gray_of(image))  # as if saved to PNG
+
+    def size_rule(self, width: int, height: int) -> str:
+        """What is done to an image of this size, in a word for its row."""
+        if self.fits:
+            return "official"
+        rule = f"crop{self.multiple}"
+        return rule if width * height <= self.most_pixels else f"{rule},centre{self.most_pixels}"
+
+    def _centred(self, photo: Photo) -> Photo:
+        height, width = photo.gray.shape
+        if self.fits or width * height <= self.most_pixels:
+            return photo
+        grid = math.lcm(CENTRE_GRID, self.multiple)
+        middle = fit_centre(height, width, most_pixels=self.most_pixels, grid=grid)
+        return photo._replace(image=photo.image[middle].copy(), gray=photo.gray[middle].copy())  # the whole is let go
 
     def _fitted(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         if self.fits:

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,7 +187,7 @@ def evaluate(
       say: told of each part that is scored, for a run without a terminal.
 
     Returns:
-      The images that were taken, and those that were left out.
+      The images that were taken, and what was left out: images, and scores that are not finite.
 
     Raises:
       SourceError: as `find_sources`; and on a side that is no multiple of every model's factor.
@@ -233,6 +234,7 @@ def evaluate(
             file.parent.mkdir(parents=True, exist_ok=True)
             write_rows(task.rows(programs, bar.update), file)
     _join(files, out / "scores.parquet")
+    sources.left_out.extend(_not_finite(out / "scores.parquet"))
     return sources
 
 
@@ -337,7 +339,7 @@ class _Task:
         photo = read_photo(item.path)
         top, left = ((length - self.side) // 2 // self.grid * self.grid for length in photo.gray.shape)
         middle = slice(top, top + self.side), slice(left, left + self.side)
-        image, gray = photo.image[middle], photo.gray[middle]
+        image, gray = photo.image[middle].copy(), photo.gray[middle].copy()  # the whole may be large, and is let go
         if self.processing != NONE:
             image = self.processing.apply(image, seed=int(photo.sha256[:8], 16))
             image = fit_crop(image[: self.side, : self.side], self.candidate.autoencoder.factor)
@@ -404,3 +406,19 @@ def _join(files: Sequence[Path], out: Path) -> None:
 
     with whole_file(out) as partial:
         pq.write_table(pa.concat_tables([pq.read_table(file) for file in files]), partial)
+
+
+def _not_finite(scores: Path) -> list[str]:
+    """How many scores the tables leave out, though the second loss was not 0: the model overflows, or its weights are
+    broken."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(scores, columns=["model", "method", "score", "second_loss"])
+    score, second = (table.column(name).to_numpy() for name in ("score", "second_loss"))
+    found = Counter[tuple[str, str]]()
+    for i in np.flatnonzero(~np.isfinite(score) & (second != 0)):
+        found[table.column("model")[int(i)].as_py(), table.column("method")[int(i)].as_py()] += 1
+    return [
+        f"{model}: {count} scores by {method} are not finite: broken weights, or too large for float32"
+        for (model, method), count in found.items()
+    ]

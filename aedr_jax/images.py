@@ -2,12 +2,12 @@
 
 Rules, the same for every image:
 
-- EXIF orientation is applied once.
+- Metadata are cut out before anything is decoded (`metadata.py`), but for the orientation, which is applied once.
 - Only the first frame counts; colour profiles are not applied (the authors' code applies none).
 - Alpha is dropped and the stored colours are kept: blending with a background would invent pixels.
-- Palettes are expanded; grey becomes three equal channels; CMYK is converted by Pillow.
-- Of 16-bit samples the high byte is kept, as OpenCV and libpng do.
-- Files of other formats than `FORMATS`, above `MAX_PIXELS`, or truncated are an `ImageError`.
+- Grey becomes three equal channels; other samples than 8 bits have one rule each (`samples.py`).
+- Files of other formats than `FORMATS`, above `MAX_PIXELS` (or what `most_pixels` says), or truncated are an
+  `ImageError`.
 
 `read_gray` gives the grey that the AEDR authors' code sees, which is what OpenCV's grey reader returns and depends on
 the file: from a JPEG the stored luma channel itself; from a PNG libpng's weights; elsewhere OpenCV's own weights.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -26,9 +27,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Integer, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from aedr_jax.errors import ImageError
+from aedr_jax.metadata import bare
+from aedr_jax.samples import describe_tiff, eight_bit
 
 __all__ = [
     "FORMATS",
@@ -38,6 +41,7 @@ __all__ = [
     "Photo",
     "decode_photo",
     "decode_size",
+    "fit_centre",
     "fit_crop",
     "fit_official",
     "jpeg_quality",
@@ -49,7 +53,17 @@ __all__ = [
 ]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # JPEG includes MPO, the several-picture JPEG of phones
-MAX_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 27  # that are decoded, for safety; how many are measured is `decoding.MAX_SCORED_PIXELS`
+SIGNATURES = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"RIFF": "WEBP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"GIF8": "GIF",
+}
 MAX_FILE_BYTES = 1 << 29
 # Annex K.1 of the JPEG standard, which libjpeg scales.
 LUMINANCE = np.array(
@@ -60,6 +74,7 @@ LUMINANCE = np.array(
         *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
     ]
 )
+BAND = 256  # rows
 MIN_SIDE = 64  # below this an image holds too few latents to say anything
 
 
@@ -79,12 +94,15 @@ class Photo(NamedTuple):
     sha256: str
 
 
-def read_image(path: str | os.PathLike[str], *, orient: bool = True) -> UInt8[np.ndarray, "h w 3"]:
+def read_image(
+    path: str | os.PathLike[str], *, orient: bool = True, most_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "h w 3"]:
     """The RGB pixels of an image file.
 
     Args:
       path: the file.
       orient: whether EXIF orientation is applied (the authors' losses ignore it).
+      most_pixels: an image of more is refused before it is decoded.
 
     Returns:
       uint8 [h,w,3].
@@ -92,12 +110,11 @@ def read_image(path: str | os.PathLike[str], *, orient: bool = True) -> UInt8[np
     Raises:
       ImageError: with the file and the reason.
     """
-    data = read_bytes(path)
-    with _explained(path), _opened(data, path) as image:
-        return _rgb(image, orient)
+    with _explained(path), _opened(read_bytes(path), path, most_pixels) as (image, orientation):
+        return _oriented(_rgb(image), orientation if orient else 1)
 
 
-def read_gray(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "h w"]:
+def read_gray(path: str | os.PathLike[str], *, most_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "h w"]:
     """The grey levels that the AEDR authors' code sees: `cv2.imread(path, cv2.IMREAD_GRAYSCALE)`.
 
     Equal to OpenCV 4.13 pixel by pixel for 8-bit PNG, JPEG, WebP, BMP, TIFF and GIF and for 16-bit grey PNG; within one
@@ -109,39 +126,44 @@ def read_gray(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "h w"]:
     Raises:
       ImageError: with the file and the reason.
     """
-    data = read_bytes(path)
-    with _explained(path), _opened(data, path) as image:
-        return _gray(image)
+    with _explained(path), _opened(read_bytes(path), path, most_pixels) as (image, orientation):
+        return _oriented(_gray(image), orientation)
 
 
-def read_photo(path: str | os.PathLike[str], *, orient: bool = True) -> Photo:
+def read_photo(path: str | os.PathLike[str], *, orient: bool = True, most_pixels: int = MAX_PIXELS) -> Photo:
     """Pixels, grey levels, format and hash of a file, read once. See `read_image` and `read_gray`."""
-    return decode_photo(read_bytes(path), name=path, orient=orient)
+    return decode_photo(read_bytes(path), name=path, orient=orient, most_pixels=most_pixels)
 
 
-def decode_photo(data: bytes, *, name: str | os.PathLike[str], orient: bool = True) -> Photo:
+def decode_photo(
+    data: bytes, *, name: str | os.PathLike[str], orient: bool = True, most_pixels: int = MAX_PIXELS
+) -> Photo:
     """`read_photo` for bytes that are in memory; `name` stands in for the path in errors."""
     with _explained(name):
-        with _opened(data, name) as image:
-            format_name, rgb = _format(image), _rgb(image, orient)
-        with _opened(data, name) as image:
-            gray = _gray(image)
-    return Photo(rgb, gray, format_name, hashlib.sha256(data).hexdigest())
+        with _opened(data, name, most_pixels) as (image, orientation):
+            format_name, rgb = str(image.format), _rgb(image)
+        if format_name == "JPEG":
+            with _opened(data, name, most_pixels) as (image, _):
+                gray = _gray(image)
+        else:
+            gray = gray_of(rgb, format_name)
+    turned = _oriented(rgb, orientation) if orient else rgb
+    return Photo(turned, _oriented(gray, orientation), format_name, hashlib.sha256(data).hexdigest())
 
 
-def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height as `read_image` will return them, without decoding (but a PNG's EXIF may follow its pixels).
+def read_size(path: str | os.PathLike[str], *, most_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height as `read_image` will return them; no pixel is decoded.
 
     Raises:
       ImageError: with the file and the reason.
     """
-    _check_regular(path)
-    return _size(path, path)
+    return decode_size(read_bytes(path), name=path, most_pixels=most_pixels)
 
 
-def decode_size(data: bytes, *, name: str | os.PathLike[str]) -> tuple[int, int]:
+def decode_size(data: bytes, *, name: str | os.PathLike[str], most_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """`read_size` for bytes that are in memory; `name` stands in for the path in errors."""
-    return _size(data, name)
+    with _explained(name), _opened(data, name, most_pixels) as (image, orientation):
+        return (image.height, image.width) if orientation >= 5 else image.size
 
 
 def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
@@ -158,9 +180,8 @@ def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
 
     Source: `jpeg_quality_scaling` and `jpeg_add_quant_table` of the Independent JPEG Group's libjpeg.
     """
-    _check_regular(path)
-    with _explained(path), _opened(path, path) as image:
-        if _format(image) != "JPEG":
+    with _explained(path), _opened(read_bytes(path), path, None) as (image, _):
+        if image.format != "JPEG":
             return None
         tables: dict[int, list[int]] = getattr(image, "quantization", {})
         if not tables:
@@ -173,6 +194,30 @@ def fit_crop(image: UInt8[np.ndarray, "h w *c"], multiple: int) -> UInt8[np.ndar
     """Crop right and bottom to a multiple: keeps the decoder's grid, where resampling would destroy the fixed point."""
     height, width = image.shape[:2]
     return image[: height - height % multiple, : width - width % multiple]
+
+
+def fit_centre(height: int, width: int, *, most_pixels: int, grid: int) -> tuple[slice, slice]:
+    """The middle of an image, of at most so many pixels: its rows and its columns.
+
+    It is as near to a square as the image allows. A side that is cut becomes a multiple of `grid`, and the cut begins
+    on one, so that the grids of decoders and of JPEG stay where they are.
+
+    Args:
+      height, width: of the image.
+      most_pixels: at least `grid` squared.
+      grid: in pixels.
+    """
+    rows = _cut(height, max(math.isqrt(most_pixels), most_pixels // width), grid)
+    columns = _cut(width, most_pixels // (rows.stop - rows.start), grid)
+    return rows, columns
+
+
+def _cut(side: int, most: int, grid: int) -> slice:
+    if side <= most:
+        return slice(0, side)
+    kept = most - most % grid
+    start = (side - kept) // 2
+    return slice(start - start % grid, start - start % grid + kept)
 
 
 def fit_official(
@@ -205,13 +250,6 @@ def _check_regular(path: str | os.PathLike[str]) -> None:
         raise ImageError(f"{path}: is a pipe or device, not an image file")
 
 
-def _size(source: bytes | str | os.PathLike[str], name: str | os.PathLike[str]) -> tuple[int, int]:
-    with _explained(name), _opened(source, name) as image:
-        size_is_turned = image.format == "TIFF"  # Pillow itself orients these
-        turned = not size_is_turned and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else image.size
-
-
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """A file's bytes, if it is a regular file of at most `MAX_FILE_BYTES`.
 
@@ -232,8 +270,6 @@ def _explained(name: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image of a known format ({', '.join(FORMATS)})") from None
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
@@ -245,57 +281,78 @@ def _explained(name: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(source: bytes | str | os.PathLike[str], name: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def _opened(data: bytes, name: str | os.PathLike[str], most_pixels: int | None) -> Iterator[tuple[Image.Image, int]]:
+    """A file without its metadata, not decoded yet, and its orientation."""
+    pixels, orientation = bare(data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd EXIF and large sizes are dealt with below
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
+        warnings.simplefilter("ignore")  # large sizes are dealt with below
+        try:
+            opened = Image.open(io.BytesIO(pixels), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ImageError(f"{name}: {_unread(pixels)}") from None
+        with opened as image:
+            if most_pixels is not None and image.width * image.height > most_pixels:
                 raise ImageError(
-                    f"{name}: {image.width}×{image.height} is above the cap of {MAX_PIXELS} pixels; crop it first"
+                    f"{name}: {image.width}×{image.height} is above the {most_pixels} pixels that are decoded; crop it "
+                    "first, or allow more"
                 )
-            yield image
+            yield image, orientation
 
 
-def _format(image: Image.Image) -> str:
-    return "JPEG" if image.format == "MPO" else str(image.format)
+def _unread(data: bytes) -> str:
+    """Why no decoder takes a file."""
+    kind = next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), None)
+    if kind is None:
+        return f"not an image of a known format ({', '.join(FORMATS)})"
+    told = f" ({told})" if kind == "TIFF" and (told := describe_tiff(data)) else ""
+    return f"a {kind} file that is broken or of a kind that is not read{told}; save it anew, as an 8-bit PNG"
 
 
-def _oriented(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image)
+def _oriented(pixels: UInt8[np.ndarray, "h w *c"], orientation: int) -> UInt8[np.ndarray, "hh ww *c"]:
+    match orientation:
+        case 2:
+            pixels = pixels[:, ::-1]
+        case 3:
+            pixels = pixels[::-1, ::-1]
+        case 4:
+            pixels = pixels[::-1]
+        case 5:
+            pixels = pixels.swapaxes(0, 1)
+        case 6:
+            pixels = np.rot90(pixels, -1)
+        case 7:
+            pixels = pixels[::-1, ::-1].swapaxes(0, 1)
+        case 8:
+            pixels = np.rot90(pixels)
+    return np.ascontiguousarray(pixels)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit and 32-bit grey to their high byte; Pillow's own conversion would clip at 255."""
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    return image
-
-
-def _rgb(image: Image.Image, orient: bool) -> UInt8[np.ndarray, "h w 3"]:
-    if orient:
-        image = _oriented(image)
-    image = _eight_bit(image)
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    image = eight_bit(image)
     if "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBa"):
         image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _gray(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
-    format_name = _format(image)
+    format_name = str(image.format)
     if format_name == "JPEG":
         image.draft("L", image.size)
+    image = eight_bit(image)
     if image.mode == "L" and "transparency" not in image.info:
-        return np.asarray(_oriented(image))
-    return gray_of(_rgb(image, orient=True), format_name)
+        return np.asarray(image)
+    return gray_of(_rgb(image), format_name)
 
 
 def gray_of(image: UInt8[np.ndarray, "h w 3"], format_name: str = "PNG") -> UInt8[np.ndarray, "h w"]:
     """Grey levels of RGB pixels by the weights that OpenCV's reader uses for files of this format."""
-    red, green, blue = (image[..., i].astype(np.uint32) for i in range(3))
-    if format_name == "PNG":  # libpng
-        gray = (9797 * red + 19234 * green + 3737 * blue) >> 15
-    elif format_name in ("BMP", "TIFF"):
-        gray = (4899 * red + 9617 * green + 1868 * blue + (1 << 13)) >> 14
-    else:
-        gray = (9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15
-    return gray.astype(np.uint8)
+    red, green, blue, half, shift = {
+        "PNG": (9797, 19234, 3737, 0, 15),  # libpng
+        "BMP": (4899, 9617, 1868, 1 << 13, 14),
+        "TIFF": (4899, 9617, 1868, 1 << 13, 14),
+    }.get(format_name, (9798, 19235, 3735, 1 << 14, 15))
+    gray = np.empty(image.shape[:2], np.uint8)
+    for at in range(0, len(image), BAND):  # a hundred megapixels at once would take gigabytes
+        band = image[at : at + BAND].astype(np.uint32)
+        gray[at : at + BAND] = (red * band[..., 0] + green * band[..., 1] + blue * band[..., 2] + half) >> shift
+    return gray

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from aedr_jax.decoding import MAX_SCORED_PIXELS
+from aedr_jax.images import MAX_PIXELS
 from aedr_jax.scoring import SCHEMA_VERSION, Row, Scorer, load_candidate
 from aedr_jax.signal import SignalConfig
 from aedr_jax.sources import Item, until_failure
@@ -17,17 +19,22 @@ __all__ = ["Finished", "Plan", "settings", "tally"]
 
 
 class Finished(NamedTuple):
-    """What a call of `score_dataset` did, in images: scored (of which unreadable), and skipped as finished before."""
+    """What a call of `score_dataset` did, in images: scored (of which unreadable), and skipped as finished before; and
+    those of the scored on which a model was not finite."""
 
     scored: int
     unreadable: int
     skipped: int
+    not_finite: int = 0
 
 
-def tally(rows: Sequence[Row], scorer: Scorer) -> tuple[int, int]:
-    """How many images the rows of all candidates are, and how many of them could not be read."""
+def tally(rows: Sequence[Row], scorer: Scorer) -> tuple[int, int, int]:
+    """How many images the rows of all candidates are, how many of them could not be read, and on how many of the others
+    a model was not finite."""
     models = len(scorer.candidates)
-    return len(rows) // models, sum(row.status != "ok" for row in rows) // models
+    failed = [row for row in rows if row.status != "ok"]
+    unreadable = sum(not row.sha256 for row in failed) // models
+    return len(rows) // models, unreadable, len({row.id for row in failed if row.sha256})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +48,21 @@ class Plan:
     dtype: str | None = None
     precision: str = "highest"
     workers: int | None = None
+    most_pixels: int = MAX_SCORED_PIXELS
+    most_decoded: int = MAX_PIXELS
 
     def scorer(self) -> Scorer:
         """Load the models."""
         options: dict[str, Any] = {"preset": self.config.name, "dtype": self.dtype, "precision": self.precision}
         candidates = [load_candidate(model, name=name, **options) for name, model in self.models.items()]
-        return Scorer(candidates, preset=self.config, batch_size=self.batch_size, multiple=self.multiple)
+        return Scorer(
+            candidates,
+            preset=self.config,
+            batch_size=self.batch_size,
+            multiple=self.multiple,
+            most_pixels=self.most_pixels,
+            most_decoded=self.most_decoded,
+        )
 
     def score(self, scorer: Scorer, items: Iterable[Item]) -> Iterator[list[Row]]:
         """Rows batch by batch, the rows of an image together; items are decoded in worker processes."""
@@ -68,4 +84,6 @@ def settings(scorer: Scorer, plan: Plan) -> dict[str, Any]:
         "size_rule": scorer.size_rule,
         "dtype": plan.dtype,
         "precision": plan.precision,
+        "most_pixels": plan.most_pixels,
+        "most_decoded": plan.most_decoded,
     }

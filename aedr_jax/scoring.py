@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,9 @@ from aedr_jax.autoencoders.checkpoints import weights_hash
 from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
-from aedr_jax.decoding import Decoded, Decoder, Refused
+from aedr_jax.decoding import CENTRE_GRID, MAX_SCORED_PIXELS, Decoded, Decoder, Refused
 from aedr_jax.errors import SourceError
+from aedr_jax.images import MAX_PIXELS
 from aedr_jax.processing import Processing
 from aedr_jax.sharding import make_sharded
 from aedr_jax.signal import OFFICIAL_SEED, Measurement, SignalConfig, measure
@@ -33,7 +34,11 @@ MOST_WAITING = 1 << 28  # bytes of pixels that wait until their batch is full
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One image scored by one model; numbers are 0 or NaN and texts empty where the image could not be read."""
+    """One image scored by one model; numbers are 0 or NaN and texts empty where the image could not be read.
+
+    `status` is "ok" or "error"; an error row with a `sha256` is of an image that was read, on which the model is
+    not finite.
+    """
 
     id: str
     path: str
@@ -112,6 +117,9 @@ class Scorer:
       multiple: crop to a multiple of this many pixels; None: the autoencoder's factor. A coarser one, such as 64,
         needs fewer programs for a folder of many sizes.
       processing: what is done to each image before it is measured, so that a calibration knows images with that past.
+      most_pixels: of an image with more, the middle is measured, and its row's size rule says so; such images are an
+        error row in the preset "official".
+      most_decoded: an image with more is an error row.
     """
 
     def __init__(
@@ -122,6 +130,8 @@ class Scorer:
         batch_size: int | None = None,
         multiple: int | None = None,
         processing: Processing = Processing("none"),
+        most_pixels: int = MAX_SCORED_PIXELS,
+        most_decoded: int = MAX_PIXELS,
     ) -> None:
         names = [candidate.name for candidate in candidates]
         if len(set(names)) < len(names):
@@ -144,7 +154,13 @@ class Scorer:
         fits = tuple(dict.fromkeys((c.autoencoder.factor, c.official_size) for c in candidates))
         official = self.preset == "official"
         self.size_rule = "official" if official else f"crop{self.multiple}"
-        self.decoder = Decoder(self.multiple, fits if official else (), str(processing))
+        least = math.lcm(CENTRE_GRID, self.multiple) ** 2
+        if not least <= most_pixels <= most_decoded:
+            raise SourceError(
+                f"at most {most_pixels} pixels are to be measured and {most_decoded} decoded: expected at least "
+                f"{least}, and no more than are decoded"
+            )
+        self.decoder = Decoder(self.multiple, fits if official else (), str(processing), most_pixels, most_decoded)
         self._fit_of = [fits.index((c.autoencoder.factor, c.official_size)) if official else 0 for c in candidates]
         self._homogeneity = jax.jit(lambda gray: texture.homogeneity(gray, kind=self.config.kind)[0])
 
@@ -194,6 +210,8 @@ class Scorer:
             columns = {name: np.asarray(getattr(found, name), np.float64).tolist() for name in MEASURED}
             for i, photo in enumerate(photos):
                 used_height, used_width = photo.images[fit].shape[:2]
+                numbers = {name: values[i] for name, values in columns.items()}
+                error = self._not_finite(photo, candidate, numbers)
                 rows.append(
                     self._row(
                         photo,
@@ -204,11 +222,23 @@ class Scorer:
                         format=photo.format,
                         used_width=used_width,
                         used_height=used_height,
-                        status="ok",
-                        **{name: values[i] for name, values in columns.items()},
+                        status="error" if error else "ok",
+                        error=error,
+                        **numbers,
                     )
                 )
         return rows
+
+    def _not_finite(self, photo: Decoded, candidate: Candidate, numbers: Mapping[str, float]) -> str:
+        """Which pass through the network overflowed, or "". (A ratio over a second loss of 0 is no error.)"""
+        for order in ("first", "second"):
+            if not math.isfinite(numbers[f"{order}_loss"]):
+                dtype = jnp.dtype(candidate.autoencoder.numerics.dtype).name
+                remedy = "measure in float32 (--dtype float32)"
+                if dtype == "float32":
+                    remedy = "its weights are broken, or too large for float32; convert or download the model anew"
+                return f"{photo.path}: {candidate.name}: the {order} pass is not finite in {dtype}; {remedy}"
+        return ""
 
     def _measure_batch(self, autoencoder: Any, images: Any, homogeneity: Any, seeds: Any) -> Measurement:
         # Noise keyed by the file's content: the same image gets the same score in any folder, order or batch.
@@ -221,7 +251,9 @@ class Scorer:
         return Row(
             id=image.id,
             path=str(image.path),
-            size_rule=self.size_rule,
+            size_rule=self.decoder.size_rule(image.width, image.height)
+            if isinstance(image, Decoded)
+            else self.size_rule,
             model=candidate.name,
             weights_hash=candidate.weights_hash,
             preset=self.preset,

@@ -97,9 +97,10 @@ def verdict_rows(
                 "",
                 reasons[i],
             )
-    return [judged.get(path) or _unjudged(next(iter(group.values()))) for path, group in by_image.items()]
+    return [judged.get(path) or _unjudged(list(group.values())) for path, group in by_image.items()]
 
 
-def _unjudged(row: Row) -> Verdict:
+def _unjudged(rows: Sequence[Row]) -> Verdict:
+    row = next((row for row in rows if row.error), rows[0])
     message = row.error or "not scored by every model: the run was interrupted"
     return Verdict(row.id, row.path, row.sha256, "error", {}, {}, {}, "error", message)

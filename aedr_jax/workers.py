@@ -153,6 +153,7 @@ class _Worker:
         here = str(Path(__file__).resolve().parents[1])
         search = os.pathsep.join([here, *(path for path in sys.path if path)])
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.most_pixels = 2 * max(decoder.most_pixels, MAX_SCORED_PIXELS)  # the authors' resizing may enlarge
         self.since: float | None = None
         self.reason = ""
         self.process = subprocess.Popen(
@@ -180,7 +181,7 @@ class _Worker:
         if item.data is not None:
             self.to.write(item.data)
         self.to.flush()
-        result = _read_result(self.back, item)
+        result = _read_result(self.back, item, self.most_pixels)
         self.since = None
         return result
 
@@ -211,7 +212,7 @@ class _Worker:
         return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
 
 
-def _read_result(pipe: IO[bytes], item: Item) -> Decoded | Refused:
+def _read_result(pipe: IO[bytes], item: Item, most_pixels: int) -> Decoded | Refused:
     """What a worker answered.
 
     Raises:
@@ -227,7 +228,7 @@ def _read_result(pipe: IO[bytes], item: Item) -> Decoded | Refused:
     shapes = [tuple(map(int, shape)) for shape in head["shapes"]]
     for shape in shapes:
         flat = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
-        if not flat or min(shape) < 1 or shape[0] * shape[1] > 2 * MAX_SCORED_PIXELS:
+        if not flat or min(shape) < 1 or shape[0] * shape[1] > most_pixels:
             raise ValueError(f"an impossible size, {shape}")
     gray, *images = (_read_array(pipe, shape) for shape in shapes)
     known = str(head["sha256"]), str(head["format"]), int(head["width"]), int(head["height"])

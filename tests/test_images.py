@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -275,9 +276,6 @@ HOSTILE = {
     "only-a-signature.png": b"\x89PNG\r\n\x1a\n",
     "no-pixels.png": png(0, 0, 8, 2, b""),
     "wrong-checksum.png": png(WIDTH, HEIGHT, 8, 2, PNG_ROWS).replace(b"IDAT", b"IDAT\0", 1),
-    "bomb-in-text.png": png(
-        WIDTH, HEIGHT, 8, 2, PNG_ROWS, png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 26), 9))
-    ),
     "drawing.svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="99" height="99"/>',
     "layers.psd": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 64, 64, 8, 3) + bytes(64 * 64 * 3 + 14),
     "page.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\nshowpage\n",
@@ -331,14 +329,16 @@ def test_cap_is_inclusive(put):
         read_image(path)
 
 
-def test_profile_bomb_is_not_expanded(put):
+def test_bombs_in_profile_and_text_are_not_expanded(put):
     profile = b"name\0\0" + zlib.compress(bytes(1 << 26), 9)
-    path = put(png(WIDTH, HEIGHT, 8, 2, PNG_ROWS, png_chunk(b"iCCP", profile)))
-    image = read_or_error(read_image, path)
-    if isinstance(image, ImageError):
-        assert str(image).startswith(f"{path}: ")
-    else:
-        np.testing.assert_array_equal(image, smooth())
+    text = b"Comment\0\0" + zlib.compress(bytes(1 << 26), 9)
+    path = put(png(WIDTH, HEIGHT, 8, 2, PNG_ROWS, png_chunk(b"iCCP", profile), png_chunk(b"zTXt", text)))
+    tracemalloc.start()
+    image = read_image(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(image, smooth())
+    assert most < 1 << 24
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
@@ -352,16 +352,13 @@ def test_profile_bomb_is_not_expanded(put):
     ],
     ids=["garbage", "offset-outside", "cut", "orientation-99"],
 )
-def test_broken_exif_is_read_upright_or_refused(put, name, exif):
+def test_broken_exif_is_read_upright(put, name, exif):
     options = {"lossless": True} if name == "a.webp" else {}
     plain = read_image(put(SIMPLE, f"plain-{name}", **options))
     path = put(SIMPLE, name, exif=exif, **options)
-    photo = read_or_error(read_photo, path)
-    if isinstance(photo, ImageError):
-        assert str(photo).startswith(f"{path}: ")
-    else:
-        np.testing.assert_array_equal(photo.image, plain)
-        assert photo.gray.shape == plain.shape[:2]
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.image, plain)
+    assert photo.gray.shape == plain.shape[:2]
 
 
 FUZZED = {

@@ -122,6 +122,8 @@ def test_layout_follows_the_data():
         "interruption",
         "tables",
         "arrays",
+        "metadata",
+        "samples",
         "images",
         "processing",
         "autoencoders.config",
