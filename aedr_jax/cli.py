@@ -292,7 +292,7 @@ def _models(args: argparse.Namespace) -> int:
 def _family(folder: Path | None, calibration: Path | None) -> str | None:
     """The weights' hash as written beside them by `aedr convert` or `aedr calibrate`: no network is loaded for it."""
     if calibration:
-        return json.loads(calibration.read_text())["provenance"]["weights_hash"]
+        return json.loads(calibration.read_text())["protocol"]["identity"]["weights_hash"]
     manifest = folder / "manifest.json" if folder else None
     return json.loads(manifest.read_text()).get("weights_hash") if manifest and manifest.is_file() else None
 
@@ -398,6 +398,8 @@ def _calibrate(args: argparse.Namespace) -> int:
     import hashlib
     import warnings
 
+    import numpy as np
+
     from aedr_jax.calibration import calibrate
     from aedr_jax.errors import CalibrationWarning
     from aedr_jax.scoring import rows_to_measurement
@@ -434,8 +436,9 @@ def _calibrate(args: argparse.Namespace) -> int:
             rule=args.rule,
             source=args.model,
             images_hash=images,
-            size_rule=scorer.size_rule,
+            size_rule=scorer.protocol(candidate).size_rule,
             processing=str(scorer.processing),
+            sizes=np.array([(row.used_height, row.used_width) for row in good]),
         )
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
@@ -480,7 +483,8 @@ def _attribute(args: argparse.Namespace) -> int:
 
     out = check_output(args.out) if args.out else None
     calibrations = _calibrations(args)
-    sources = [pasts[0].provenance.source or name for name, pasts in calibrations.items()]
+    asked = args.models.split(",") if args.models else []
+    sources = [pasts[0].trusted_source(asked) for pasts in calibrations.values()]
     items = find_images(args.inputs)
     rows, complete = _scored(_scorer(args, sources, calibrations), items)
     verdicts = verdict_rows(rows, calibrations, false_names=args.false_names)
@@ -562,15 +566,16 @@ def _calibrations(args: argparse.Namespace) -> dict[str, list[Calibration]]:
             calibration = Calibration.load(file)
             name = calibration.model or file.stem
             pasts = found.setdefault(name, [])
-            if calibration.provenance.processing in (past.provenance.processing for past in pasts):
-                past = calibration.provenance.processing
+            past = calibration.protocol.processing
+            if past in (other.protocol.processing for other in pasts):
                 raise SourceError(f"{folder}: two calibrations of {name} (processing {past}); keep one of them there")
             pasts.append(calibration)
     else:
         shipped = {name: calibration_file(name) for name in list_models()}
         found = {name: [Calibration.load(path)] for name, path in shipped.items() if path}
     if args.models:
-        wanted = args.models.split(",")
+        named = {pasts[0].provenance.source: name for name, pasts in found.items()}
+        wanted = [named.get(name, name) for name in args.models.split(",")]
         if missing := [name for name in wanted if name not in found]:
             raise SourceError(f"no calibration of {', '.join(missing)}; make one with aedr calibrate --model NAME")
         found = {name: found[name] for name in wanted}
@@ -597,7 +602,7 @@ def _scorer(
         if calibrations is not None:
             where = f"calibration of {candidate.name}"
             for calibration in calibrations[candidate.name]:
-                calibration.check_against(candidate.weights_hash, scorer.config, where=where)
+                calibration.check_against(scorer.protocol(candidate), where=where)
     return scorer
 
 

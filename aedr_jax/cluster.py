@@ -112,7 +112,7 @@ class Cluster:
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
-    return settings(plan.scorer(), plan)
+    return settings(plan.scorer())
 
 
 class _Actor:

@@ -88,7 +88,7 @@ def score_dataset(
             parts.check()
             return finished
     scorer, share = plan.scorer(), whole.share(*shard)
-    with parts.going_on(settings(scorer, plan), shard) as done, progress_bar(share, progress) as advance:
+    with parts.going_on(settings(scorer), shard) as done, progress_bar(share, progress) as advance:
         return _score_here(Fresh(share, done, advance), plan, scorer, parts, part_images, part_seconds, advance)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import time
@@ -33,6 +32,7 @@ from aedr_jax.files import whole_file
 from aedr_jax.images import Photo, fit_crop, gray_of, read_photo
 from aedr_jax.methods import UNCLAMPED, Method, Scored
 from aedr_jax.processing import GRID, Processing
+from aedr_jax.protocol import Protocol, told_apart
 from aedr_jax.scoring import Candidate, load_candidate
 from aedr_jax.signal import OFFICIAL_SEED
 from aedr_jax.sources import Item, find_images
@@ -266,9 +266,14 @@ class _Task:
             if item.path not in hashes:
                 hashes[item.path] = hashlib.sha256(Path(item.path).read_bytes()).hexdigest()
         images = [(part, item.id, hashes[item.path]) for part, item in self.items]
-        methods = {name: dict(method.settings) for name, method in self.methods.items()}
-        settings = [__version__, methods, self.candidate.weights_hash, self.side, self.grid, images]
-        name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+        protocol = Protocol(
+            self.candidate.identity,
+            method=",".join(self.methods),
+            settings={name: dict(method.settings) for name, method in self.methods.items()},
+            size_rule=f"middle{self.side} on {self.grid}",
+            processing=str(self.processing),
+        )
+        name = told_apart([__version__, protocol.fingerprint(), images])[:16]
         return folder / self.candidate.name / f"{self.source}-{self.processing}-{name}.parquet"
 
     def rows(self, programs: dict[Any, tuple[Any, float]], on_progress: Callable[[int], object]) -> list[ScoreRow]:

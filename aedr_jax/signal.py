@@ -18,7 +18,7 @@ from aedr_jax import losses, texture
 from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.reconstruction import split_keys, to_display
 
-__all__ = ["Measurement", "SignalConfig", "Values", "measure"]
+__all__ = ["PRESETS", "Measurement", "SignalConfig", "Values", "measure"]
 
 LATENTS = ("mode", "sample")
 PRESETS = ("default", "paper", "official")
