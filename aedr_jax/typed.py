@@ -11,10 +11,8 @@ from typing import Any
 
 __all__ = ["build"]
 
-T = typing.TypeVar("T")
 
-
-def build(kind: type[T], value: Any, name: str = "") -> T:
+def build(kind: Any, value: Any, name: str = "") -> Any:
     """A value of a type out of what JSON makes of it; dataclasses may hold dataclasses.
 
     Args:
@@ -25,7 +23,6 @@ def build(kind: type[T], value: Any, name: str = "") -> T:
     Raises:
       ValueError: naming the field: it is missing, unknown, of another type, or a number that is not finite.
     """
-    found: Any
     if dataclasses.is_dataclass(kind):
         found = _dataclass(kind, value, name)
     elif typing.get_origin(kind) in (typing.Union, types.UnionType):
@@ -42,7 +39,7 @@ def build(kind: type[T], value: Any, name: str = "") -> T:
         found = value
     else:
         raise ValueError(f"{name}: {value!r} is no {kind.__name__}{' that is finite' if kind is float else ''}")
-    return typing.cast(T, found)
+    return found
 
 
 def _dataclass(kind: Any, value: Any, name: str) -> Any:
