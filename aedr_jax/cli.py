@@ -292,7 +292,8 @@ def _models(args: argparse.Namespace) -> int:
 def _family(folder: Path | None, calibration: Path | None) -> str | None:
     """The weights' hash as written beside them by `aedr convert` or `aedr calibrate`: no network is loaded for it."""
     if calibration:
-        return json.loads(calibration.read_text())["protocol"]["identity"]["weights_hash"]
+        known = json.loads(calibration.read_text()).get("protocol", {})  # absent from an older format
+        return known.get("identity", {}).get("weights_hash")
     manifest = folder / "manifest.json" if folder else None
     return json.loads(manifest.read_text()).get("weights_hash") if manifest and manifest.is_file() else None
 

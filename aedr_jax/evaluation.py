@@ -185,13 +185,16 @@ def evaluate(
       The images that were taken, and those that were left out.
 
     Raises:
-      SourceError: as `find_sources`; and on a side that is no multiple of every model's factor.
+      SourceError: as `find_sources`; on two models of one name; and on a side that is no multiple of every model's
+        factor.
     """
     from tqdm import tqdm
 
     out = Path(out)
     candidates = [load_candidate(model) for model in models]
     names = [candidate.name for candidate in candidates]
+    if len(set(names)) < len(names):
+        raise SourceError(f"two models of one name: {', '.join(names)}")
     if side is None:
         side = min((REGISTRY[name].native_size for name in names if name in REGISTRY), default=SIDE)
     factor = math.lcm(*(candidate.autoencoder.factor for candidate in candidates))

@@ -12,7 +12,11 @@ from aedr_jax.domain import REACH, STRETCH, Domain
 from aedr_jax.scoring import Row
 from aedr_jax.verdicts import verdict_rows
 
-IDENTITY = {"weights_hash": "0" * 64, "dtype": "float32", "precision": "highest", "quantize": None}
+IDENTITY = {"dtype": "float32", "precision": "highest", "quantize": None}
+
+
+def identity(model):
+    return {**IDENTITY, "weights_hash": {"m": "0", "small": "1", "large": "2"}[model] * 64}
 
 
 def belonging(n=60, seed=0):
@@ -25,12 +29,12 @@ def belonging(n=60, seed=0):
 def calibrated(model="m", sides=128, measured=None):
     measured = belonging() if measured is None else measured
     made = aedr.calibrate(measured, model=model, size_rule="crop8", sizes=np.full((len(measured.ratio), 2), sides))
-    identity = dataclasses.replace(made.protocol.identity, **IDENTITY)
-    return dataclasses.replace(made, protocol=dataclasses.replace(made.protocol, identity=identity))
+    known = dataclasses.replace(made.protocol.identity, **identity(model))
+    return dataclasses.replace(made, protocol=dataclasses.replace(made.protocol, identity=known))
 
 
 def image(first, second, homogeneity, *, model="m", height=128, width=128, preset="default", **changed):
-    known = {**IDENTITY, "size_rule": "crop8", **changed}
+    known = {**identity(model), "size_rule": "crop8", **changed}
     ratio = first / second
     return Row(
         id="i",
@@ -86,12 +90,8 @@ def test_models_of_several_sizes_are_judged_by_those_that_know_the_size():
     both = {"small": small, "large": large}
 
     def verdict(of_small, of_large):
-        return verdict_rows(
-            [image(*v, model=m, height=1024, width=1024) for m, v in of_both(of_small, of_large)], both
-        )[0]
-
-    def of_both(of_small, of_large):
-        return [("small", of_small), ("large", of_large)]
+        at = {"height": 1024, "width": 1024}
+        return verdict_rows([image(*of_small, model="small", **at), image(*of_large, model="large", **at)], both)[0]
 
     assert verdict(FOREIGN, OWN).verdict == "large"
     assert verdict(FOREIGN, FOREIGN).verdict == "none"
