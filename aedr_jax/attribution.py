@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from aedr_jax.calibration import Calibration
 from aedr_jax.errors import CalibrationError
@@ -52,6 +52,7 @@ def attribute(
     calibrations: Mapping[str, Calibration | Sequence[Calibration]],
     *,
     assessable: Bool[np.ndarray, " n"] | None = None,
+    sizes: Mapping[str, Int[np.ndarray, "n 2"]] | None = None,
     false_names: float | None = None,
 ) -> Attribution:
     """A verdict for each image: every model whose p-value exceeds its alpha.
@@ -65,7 +66,10 @@ def attribute(
       calibrations: for each model, its calibration, or several made of images with different pasts (as they came, saved
         as JPEG, ...). Its score and p-value are then those under the past that speaks most for it, and it is accepted
         where it is under any of them; so is more of what others made.
-      assessable: which images can be judged at all; None: those with a defined score for every model.
+      assessable: which images can be judged at all; None: those with a defined score for every model. Of these an
+        image is still not assessable where no calibration saw its size, and where every model that accepts it does so
+        outside what its calibrations saw (`domain.Domain`).
+      sizes: for each model, height and width of each image as it was measured; None: sizes are not looked at.
       false_names: accept only models whose foreign p-values, by Holm's step-down over the candidates, stay at or below
         this rate as well: images like the validation images then get a name with probability at most this.
 
@@ -86,9 +90,10 @@ def attribute(
     pasts = {name: [c] if isinstance(c := calibrations[name], Calibration) else list(c) for name in models}
     _check_same_settings(pasts)
     judged_by = [_under_any(measured[name], pasts[name]) for name in models]
-    sizes = {name: len(one.score) for name, one in zip(models, judged_by, strict=True)}
-    if len(set(sizes.values())) > 1:
-        raise CalibrationError(f"different numbers of images: {sizes}")
+    counts = {name: len(one.score) for name, one in zip(models, judged_by, strict=True)}
+    counts |= {f"sizes of {name}": len(of_model) for name, of_model in (sizes or {}).items()}
+    if len(set(counts.values())) > 1:
+        raise CalibrationError(f"different numbers of images: {counts}")
     scores, p_values, accepted, foreign, ratios = (np.stack(values, axis=1) for values in zip(*judged_by, strict=True))
     if false_names is not None:
         if silent := [name for name in models if any(c.validation is None for c in pasts[name])]:
@@ -97,6 +102,7 @@ def attribute(
     judged = [bool(np.isfinite(row).all()) for row in scores]
     if assessable is not None:
         judged = [ok and bool(given) for ok, given in zip(judged, assessable, strict=True)]
+    judged = [ok and bool(inside) for ok, inside in zip(judged, _inside(measured, pasts, accepted, sizes), strict=True)]
     families = _families({name: pasts[name][0] for name in models})
     verdicts = tuple(
         _verdict([models[j] for j in np.flatnonzero(row)], families) if ok else NOT_ASSESSABLE
@@ -112,11 +118,35 @@ def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
     Raises:
       CalibrationError: naming both models and the settings in which they differ.
     """
-    made = [(name, c.config) for name, several in pasts.items() for c in several if c.method == "aedr"]
+    made = [
+        (name, c.protocol.settings) for name, several in pasts.items() for c in several if c.protocol.method == "aedr"
+    ]
     for name, config in made[1:]:
         first, other = made[0]
         if wrong := {k: (other.get(k), config.get(k)) for k in {**other, **config} if other.get(k) != config.get(k)}:
             raise CalibrationError(f"calibrations made with different settings ({first}, {name}): {wrong}")
+
+
+def _inside(
+    measured: Mapping[str, Measurement | Values],
+    pasts: Mapping[str, Sequence[Calibration]],
+    accepted: Bool[np.ndarray, "n m"],
+    sizes: Mapping[str, Int[np.ndarray, "n 2"]] | None,
+) -> Bool[np.ndarray, " n"]:
+    """Whether what the calibrations say of an image is more than an extrapolation.
+
+    Where no model accepts it, a calibration has to know its size. Where some do, one of them has to know its values
+    too: the others stay in the verdict, because nothing speaks against them either.
+    """
+    sized, known = [], []
+    for name in measured:
+        domains = [calibration.domain for calibration in pasts[name]]
+        fits = [np.True_ if sizes is None else domain.holds_sizes(sizes[name]) for domain in domains]
+        holds = [fit & domain.holds_values(measured[name]) for fit, domain in zip(fits, domains, strict=True)]
+        known.append(np.any(holds, axis=0))
+        sized.append(np.any(np.broadcast_arrays(*fits, known[-1])[:-1], axis=0))
+    accepts = accepted.any(axis=1)
+    return np.where(accepts, (accepted & np.stack(known, axis=1)).any(axis=1), np.stack(sized, axis=1).any(axis=1))
 
 
 class _Judged(NamedTuple):
@@ -163,9 +193,10 @@ def holm(p_values: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
 
 
 def _families(calibrations: Mapping[str, Calibration]) -> dict[str, str]:
-    """The family of each model: the names of all candidates whose autoencoder has the same hash, joined by "|"."""
-    hashes = {name: calibration.provenance.weights_hash or name for name, calibration in calibrations.items()}
-    return {name: "|".join(sorted(other for other in hashes if hashes[other] == hashes[name])) for name in hashes}
+    """The family of each model: the names of all candidates with the same autoencoder (`Identity.family`), joined by
+    "|"."""
+    kinds = {name: calibration.protocol.identity.family or name for name, calibration in calibrations.items()}
+    return {name: "|".join(sorted(other for other in kinds if kinds[other] == kinds[name])) for name in kinds}
 
 
 def _verdict(accepting: list[str], families: dict[str, str]) -> str:

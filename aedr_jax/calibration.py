@@ -6,54 +6,51 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 import warnings
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from aedr_jax.autoencoders.checkpoints import weights_hash
-from aedr_jax.errors import AutoencoderError, CalibrationError, CalibrationWarning
+from aedr_jax.agreement import contradiction
+from aedr_jax.autoencoders.registry import REGISTRY
+from aedr_jax.domain import Domain
+from aedr_jax.errors import CalibrationError, CalibrationWarning
 from aedr_jax.files import whole_file
 from aedr_jax.intervals import acceptance_interval, threshold_interval
+from aedr_jax.processing import Processing
+from aedr_jax.protocol import Identity, Protocol, told_apart
 from aedr_jax.signal import Measurement, SignalConfig, Values
 from aedr_jax.statistic import Statistic, cross_fit, fit_statistic
-from aedr_jax.threshold import RULES, check_signals, kde_logpdf, p_value, threshold
+from aedr_jax.threshold import check_signals, kde_logpdf, p_value, threshold
+from aedr_jax.typed import build
 from aedr_jax.validation import Validation, pick_alpha
 
 __all__ = ["FEW", "Calibration", "Provenance", "calibrate"]
 
-FORMAT = "aedr_jax calibration 3"
+FORMAT = "aedr_jax calibration 4"
 FEW = 20
 VERSIONED = ("aedr-jax", "jax", "jaxlib", "flax", "numpy", "dm-pix", "pillow")
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """What a calibration was made from; None where it was not told.
+    """Where a calibration came from, for the record: nothing of it is compared.
 
     Attributes:
-      source: what the autoencoder was loaded from: a registry name, a folder or a hub path.
-      weights_hash: of the autoencoder (`weights_hash`).
-      images_hash: sha256 over the sorted sha256 of the belonging images' files.
-      dtype, precision, quantize: what the autoencoder computed in, and whether it decoded codebook entries.
-      size_rule: how the images were brought to a multiple of the factor.
-      processing: what was done to the images before they were measured (`processing.Processing`), or "none".
+      source: what the autoencoder was loaded from: a registry name, a folder or a hub path; None where it was not told.
+      images_hash: sha256 over the sorted sha256 of the belonging images' files; None likewise.
       versions: of the packages that take part in a score.
       created: UTC date and time.
     """
 
     source: str | None = None
-    weights_hash: str | None = None
     images_hash: str | None = None
-    dtype: str | None = None
-    precision: str | None = None
-    quantize: bool | None = None
-    size_rule: str | None = None
-    processing: str = "none"
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     created: str | None = None
 
@@ -63,9 +60,8 @@ class Calibration:
     """A threshold on the scores of one model, and the belonging images' scores that it comes from.
 
     Attributes:
-      model: the model's name, or None.
-      method: what was measured: "aedr", or a rival's name.
-      config: the `SignalConfig` as JSON values; empty for a rival's scores.
+      protocol: what was measured, with which model, and how; it holds for scores of the same only (`check_against`).
+      domain: the sizes and values of the belonging images; it holds for images like these only.
       statistic: what was fitted to the belonging images; None where scores are the signal itself or a rival's.
       scores: of the belonging images, sorted; each by a fit that the image took no part in.
       threshold: an image belongs where its score is below.
@@ -78,9 +74,8 @@ class Calibration:
       provenance: what it was made from.
     """
 
-    model: str | None
-    method: str
-    config: dict[str, Any]
+    protocol: Protocol
+    domain: Domain
     statistic: Statistic | None
     scores: tuple[float, ...]
     threshold: float
@@ -90,6 +85,11 @@ class Calibration:
     rule: str
     validation: Validation | None
     provenance: Provenance
+
+    @property
+    def model(self) -> str | None:
+        """The model's name."""
+        return self.protocol.identity.name
 
     def score(self, measured: Measurement | Values) -> Float[Array, " n"]:
         """The statistic on whose scale threshold and p-values live: small where the image belongs. jit-able.
@@ -129,55 +129,88 @@ class Calibration:
         return jnp.clip(jnp.exp(log_ratio), 1 / (own.shape[0] + 1), others.shape[0] + 1.0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write it as JSON, whole or not at all, with a digest of its own content."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        values = {"format": FORMAT, **dataclasses.asdict(self)}
         with whole_file(path) as partial:
-            partial.write_text(json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n")
+            partial.write_text(json.dumps({**values, "digest": told_apart(values)}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
-        """Read what `save` wrote.
+        """Read what `save` wrote. What follows from the scores is derived again and compared.
+
+        Nothing here proves who made it: a file can be forged that agrees with itself. Use those of people you trust.
 
         Raises:
           CalibrationError: with the file, when it is no calibration of this format or does not hold together.
         """
         try:
             values = json.loads(Path(path).read_text())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CalibrationError(f"{path}: not readable as JSON: {error}") from error
-        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
-            raise CalibrationError(f"{path}: not a calibration of format {FORMAT!r}; make it with aedr calibrate")
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise CalibrationError(
+                f"{path}: not a calibration of format {FORMAT!r}; make it anew from the model's own images: "
+                f"aedr calibrate FOLDER --model M --out {path}"
+            )
         try:
-            values["provenance"] = Provenance(**values["provenance"])
-            values |= {name: _tuples(value) for name, value in values.items() if name != "config"}
-            for name, kind in (("statistic", Statistic), ("validation", Validation)):
-                values[name] = None if values[name] is None else kind(**values[name])
-            values["scores"] = tuple(map(float, values["scores"]))
-            calibration = cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+            digest = values.pop("digest")
+            if told_apart(values) != digest:
+                raise CalibrationError("it was changed after it was written: its digest is of other content")
+            del values["format"]
+            return _checked(build(cls, values))
+        except CalibrationError as error:
+            raise CalibrationError(f"{path}: {error}") from error
+        except (KeyError, ValueError) as error:
             raise CalibrationError(f"{path}: a field is missing, unknown or of the wrong type: {error}") from error
-        check_signals(calibration.scores, what=f"{path}: scores")
-        if not isinstance(calibration.threshold, float) or not np.isfinite(calibration.threshold):
-            raise CalibrationError(f"{path}: threshold {calibration.threshold!r} is no finite number")
-        if calibration.rule not in RULES:
-            raise CalibrationError(f"{path}: rule {calibration.rule!r}: expected one of {', '.join(RULES)}")
-        return calibration
 
-    def check_against(self, weights: str | None, config: SignalConfig, *, where: str = "calibration") -> None:
-        """Refuse to be used on other weights or other settings than it was made with.
+    def check_against(self, measured: Protocol, *, where: str = "calibration") -> None:
+        """Refuse to judge scores that were measured in any other way than its own.
+
+        Its `processing` is the past that it stands for: scores of images as they come are measured without it.
+
+        Args:
+          measured: how the scores that it is to judge are measured (`scoring.Scorer.protocol`).
+          where: how errors call it.
 
         Raises:
-          CalibrationError: naming both sides of what differs.
+          CalibrationError: naming both sides of everything that differs; what is known on one side only does.
+
+        Warns:
+          CalibrationWarning: where the weights are known on neither side (functions that close over them).
         """
-        made = self.provenance.weights_hash
-        if made is not None and weights is not None and made != weights:
-            raise CalibrationError(
-                f"{where}: made with weights {made[:12]}, used with {weights[:12]}: a threshold is of one autoencoder"
-            )
-        if self.method == "aedr" and self.config != config.describe():
-            wrong = {k: (self.config.get(k), v) for k, v in config.describe().items() if self.config.get(k) != v}
-            raise CalibrationError(f"{where}: made with other settings (calibrated, now): {wrong}")
+        processing = self.protocol.processing if measured.processing == "none" else measured.processing
+        found = self.protocol.differences(dataclasses.replace(measured, processing=processing))
+        if found:
+            sides = "; ".join(f"{what}: calibrated {_short(a)}, now {_short(b)}" for what, (a, b) in found.items())
+            raise CalibrationError(f"{where}: made with other weights or settings: {sides}")
+        if measured.identity.weights_hash is None:
+            message = f"{where}: weights that cannot be hashed: nothing tells this autoencoder from the calibrated one"
+            warnings.warn(message, CalibrationWarning, stacklevel=2)
+
+    def trusted_source(self, asked: Collection[str] = ()) -> str:
+        """What to load its model from, unless that is the file's word alone.
+
+        A registry name and a folder on this machine are followed; whatever else a file says, a download from the hub
+        above all, only where the user named it.
+
+        Args:
+          asked: what the user named as models.
+
+        Raises:
+          CalibrationError: where it says a source that nobody asked for, or none.
+        """
+        source = self.provenance.source or self.model
+        if source is None:
+            raise CalibrationError("a calibration that names neither its model nor a source")
+        if source in REGISTRY or source in asked or (Path(source) / "config.json").is_file():
+            return source
+        raise CalibrationError(
+            f"calibration of {self.model}: its model {source!r} is neither in the registry nor a folder here, and "
+            f"nothing is downloaded on a file's word; say where it is (--models {self.model}=FOLDER), or if you trust "
+            f"it: --models {source}"
+        )
 
 
 def calibrate(
@@ -196,6 +229,7 @@ def calibrate(
     images_hash: str | None = None,
     size_rule: str | None = None,
     processing: str = "none",
+    sizes: Int[np.ndarray, "n 2"] | None = None,
 ) -> Calibration:
     """A threshold from images known to belong to a model.
 
@@ -203,7 +237,7 @@ def calibrate(
       measured: a `Measurement` of belonging images, or any scores [n] where small means that an image belongs.
       config: the settings that they were measured with.
       method: what was measured; a rival's name for a rival's scores.
-      autoencoder: what they were measured with; its weights' hash is recorded.
+      autoencoder: what they were measured with; its identity is recorded, and required of what it judges later.
       alpha: the share of the model's own images to turn away; without validation images.
       validation: the same of images known *not* to belong; alpha is picked on them for best accuracy.
       false_accepts: pick the smallest alpha that accepts at most this share of the validation images instead.
@@ -213,15 +247,17 @@ def calibrate(
       rule: how the threshold follows from the scores (`threshold.RULES`).
       source: what the autoencoder was loaded from, for the record.
       images_hash: of the images' files, for the record.
-      size_rule: how they were sized, for the record.
-      processing: what was done to them, for the record.
+      size_rule: how they were sized; what it judges later has to be sized likewise.
+      processing: what was done to them: the past that the calibration stands for.
+      sizes: height and width of each image as it was measured: at other sizes the calibration does not speak. None: it
+        speaks at all.
 
     Raises:
       CalibrationError: on fewer than 5 images, 6 where a statistic is fitted, signals that give no threshold
         (`threshold.check_signals`), an alpha outside (0, 1), or a fit that fails (`statistic.fit_statistic`).
 
     Warns:
-      CalibrationWarning: below 20 images.
+      CalibrationWarning: below 20 images; where the autoencoder's weights cannot be hashed.
     """
     if not isinstance(config, SignalConfig):
         raise CalibrationError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
@@ -251,23 +287,20 @@ def calibrate(
     elif false_accepts is not None:
         raise CalibrationError(f"a target of {false_accepts:g} false accepts needs validation images")
     tau = threshold(scores, alpha=alpha, rule=rule)
-    numerics = getattr(autoencoder, "numerics", None)
+    identity = Identity.of(autoencoder, name=model)
+    if autoencoder is not None and identity.weights_hash is None:
+        message = "functions that close over their weights: nothing will tell another autoencoder from this one"
+        warnings.warn(message, CalibrationWarning, stacklevel=2)
+    settings = config.describe() if method == "aedr" else {}
     provenance = Provenance(
         source=source,
-        weights_hash=_hash_or_none(autoencoder),
         images_hash=images_hash,
-        dtype=None if numerics is None else jnp.dtype(numerics.dtype).name,
-        precision=None if numerics is None else numerics.precision,
-        quantize=getattr(autoencoder, "quantize_on_decode", None),
-        size_rule=size_rule,
-        processing=processing,
         versions={name: metadata.version(name) for name in VERSIONED},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return Calibration(
-        model=model,
-        method=method,
-        config=config.describe() if method == "aedr" else {},
+        protocol=Protocol(identity, method, settings, size_rule, processing),
+        domain=Domain.of(measured, sizes),
         statistic=statistic,
         scores=tuple(sorted(scores.tolist())),
         threshold=tau,
@@ -280,20 +313,35 @@ def calibrate(
     )
 
 
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that frozen dataclasses hold, one level into objects."""
-    if isinstance(value, dict):
-        return {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
-    return tuple(value) if isinstance(value, list) else value
+def _checked(made: Calibration) -> Calibration:
+    """The calibration, if what it says follows from what it holds."""
+    hashes = {"weights_hash": made.protocol.identity.weights_hash, "images_hash": made.provenance.images_hash}
+    for name, digest in hashes.items():
+        if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
+            raise CalibrationError(f"{name} {digest!r}: expected 64 hexadecimal digits")
+    Processing.parse(made.protocol.processing)
+    if made.protocol.method == "aedr" and made.protocol.settings.keys() != SignalConfig().describe().keys():
+        raise CalibrationError(f"settings {sorted(made.protocol.settings)}: not those of a SignalConfig")
+    wrong = contradiction(
+        made.scores,
+        alpha=made.alpha,
+        rule=made.rule,
+        tau=made.threshold,
+        tau_interval=made.threshold_interval,
+        accepts=made.acceptance_interval,
+        cross_fitted=made.statistic is not None,
+        validation=made.validation,
+    )
+    if wrong:
+        raise CalibrationError(f"{wrong}; make it anew with aedr calibrate")
+    return made
+
+
+def _short(value: Any) -> str:
+    """Of a hash its beginning."""
+    return repr(value[:12] if isinstance(value, str) and len(value) == 64 else value)
 
 
 def _decodes_entries(measured: Measurement, autoencoder: Any) -> bool:
     known = getattr(autoencoder, "quantize_on_decode", None)
     return bool(np.isfinite(np.asarray(measured.latent_error)).all()) if known is None else bool(known)
-
-
-def _hash_or_none(autoencoder: Any) -> str | None:
-    try:
-        return None if autoencoder is None else weights_hash(autoencoder)
-    except AutoencoderError:  # functions that close over their weights: there is nothing to hash
-        return None

@@ -377,13 +377,14 @@ def _calibration_files(folder: str | None) -> dict[str, list[Path]]:
 def _read_calibration(file: Path) -> dict[str, Any]:
     """What a list needs of a calibration: `Calibration.load`, which checks all of it, brings JAX."""
     values = json.loads(file.read_text(encoding="utf-8"))
-    return {"model": values["model"], "provenance": dict(values["provenance"])}
+    identity = values["protocol"]["identity"]
+    return {"model": identity["name"], "weights_hash": identity["weights_hash"]}
 
 
 def _family(folder: Path | None, calibrations: Sequence[Path]) -> str | None:
     """The weights' hash as written beside them by `aedr convert` or `aedr calibrate`: no network is loaded for it."""
     if calibrations:
-        return _read_calibration(calibrations[0])["provenance"].get("weights_hash")
+        return _read_calibration(calibrations[0])["weights_hash"]
     manifest = folder / "manifest.json" if folder else None
     return json.loads(manifest.read_text()).get("weights_hash") if manifest and manifest.is_file() else None
 
@@ -497,6 +498,8 @@ def _calibrate(args: argparse.Namespace) -> int:
     import hashlib
     import warnings
 
+    import numpy as np
+
     from aedr_jax.autoencoders.names import name_models
     from aedr_jax.calibration import calibrate
     from aedr_jax.errors import CalibrationWarning
@@ -536,8 +539,9 @@ def _calibrate(args: argparse.Namespace) -> int:
             rule=args.rule,
             source=source,
             images_hash=images,
-            size_rule=scorer.size_rule,
+            size_rule=scorer.protocol(candidate).size_rule,
             processing=str(scorer.processing),
+            sizes=np.array([(row.used_height, row.used_width) for row in good]),
         )
     for warning in caught:
         _complain(f"warning: {warning.message}")
@@ -582,7 +586,7 @@ def _attribute(args: argparse.Namespace) -> int:
 
     out = check_output(args.out) if args.out else None
     calibrations, given = _calibrations(args)
-    sources = {name: given[name] or _recorded_source(name, pasts) for name, pasts in calibrations.items()}
+    sources = {name: given[name] or pasts[0].trusted_source(args.models or ()) for name, pasts in calibrations.items()}
     items = find_images(args.inputs)
     rows, complete = _scored(_scorer(args, sources, calibrations), items)
     verdicts = verdict_rows(rows, calibrations, false_names=args.false_names)
@@ -676,8 +680,8 @@ def _calibrations(args: argparse.Namespace) -> tuple[dict[str, list[Calibration]
             calibration = Calibration.load(file)
             name = calibration.model or file.stem
             pasts = found.setdefault(name, [])
-            if calibration.provenance.processing in (past.provenance.processing for past in pasts):
-                past = calibration.provenance.processing
+            past = calibration.protocol.processing
+            if past in (other.protocol.processing for other in pasts):
                 raise SourceError(f"{folder}: two calibrations of {name} (processing {past}); keep one of them there")
             pasts.append(calibration)
     else:
@@ -685,17 +689,6 @@ def _calibrations(args: argparse.Namespace) -> tuple[dict[str, list[Calibration]
         found = {name: [Calibration.load(path)] for name, path in shipped.items() if path}
     given = match_models(args.models or found, {name: pasts[0].provenance.source for name, pasts in found.items()})
     return {name: found[name] for name in given}, given
-
-
-def _recorded_source(name: str, pasts: Sequence[Calibration]) -> str:
-    """What a calibration says that it was made with, if that can be found from here."""
-    source = pasts[0].provenance.source or name
-    if os.path.isabs(source) and not os.path.exists(source):
-        raise SourceError(
-            f"{name}: its calibration was made with {source}, which is not here; say where it is with "
-            f"--models {name}=FOLDER"
-        )
-    return source
 
 
 def _scorer(
@@ -719,7 +712,7 @@ def _scorer(
         if calibrations is not None:
             where = f"calibration of {candidate.name}"
             for calibration in calibrations[candidate.name]:
-                calibration.check_against(candidate.weights_hash, scorer.config, where=where)
+                calibration.check_against(scorer.protocol(candidate), where=where)
     return scorer
 
 

@@ -130,12 +130,9 @@ class Decoder:
             raise ImageError(f"{item.path}: {processing} leaves {image.shape[1]}×{image.shape[0]} pixels")
         return photo._replace(image=image, gray=gray_of(image))  # as if saved to PNG
 
-    def size_rule(self, width: int, height: int) -> str:
-        """What is done to an image of this size, in a word for its row."""
-        if self.fits:
-            return "official"
-        rule = f"crop{self.multiple}"
-        return rule if width * height <= self.most_pixels else f"{rule},centre{self.most_pixels}"
+    def cut(self, width: int, height: int) -> str:
+        """What the size rule of an image of this size has beside the run's: that its middle alone is measured."""
+        return f",centre{self.most_pixels}" if not self.fits and width * height > self.most_pixels else ""
 
     def _centred(self, photo: Photo) -> Photo:
         height, width = photo.gray.shape

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import time
@@ -35,6 +34,7 @@ from aedr_jax.files import whole_file
 from aedr_jax.images import Photo, fit_crop, gray_of, read_photo
 from aedr_jax.methods import UNCLAMPED, Method, Scored
 from aedr_jax.processing import GRID, Processing
+from aedr_jax.protocol import Protocol, told_apart
 from aedr_jax.scoring import Candidate, load_candidate
 from aedr_jax.signal import OFFICIAL_SEED
 from aedr_jax.sources import Item, find_images
@@ -190,13 +190,16 @@ def evaluate(
       The images that were taken, and what was left out: images, and scores that are not finite.
 
     Raises:
-      SourceError: as `find_sources`; and on a side that is no multiple of every model's factor.
+      SourceError: as `find_sources`; on two models of one name; and on a side that is no multiple of every model's
+        factor.
     """
     from tqdm import tqdm
 
     out = Path(out)
     candidates = [load_candidate(source, name=name) for name, source in name_models(models).items()]
     names = [candidate.name for candidate in candidates]
+    if len(set(names)) < len(names):
+        raise SourceError(f"two models of one name: {', '.join(names)}")
     if side is None:
         side = min((REGISTRY[name].native_size for name in names if name in REGISTRY), default=SIDE)
     factor = math.lcm(*(candidate.autoencoder.factor for candidate in candidates))
@@ -272,9 +275,14 @@ class _Task:
             if item.path not in hashes:
                 hashes[item.path] = hashlib.sha256(Path(item.path).read_bytes()).hexdigest()
         images = [(part, item.id, hashes[item.path]) for part, item in self.items]
-        methods = {name: dict(method.settings) for name, method in self.methods.items()}
-        settings = [__version__, methods, self.candidate.weights_hash, self.side, self.grid, images]
-        name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+        protocol = Protocol(
+            self.candidate.identity,
+            method=",".join(self.methods),
+            settings={name: dict(method.settings) for name, method in self.methods.items()},
+            size_rule=f"middle{self.side} on {self.grid}",
+            processing=str(self.processing),
+        )
+        name = told_apart([__version__, protocol.fingerprint(), images])[:16]
         return folder / self.candidate.name / f"{self.source}-{self.processing}-{name}.parquet"
 
     def rows(self, programs: dict[Any, tuple[Any, float]], on_progress: Callable[[int], object]) -> list[ScoreRow]:

@@ -80,7 +80,7 @@ def make_methods(limits: Limits = Limits(), perceptual: Lpips | None = None) -> 
             found = measure(autoencoder, images, gray=gray, config=config, key=key)
             return Scored(*map(jnp.asarray, (found.signal, found.first_loss, found.second_loss, found.homogeneity)))
 
-        return Method(score)
+        return Method(score, settings=config.describe())
 
     def rival(function: Callable[..., Array], passes: int, **options: Any) -> Method:
         return Method(lambda _, ae, images, gray, keys: Scored(function(ae, images, **options)), passes)
@@ -130,5 +130,6 @@ def make_methods(limits: Limits = Limits(), perceptual: Lpips | None = None) -> 
     if perceptual is not None:
         weights = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(perceptual)))
         for name in [name for name in methods if name.endswith("-lpips")]:
-            methods[name] = dataclasses.replace(methods[name], settings={"weights": weights.hexdigest()})
+            known = {**methods[name].settings, "weights": weights.hexdigest()}
+            methods[name] = dataclasses.replace(methods[name], settings=known)
     return methods

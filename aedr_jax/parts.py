@@ -23,6 +23,7 @@ import numpy as np
 from aedr_jax import __version__
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.files import whole_file
+from aedr_jax.protocol import differences
 from aedr_jax.sources import Item
 from aedr_jax.tables import printable
 
@@ -129,10 +130,10 @@ class Parts:
             with _written(self.manifest, tag=self.tag, keep=True) as partial:
                 partial.write_text(text, encoding="utf-8")
         found = self.settings()
-        if different := [key for key in wanted if found.get(key) != wanted[key]]:
+        if different := differences(found, json.loads(json.dumps(wanted))):
+            sides = "; ".join(f"{name}: there {there!r}, now {now!r}" for name, (there, now) in different.items())
             raise SourceError(
-                f"{self.folder}: holds rows of other settings ({', '.join(different)}, see {self.manifest.name}); "
-                "name another folder"
+                f"{self.folder}: holds rows of other settings ({sides}; see {self.manifest.name}); name another folder"
             )
         return self.manifest
 

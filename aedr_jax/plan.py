@@ -78,12 +78,7 @@ def settings(scorer: Scorer, plan: Plan) -> dict[str, Any]:
     """What rows depend on, as JSON: a run goes on only with the same."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "models": {candidate.name: candidate.weights_hash for candidate in scorer.candidates},
-        "preset": scorer.preset,
-        "config": scorer.config.describe(),
-        "size_rule": scorer.size_rule,
-        "dtype": plan.dtype,
-        "precision": plan.precision,
+        "models": {candidate.name: scorer.protocol(candidate).describe() for candidate in scorer.candidates},
         "most_pixels": plan.most_pixels,
         "most_decoded": plan.most_decoded,
     }

@@ -20,6 +20,7 @@ from aedr_jax.decoding import CENTRE_GRID, MAX_SCORED_PIXELS, Decoded, Decoder, 
 from aedr_jax.errors import SourceError
 from aedr_jax.images import MAX_PIXELS
 from aedr_jax.processing import Processing
+from aedr_jax.protocol import Identity, Protocol
 from aedr_jax.sharding import make_sharded
 from aedr_jax.signal import OFFICIAL_SEED, Measurement, SignalConfig, measure
 from aedr_jax.sources import Item
@@ -73,6 +74,11 @@ class Candidate:
     autoencoder: Any
     weights_hash: str
     official_size: int | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """What of it can move a score."""
+        return Identity.of(self.autoencoder, name=self.name, weights=self.weights_hash)
 
 
 def load_candidate(
@@ -164,6 +170,16 @@ class Scorer:
         self._fit_of = [fits.index((c.autoencoder.factor, c.official_size)) if official else 0 for c in candidates]
         self._homogeneity = jax.jit(lambda gray: texture.homogeneity(gray, kind=self.config.kind)[0])
 
+    def protocol(self, candidate: Candidate) -> Protocol:
+        """All that a candidate's scores depend on, beside the images."""
+        size = candidate.official_size if self.size_rule == "official" else None
+        return Protocol(
+            candidate.identity,
+            settings=self.config.describe(),
+            size_rule=f"{self.size_rule}{size or ''}",
+            processing=str(self.processing),
+        )
+
     def score(self, items: Iterable[Item], *, on_progress: Callable[[int], None] = lambda done: None) -> Iterator[Row]:
         """Rows of every item and model, as batches of one size fill up. An image that cannot be read gives an error row
         for each model. Items are decoded in this process.
@@ -247,19 +263,20 @@ class Scorer:
         return measure(autoencoder, images, homogeneity=homogeneity, config=self.config, key=keys)
 
     def _row(self, image: Decoded | Refused, candidate: Candidate, **known: Any) -> Row:
-        numerics = candidate.autoencoder.numerics
+        protocol = self.protocol(candidate)
+        identity = protocol.identity
         return Row(
             id=image.id,
             path=str(image.path),
-            size_rule=self.decoder.size_rule(image.width, image.height)
+            size_rule=f"{protocol.size_rule}{self.decoder.cut(image.width, image.height)}"
             if isinstance(image, Decoded)
-            else self.size_rule,
+            else str(protocol.size_rule),
             model=candidate.name,
             weights_hash=candidate.weights_hash,
             preset=self.preset,
-            dtype=jnp.dtype(numerics.dtype).name,
-            precision=numerics.precision or "default",
-            quantize=getattr(candidate.autoencoder, "quantize_on_decode", None),
+            dtype=str(identity.dtype),
+            precision=str(identity.precision),
+            quantize=identity.quantize,
             **known,
         )
 

@@ -20,7 +20,7 @@ from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.errors import ArgumentError
 from aedr_jax.reconstruction import split_keys, to_display
 
-__all__ = ["Measurement", "SignalConfig", "Values", "measure"]
+__all__ = ["PRESETS", "Measurement", "SignalConfig", "Values", "measure"]
 
 LATENTS = ("mode", "sample")
 PRESETS = ("default", "paper", "official")

@@ -52,6 +52,8 @@ class Statistic:
             raise ValueError(f"terms {sorted(unknown)}: expected product, residual or difference")
         if not len(self.terms) == len(self.means) == len(self.spreads) > 0:
             raise ValueError(f"{len(self.terms)} terms, {len(self.means)} means, {len(self.spreads)} spreads")
+        if not all(spread > 0 for spread in self.spreads):
+            raise ValueError(f"spreads {self.spreads}: expected numbers above 0")
 
     def __call__(self, measured: Measurement) -> Float[Array, " n"]:
         """The score of each image; NaN where the ratio is undefined. jit-able."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from aedr_jax.attribution import CAVEAT, attribute
+from aedr_jax.attribution import CAVEAT, NOT_ASSESSABLE, Attribution, attribute
 from aedr_jax.calibration import Calibration
 from aedr_jax.errors import ImageError
 from aedr_jax.images import jpeg_quality
+from aedr_jax.protocol import Identity, Protocol
 from aedr_jax.scoring import Row, rows_to_measurement
+from aedr_jax.signal import PRESETS, SignalConfig
 
 __all__ = ["FLAT", "RECOMPRESSED", "Verdict", "not_assessable", "verdict_rows"]
 
@@ -67,11 +70,15 @@ def verdict_rows(
     `false_names` is `attribute`'s.
 
     An image that could not be read, or that not every model has scored (an interrupted run), has the verdict "error".
+
+    Raises:
+      CalibrationError: where rows were measured in another way than a calibration's (`Calibration.check_against`).
     """
     by_image: dict[str, dict[str, Row]] = {}
     for row in rows:
         by_image.setdefault(row.path, {})[row.model] = row
     models = list(calibrations)
+    _check_measured_alike(rows, calibrations)
     ready = {
         path: group
         for path, group in by_image.items()
@@ -80,9 +87,10 @@ def verdict_rows(
     judged: dict[str, Verdict] = {}
     if ready:
         measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
+        sizes = {name: np.array([_size(group[name]) for group in ready.values()]) for name in models}
         reasons = [not_assessable(list(group.values())) for group in ready.values()]
         assessable = np.array([not reason for reason in reasons])
-        result = attribute(measured, calibrations, assessable=assessable, false_names=false_names)
+        result = attribute(measured, calibrations, assessable=assessable, sizes=sizes, false_names=false_names)
         for i, (path, group) in enumerate(ready.items()):
             first = next(iter(group.values()))
             judged[path] = Verdict(
@@ -95,9 +103,49 @@ def verdict_rows(
                 dict(zip(models, result.accepted[i].tolist(), strict=True)),
                 "ok",
                 "",
-                reasons[i],
+                reasons[i] or _outside(group, calibrations, result, i),
             )
     return [judged.get(path) or _unjudged(list(group.values())) for path, group in by_image.items()]
+
+
+def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibration | Sequence[Calibration]]) -> None:
+    """Refuse rows that were measured in any other way than a calibration's; settings beyond a preset are in no row."""
+    presets: dict[str, Mapping[str, Any]] = {name: SignalConfig.preset(name).describe() for name in PRESETS}
+    kinds = {
+        (r.model, Identity(None, r.weights_hash, r.quantize, r.dtype, r.precision), r.preset, r.size_rule.split(",")[0])
+        for r in rows
+        if r.status == "ok" and r.model in calibrations
+    }
+    for name, identity, preset, size_rule in kinds:
+        made = calibrations[name]
+        for calibration in [made] if isinstance(made, Calibration) else made:
+            own = calibration.protocol.settings
+            settings = presets.get(preset, {"preset": preset} if own in presets.values() else own)
+            measured = Protocol(identity, "aedr", settings, size_rule)
+            calibration.check_against(measured, where=f"calibration of {name}")
+
+
+def _size(row: Row) -> tuple[int, int]:
+    return row.used_height, row.used_width
+
+
+def _outside(
+    group: Mapping[str, Row],
+    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
+    result: Attribution,
+    image: int,
+) -> str:
+    """What of an image lies outside what the calibrations saw, where that is why it has no other verdict."""
+    if result.verdicts[image] != NOT_ASSESSABLE:
+        return ""
+    accepting = [name for name, yes in zip(result.models, result.accepted[image], strict=True) if yes]
+    for name in accepting or result.models:
+        made = calibrations[name]
+        row = group[name]
+        for calibration in [made] if isinstance(made, Calibration) else made:
+            if reason := calibration.domain.why(_size(row), row.second_loss, row.homogeneity):
+                return f"{name}: {reason}"
+    return ""
 
 
 def _unjudged(rows: Sequence[Row]) -> Verdict:

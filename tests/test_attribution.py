@@ -15,8 +15,9 @@ def calibrations(rng):
 
 
 def with_hash(calibration, weights):
-    provenance = dataclasses.replace(calibration.provenance, weights_hash=weights)
-    return dataclasses.replace(calibration, provenance=provenance)
+    identity = dataclasses.replace(calibration.protocol.identity, weights_hash=weights)
+    protocol = dataclasses.replace(calibration.protocol, identity=identity)
+    return dataclasses.replace(calibration, protocol=protocol)
 
 
 IN, OUT = 1.0, 5.0

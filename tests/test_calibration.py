@@ -10,6 +10,8 @@ import scipy.stats
 from conftest import tiny_autoencoder
 
 import aedr_jax as aedr
+from aedr_jax.calibration import FORMAT
+from aedr_jax.protocol import Identity, Protocol, told_apart
 from aedr_jax.statistic import TERMS, cross_fit, fit_statistic
 
 
@@ -72,20 +74,27 @@ def test_grid_rule(signals):
 
 def test_json_round_trip(signals, tmp_path):
     ae = tiny_autoencoder("vq")
-    made = aedr.calibrate(signals, autoencoder=ae, model="m", source="folder/m", images_hash="ab", size_rule="crop8")
+    made = aedr.calibrate(
+        signals, autoencoder=ae, model="m", source="folder/m", images_hash="ab" * 32, size_rule="crop8"
+    )
     made.save(tmp_path / "deep" / "m.json")
     loaded = aedr.Calibration.load(tmp_path / "deep" / "m.json")
     assert loaded == made
-    assert made.provenance.weights_hash == aedr.weights_hash(ae)
-    assert (made.provenance.dtype, made.provenance.precision, made.provenance.quantize) == ("float32", "highest", True)
+    assert made.model == "m"
+    assert made.protocol.identity == Identity("m", aedr.weights_hash(ae), True, "float32", "highest")
+    assert (made.protocol.method, made.protocol.size_rule, made.protocol.processing) == ("aedr", "crop8", "none")
     assert {"aedr-jax", "jax", "flax", "numpy"} <= set(made.provenance.versions)
-    assert made.config == aedr.SignalConfig().describe()
+    assert made.protocol.settings == aedr.SignalConfig().describe()
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["m.json"]
 
 
-def test_functions_without_parameters_have_no_hash(signals):
+def test_functions_without_parameters_have_no_hash_and_that_is_said(signals):
     ae = aedr.from_functions(lambda p, x: x, lambda p, z: z)
-    assert aedr.calibrate(signals, autoencoder=ae).provenance.weights_hash is None
+    with pytest.warns(aedr.CalibrationWarning, match="nothing will tell another autoencoder"):
+        calibration = aedr.calibrate(signals, autoencoder=ae)
+    assert calibration.protocol.identity.weights_hash is None
+    with pytest.warns(aedr.CalibrationWarning, match="weights that cannot be hashed"):
+        calibration.check_against(calibration.protocol)
 
 
 def test_a_fitted_calibration_and_its_json(belonging, others, tmp_path):
@@ -156,32 +165,83 @@ def test_a_target_of_false_accepts(belonging, others):
         aedr.calibrate(belonging, validation=belonging, false_accepts=0.01)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda v: v.update(format="other"), "not a calibration"),
-        (lambda v: v.pop("threshold"), "threshold"),
-        (lambda v: v.update(extra=1), "extra"),
-        (lambda v: v.update(scores=v["scores"][:3]), "3 given"),
-        (lambda v: v["scores"].__setitem__(0, float("nan")), "NaN"),
-        (lambda v: v.update(threshold=float("inf")), "no finite number"),
-        (lambda v: v.update(scores="many"), "wrong type"),
-        (lambda v: v.update(rule="guess"), "rule 'guess'"),
-        (lambda v: v["statistic"].update(terms=["ratio", "residual"]), "ratio"),
-        (lambda v: v["statistic"].update(means=[1.0]), "1 means"),
-        (lambda v: v["validation"].pop("objective"), "objective"),
-        (lambda v: v["provenance"].update(colour="red"), "colour"),
-    ],
-)
-def test_damaged_files(belonging, others, tmp_path, change, message):
+WEIGHTS = "0123456789abcdef" * 4
+CHANGES = [
+    (lambda v: v.pop("threshold"), "threshold"),
+    (lambda v: v.update(extra=1), "extra"),
+    (lambda v: v.update(scores=v["scores"][:3]), "3 given"),
+    (lambda v: v["scores"].__setitem__(0, None), "scores"),
+    (lambda v: v["scores"].reverse(), "not sorted"),
+    (lambda v: v.update(scores="many"), "wrong type"),
+    (lambda v: v.update(scores=[str(x) for x in v["scores"]]), "no float"),
+    (lambda v: v.update(threshold=99.0), "threshold: it says 99.0"),
+    (lambda v: v.update(threshold=v["threshold"] + 1e-6), "follows from its scores"),
+    (lambda v: v.update(threshold=True), "no float"),
+    (lambda v: v.update(alpha=7.0), "alpha 7.0"),
+    (lambda v: v.update(alpha=0.5), "threshold"),
+    (lambda v: v.update(rule="guess"), "rule 'guess'"),
+    (lambda v: v.update(rule="empirical"), "threshold: it says"),
+    (lambda v: v.update(threshold_interval=[0.0, 9.0]), "threshold_interval"),
+    (lambda v: v.update(threshold_interval=[None, None]), "threshold_interval"),
+    (lambda v: v.update(acceptance_interval=[0.99, 1.0]), "acceptance_interval"),
+    (lambda v: v["statistic"].update(terms=["ratio", "residual"]), "ratio"),
+    (lambda v: v["statistic"].update(means=[1.0]), "1 means"),
+    (lambda v: v["statistic"]["spreads"].__setitem__(0, 0.0), "spreads"),
+    (lambda v: v["statistic"]["spreads"].__setitem__(1, -1.0), "spreads"),
+    (lambda v: v["statistic"].update(slopes=[1.0]), "expected 2"),
+    (lambda v: v["validation"].pop("objective"), "objective"),
+    (lambda v: v["validation"].update(scores=[]), "validation scores"),
+    (lambda v: v["validation"]["scores"].reverse(), "validation scores"),
+    (lambda v: v["validation"].update(accuracy=1.0), "accuracy"),
+    (lambda v: v["validation"].update(held_out_accuracy=1.5), "held_out_accuracy"),
+    (lambda v: v["validation"].update(false_accepts=0.0), "false_accepts"),
+    (lambda v: v["validation"].update(false_accepts_interval=[0.0, 0.01]), "false_accepts_interval"),
+    (lambda v: v["provenance"].update(colour="red"), "colour"),
+    (lambda v: v["provenance"].update(images_hash="ab"), "64 hexadecimal"),
+    (lambda v: v["protocol"]["identity"].update(weights_hash=WEIGHTS.upper()), "64 hexadecimal"),
+    (lambda v: v["protocol"]["identity"].update(quantize="no"), "no bool"),
+    (lambda v: v["protocol"]["settings"].pop("clip"), "not those of a SignalConfig"),
+    (lambda v: v["protocol"].update(processing="sharpen2"), "sharpen"),
+    (lambda v: v["domain"].update(sides=[128, 64]), "sides"),
+    (lambda v: v["domain"].update(homogeneity=[0.0, 1.0]), "homogeneity"),
+    (lambda v: v["domain"].pop("second_loss"), "second_loss"),
+]
+
+
+@pytest.fixture(scope="module")
+def saved():
+    """What `save` writes, as JSON values."""
+    rng = np.random.default_rng(0)
+    made = aedr.calibrate(measurement(rng, 60, 0.0), validation=measurement(rng, 40, 0.5), sizes=np.full((60, 2), 128))
+    return {"format": FORMAT, **json.loads(json.dumps(dataclasses.asdict(made)))}
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES)
+def test_files_that_contradict_themselves(saved, tmp_path, change, message):
+    """Whoever changed it computed the digest anew."""
     path = tmp_path / "m.json"
-    aedr.calibrate(belonging, validation=others).save(path)
-    values = json.loads(path.read_text())
+    values = json.loads(json.dumps(saved))
+    path.write_text(json.dumps({**values, "digest": told_apart(values)}))
+    aedr.Calibration.load(path)
     change(values)
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps({**values, "digest": told_apart(values)}))
     with pytest.raises(aedr.CalibrationError, match=message) as error:
         aedr.Calibration.load(path)
     assert str(path) in str(error.value)
+
+
+def test_files_that_were_changed_or_are_of_an_older_format(saved, tmp_path):
+    path = tmp_path / "m.json"
+    for changed, message in (
+        ({**saved, "digest": told_apart({**saved, "alpha": 0.1})}, "changed after it was written"),
+        (saved, "'digest'"),
+        ({**saved, "format": "aedr_jax calibration 3"}, "aedr calibrate FOLDER --model M"),
+        ({**saved, "threshold": float("nan"), "digest": ""}, "JSON"),
+    ):
+        path.write_text(json.dumps(changed))
+        with pytest.raises(aedr.CalibrationError, match=message) as error:
+            aedr.Calibration.load(path)
+        assert str(path) in str(error.value)
 
 
 def test_unreadable_files(tmp_path):
@@ -195,14 +255,41 @@ def test_unreadable_files(tmp_path):
 
 def test_use_on_other_weights_or_settings_is_refused(signals):
     ae = tiny_autoencoder("functions")
-    calibration = aedr.calibrate(signals, autoencoder=ae)
-    calibration.check_against(aedr.weights_hash(ae), aedr.SignalConfig())
-    with pytest.raises(aedr.CalibrationError, match="weights"):
-        calibration.check_against(aedr.weights_hash(tiny_autoencoder("functions", seed=1)), aedr.SignalConfig())
-    with pytest.raises(aedr.CalibrationError, match=r"'clip': \(True, False\)"):
-        calibration.check_against(None, aedr.SignalConfig.paper())
-    rival = dataclasses.replace(calibration, method="ronan", config={})
-    rival.check_against(None, aedr.SignalConfig.paper())
+    calibration = aedr.calibrate(signals, autoencoder=ae, size_rule="crop2", processing="jpeg75")
+    now = Protocol(Identity.of(ae, name="other"), settings=aedr.SignalConfig().describe(), size_rule="crop2")
+    calibration.check_against(now)  # the processing is a past that images are thought to have
+    calibration.check_against(dataclasses.replace(now, processing="jpeg75"))
+    paper = dataclasses.replace(now, settings=aedr.SignalConfig.paper().describe())
+    nobody = dataclasses.replace(now, identity=Identity())
+    for measured, message in (
+        (dataclasses.replace(now, identity=Identity.of(tiny_autoencoder("functions", seed=1))), "weights_hash: calibr"),
+        (nobody, "weights_hash: calibrated '.{12}', now None"),
+        (paper, "settings.clip: calibrated True, now False; settings.fitted: calibrated True, now False"),
+        (dataclasses.replace(now, size_rule="official"), "size_rule: calibrated 'crop2', now 'official'"),
+        (dataclasses.replace(now, processing="jpeg60"), "processing: calibrated 'jpeg75', now 'jpeg60'"),
+        (dataclasses.replace(now, method="ronan"), "method: calibrated 'aedr', now 'ronan'"),
+    ):
+        with pytest.raises(aedr.CalibrationError, match=message):
+            calibration.check_against(measured)
+    unknown = aedr.calibrate(signals, size_rule="crop2")
+    with pytest.raises(aedr.CalibrationError, match=r"weights_hash: calibrated None, now '.{12}'"):
+        unknown.check_against(now)
+
+
+def test_a_source_is_not_followed_on_a_files_word(signals, tmp_path):
+    def calibration(source):
+        return aedr.calibrate(signals, model="m", source=source)
+
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "config.json").write_text("{}")
+    for source in ("sd1.5", "mini-vq", str(tmp_path / "here")):
+        assert calibration(source).trusted_source() == source
+    for source in ("stranger/weights/vae", str(tmp_path / "gone"), "http://example.org/vae"):
+        with pytest.raises(aedr.CalibrationError, match=f"nothing is downloaded.*--models {source}"):
+            calibration(source).trusted_source(["m"])
+        assert calibration(source).trusted_source(["other", source]) == source
+    with pytest.raises(aedr.CalibrationError, match="neither its model nor a source"):
+        aedr.calibrate(signals).trusted_source()
 
 
 def test_lists_and_names_are_told_what_to_pass(belonging):

@@ -84,7 +84,8 @@ def test_calibrate_records_its_provenance(world, calibrations, capsys):
     calibration = Calibration.load(calibrations / "m1.json")
     assert (calibration.model, len(calibration.scores), calibration.alpha) == ("m1", 6, 0.05)
     assert calibration.provenance.source == str(world / "m1")
-    assert calibration.provenance.size_rule == "crop1"
+    assert calibration.protocol.size_rule == "crop1"
+    assert calibration.domain.sides == (64, 64)
     assert len(calibration.provenance.images_hash) == 64
     out = calibrations.parent / "again.json"
     main(
@@ -143,7 +144,8 @@ def test_models_from_elsewhere_keep_their_names(world, tmp_path, capsys, monkeyp
     made = Calibration.load(tmp_path / "cal" / "p.json")
     assert (made.model, made.provenance.source) == ("p/vae", str(world / "p" / "vae"))
     elsewhere = dataclasses.replace(made.provenance, source=str(world / "moved" / "vae"))
-    dataclasses.replace(made, model="mine", provenance=elsewhere).save(tmp_path / "cal" / "q.json")
+    mine = dataclasses.replace(made.protocol, identity=dataclasses.replace(made.protocol.identity, name="mine"))
+    dataclasses.replace(made, protocol=mine, provenance=elsewhere).save(tmp_path / "cal" / "q.json")
 
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
@@ -151,7 +153,9 @@ def test_models_from_elsewhere_keep_their_names(world, tmp_path, capsys, monkeyp
     assert main([*call, "--models", f"mine={world}/q/vae, p/vae"]) == 0
     assert set(json.loads(capsys.readouterr().out)["p_values"]) == {"p/vae", "mine"}
     assert main(call) == 2
-    assert f"mine: its calibration was made with {world}/moved/vae, which is not here" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"calibration of mine: its model '{world}/moved/vae' is neither in the registry nor a folder here" in message
+    assert "--models mine=FOLDER" in message
     assert main([*call, "--models", "p/vae, nobody"]) == 2
     assert "no calibration of nobody (there are: p/vae, mine)" in capsys.readouterr().err
 
@@ -221,7 +225,7 @@ def test_calibrations_of_several_pasts(world, calibrations, tmp_path, capsys):
         call = ["calibrate", str(world / "own"), "--model", str(world / "m1"), "--processing", past]
         assert main([*call, "--out", str(folder / f"m1-{past}.json")]) == 0
     plain, jpeg = (Calibration.load(folder / f"m1-{past}.json") for past in ("none", "jpeg60"))
-    assert (plain.provenance.processing, jpeg.provenance.processing) == ("none", "jpeg60")
+    assert (plain.protocol.processing, jpeg.protocol.processing) == ("none", "jpeg60")
     assert plain.scores == Calibration.load(calibrations / "m1.json").scores
     assert plain.statistic != jpeg.statistic
     capsys.readouterr()
@@ -250,17 +254,40 @@ def test_images_that_nothing_can_be_said_of(world, calibrations, tmp_path, capsy
     assert found["fine.jpg"]["reason"] == ""
 
 
-def test_attribute_refuses_other_weights_and_settings(world, calibrations, tmp_path, capsys):
-    stolen = tmp_path / "cal"
-    stolen.mkdir()
-    text = (calibrations / "m1.json").read_text().replace(str(world / "m1"), str(tmp_path / "m1"))
-    (stolen / "m1.json").write_text(text)
+def test_attribute_refuses_other_weights_and_settings(world, calibrations, tmp_path, capsys, monkeypatch):
+    def moved(source):
+        made = Calibration.load(calibrations / "m1.json")
+        provenance = dataclasses.replace(made.provenance, source=source)
+        dataclasses.replace(made, provenance=provenance).save(tmp_path / "cal" / "m1.json")
+
+    moved(str(tmp_path / "m1"))
     write_folder(tmp_path / "m1", KL, make_tensors(KL, seed=5))
-    call = ["attribute", str(world / "own")]
-    assert main([*call, "--calibrations", str(stolen)]) == 2
-    assert "made with weights" in capsys.readouterr().err
-    assert main([*call, "--calibrations", str(calibrations), "--preset", "paper"]) == 2
-    assert "other settings" in capsys.readouterr().err
+    call = ["attribute", str(world / "own"), "--calibrations"]
+    assert main([*call, str(tmp_path / "cal")]) == 2
+    assert "weights_hash: calibrated" in capsys.readouterr().err
+    for options, message in (
+        (["--preset", "paper"], "settings.clip: calibrated True, now False"),
+        (["--dtype", "bfloat16"], "dtype: calibrated 'float32', now 'bfloat16'"),
+        (["--precision", "default"], "precision: calibrated 'highest', now 'default'"),
+        (["--multiple", "8"], "size_rule: calibrated 'crop1', now 'crop8'"),
+    ):
+        assert main([*call, str(calibrations), *options]) == 2
+        assert message in capsys.readouterr().err
+    # What a file says is not downloaded; what the user says is looked for.
+    moved("stranger/weights/vae")
+    monkeypatch.setattr(scoring, "load_autoencoder", lambda model, **options: 1 / 0)
+    assert main([*call, str(tmp_path / "cal")]) == 2
+    assert "nothing is downloaded on a file's word; if you trust it: --models stranger/w" in capsys.readouterr().err
+    assert main([*call, str(tmp_path / "cal"), "--models", "stranger/weights/vae"]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_sizes_of_no_calibration_are_not_assessable(world, calibrations, tmp_path, capsys):
+    Image.open(world / "own" / "0.png").resize((128, 128), Image.Resampling.BICUBIC).save(tmp_path / "large.png")
+    assert main(["attribute", str(tmp_path), "--calibrations", str(calibrations), "--models", "m1", "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert (verdict["verdict"], verdict["status"]) == ("not assessable", "ok")
+    assert verdict["reason"].startswith("m1: 128×128 pixels; calibrated on 64×64: crop it to such a size")
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,9 @@ def test_an_id_that_comes_twice_has_one_row_and_is_named(score, tmp_path, world)
 
 def test_other_settings_are_refused(score, tmp_path, world, loaded):
     score(source=Listed([Item("a", world / "images" / "0.png")]))
-    with pytest.raises(SourceError, match=r"rows of other settings \(size_rule, see scores\.run\.json\)"):
+    with pytest.raises(
+        SourceError, match=r"\(models\.m1\.size_rule: there 'crop4', now 'crop64'; .*see scores\.run\.json\)"
+    ):
         score(multiple=64)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()

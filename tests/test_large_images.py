@@ -74,7 +74,7 @@ def test_a_large_image_is_its_middle(put, size, name):
     (image,) = found.images
     middle = whole.images[0][rows, columns]
     np.testing.assert_array_equal(image, middle[: len(middle) // 8 * 8, : middle.shape[1] // 8 * 8])
-    assert decoder.size_rule(*size) == "crop8,centre16384"
+    assert decoder.cut(*size) == ",centre16384"
     assert found.images[0].base is None or found.images[0].base.nbytes <= 3 * 128 * 128  # the whole is let go
     if name == "a.png":
         alone = decoder(put(Image.fromarray(middle), "middle.png"))
@@ -85,9 +85,9 @@ def test_a_large_image_is_its_middle(put, size, name):
 def test_an_image_of_just_the_cap_is_whole(put):
     decoder = Decoder(2, most_pixels=100 * 80)
     assert decoder(put(picture(100, 80))).images[0].shape == (80, 100, 3)
-    assert decoder.size_rule(100, 80) == "crop2"
+    assert decoder.cut(100, 80) == ""
     assert decoder(put(picture(101, 80))).images[0].shape == (80, 64, 3)
-    assert decoder.size_rule(101, 80) == "crop2,centre8000"
+    assert decoder.cut(101, 80) == ",centre8000"
 
 
 def test_what_was_done_to_an_image_was_done_to_all_of_it(put):

@@ -13,6 +13,7 @@ from aedr_jax import demo
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder
 from aedr_jax.cli import main
+from aedr_jax.scoring import Scorer, load_candidate
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = [name for name, entry in REGISTRY.items() if entry.repository is None]
@@ -30,7 +31,9 @@ def test_weights_manifest_and_calibration_belong_together(name):
     assert len(weights) <= 2.5e6
     assert "/" not in json.loads((folder / "config.json").read_text()).get("_name_or_path", "")
     calibration = aedr.Calibration.load(calibration_file(name))
-    calibration.check_against(aedr.weights_hash(aedr.load_autoencoder(name)), aedr.SignalConfig())
+    scorer = Scorer([load_candidate(name)])
+    calibration.check_against(scorer.protocol(scorer.candidates[0]))
+    assert calibration.domain.sides == (128, 128)
     assert len(calibration.scores) >= 200
     again = aedr.kde_threshold(calibration.scores, alpha=calibration.alpha)
     assert calibration.threshold == pytest.approx(again, rel=1e-9)
@@ -47,7 +50,7 @@ def test_attribute_tells_the_examples_apart(capsys):
     folders = [folder for folder in sorted((ROOT / "examples").iterdir()) if folder.is_dir()]
     images = [str(min(folder.glob("*.png"))) for folder in folders]
     images.append(str(ROOT / "examples" / "photographs" / "coffee.png"))
-    assert main(["attribute", *images, "--multiple", "128", "--json"]) == 0
+    assert main(["attribute", *images, "--json"]) == 0
     verdicts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     photographs = [v for v in verdicts if Path(v["path"]).parent.name == "photographs"]
     assert [v["verdict"] for v in photographs] == ["none"] * 2

@@ -1,0 +1,122 @@
+"""What was measured, and how: everything that can move a score, as one object to compare, write down and go by.
+
+A threshold holds for scores that were measured as its own were, and rows of one folder are measured alike. So a
+calibration, a run's settings and the parts of an evaluation hold a `Protocol`, and compare all of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from aedr_jax.autoencoders.checkpoints import weights_hash
+from aedr_jax.errors import AutoencoderError
+
+__all__ = ["Identity", "Protocol", "differences", "told_apart"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Which model, as far as it can move a score; None where it is not known.
+
+    Attributes:
+      name: for people: two names of one model are no difference.
+      weights_hash: of the autoencoder (`weights_hash`).
+      quantize: whether it decodes codebook entries; None without a codebook.
+      dtype, precision: what it computes in, and the precision of its products.
+    """
+
+    name: str | None = None
+    weights_hash: str | None = None
+    quantize: bool | None = None
+    dtype: str | None = None
+    precision: str | None = None
+
+    @classmethod
+    def of(cls, autoencoder: Any, *, name: str | None = None, weights: str | None = None) -> Identity:
+        """The identity of an autoencoder that is loaded; functions that close over their weights have no hash.
+
+        Args:
+          autoencoder: what `load_autoencoder` or `from_functions` gives; None: nothing is known.
+          name: the model's.
+          weights: its hash, where it was taken already.
+        """
+        if autoencoder is None:
+            return cls(name)
+        numerics = getattr(autoencoder, "numerics", None)
+        return cls(
+            name,
+            _hash_or_none(autoencoder) if weights is None else weights,
+            getattr(autoencoder, "quantize_on_decode", None),
+            None if numerics is None else jnp.dtype(numerics.dtype).name,
+            None if numerics is None else numerics.precision or "default",
+        )
+
+    @property
+    def family(self) -> tuple[str, bool | None] | None:
+        """Equal for models whose images no method that looks at the autoencoder can tell apart; None without a hash.
+        What a model computes in when it is measured is not part of it."""
+        return None if self.weights_hash is None else (self.weights_hash, self.quantize)
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What is measured, with which model, and how.
+
+    Attributes:
+      identity: the model.
+      method: "aedr", or a rival's name.
+      settings: `SignalConfig.describe()`, or a rival's own; JSON values.
+      size_rule: how images are brought to a size that the model takes; None where it was not told.
+      processing: what is done to the images before they are measured (`processing.Processing`), or "none".
+    """
+
+    identity: Identity
+    method: str = "aedr"
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    size_rule: str | None = None
+    processing: str = "none"
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return dataclasses.asdict(self)
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits: equal where nothing but the model's name differs."""
+        values = self.describe()
+        del values["identity"]["name"]
+        return told_apart(values)[:16]
+
+    def differences(self, other: Protocol) -> dict[str, tuple[Any, Any]]:
+        """What differs: dotted names -> this one's value and the other's. The model's name is none of it."""
+        found = differences(self.describe(), other.describe())
+        found.pop("identity.name", None)
+        return found
+
+
+def differences(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """What differs between two JSON values: dotted names -> both values; None stands for what is not there."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in dict.fromkeys([*one, *other]):
+            found |= differences(one.get(key), other.get(key), f"{name}.{key}" if name else str(key))
+        return found
+    return {} if one == other else {name: (one, other)}
+
+
+def told_apart(values: Any) -> str:
+    """sha256 over JSON values as canonical text: sorted keys, no spaces, no NaN."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _hash_or_none(autoencoder: Any) -> str | None:
+    try:
+        return weights_hash(autoencoder)
+    except AutoencoderError:  # functions that close over their weights: there is nothing to hash
+        return None
