@@ -24,7 +24,7 @@ from aedr_jax.images import (
 from aedr_jax.processing import Processing
 from aedr_jax.sources import Item
 
-__all__ = ["MAX_SCORED_PIXELS", "Decoded", "Decoder", "Refused"]
+__all__ = ["CENTRE_GRID", "MAX_SCORED_PIXELS", "Decoded", "Decoder", "Refused"]
 
 MAX_SCORED_PIXELS = 1 << 22  # 2048×2048: larger images are measured in their middle, for time and memory's sake
 CENTRE_GRID = 64  # what its cut keeps to, beside the decoder's own multiple
@@ -113,7 +113,7 @@ class Decoder:
         if self.fits and width * height > self.most_pixels:
             raise ImageError(
                 f"{item.path}: {width}×{height} is above {self.most_pixels} pixels, and the official preset resizes "
-                "whole images; crop it first, or measure with another preset"
+                "whole images; allow more (--most-pixels), crop it first, or measure with another preset"
             )
         used = (width - width % self.multiple, height - height % self.multiple)
         if not self.fits and min(used) < MIN_SIDE:

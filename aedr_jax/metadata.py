@@ -96,7 +96,7 @@ def _orientation(exif: bytes, xmp: bytes) -> int:
 
 def _png(data: bytes) -> Bare:
     """Critical chunks (a capital first letter); the checksums of the others are not looked at."""
-    kept, exif, profile, xmp = [PNG_SIGNATURE], b"", b"", b""
+    kept, exif, profile, xmp = [PNG_SIGNATURE], b"", (b"tEXt", b""), b""
     at = len(PNG_SIGNATURE)
     while at + 8 <= len(data):
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
@@ -109,13 +109,14 @@ def _png(data: bytes) -> Bare:
         elif kind == b"eXIf":
             exif = data[at + 8 : end - 4]
         elif kind in (b"tEXt", b"zTXt") and data.startswith(b"Raw profile type exif\0", at + 8):
-            profile = _text(kind, data[at + 30 : end - 4])
+            profile = kind, data[at + 30 : end - 4]
         elif kind == b"iTXt" and data.startswith(b"XML:com.adobe.xmp\0", at + 8):
-            xmp = _international(data[at + 26 : end - 4])
+            xmp = data[at + 26 : end - 4]
         if kind == b"IEND":
             break
         at = end
-    return Bare(b"".join(kept), _orientation(exif or _unhexed(profile), xmp))
+    # Of several texts the last counts, and only that one is expanded.
+    return Bare(b"".join(kept), _orientation(exif or _unhexed(_text(*profile)), _international(xmp)))
 
 
 def _text(kind: bytes, text: bytes) -> bytes:

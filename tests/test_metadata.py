@@ -237,6 +237,10 @@ HOSTILE = {
     "a million fill bytes": encoded("JPEG", quality=90)[:2] + b"\xff" * 1_000_000 + encoded("JPEG", quality=90)[2:],
     "a million escaped bytes": encoded("JPEG", quality=90)[:2] + b"\xff\0" * 500_000 + encoded("JPEG", quality=90)[2:],
     "20,000 pieces of EXIF": jpeg(*[(0xE1, EXIF + bytes(100))] * 20_000),
+    "5,000 texts that expand to 1 MB": png(
+        *[chunk(b"zTXt", RAW + b"\0" + zlib.compress(bytes(1 << 20), 9))] * 5_000,
+        *[chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(1 << 20), 9))] * 5_000,
+    ),
     "100,000 empty chunks": png(*[chunk(b"tEXt")] * 100_000),
     "XMP that nearly matches": png(chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"tiff:Orientation" * 200_000)),
 }

@@ -131,7 +131,7 @@ def test_a_worker_that_hangs_ends_though_its_run_was_killed(items):
             worker.stdin.flush()
 
         ask("fine")
-        assert isinstance(workers._read_result(worker.stdout, Item("fine", path)), Decoded)
+        assert isinstance(workers._read_result(worker.stdout, Item("fine", path), 1 << 24), Decoded)
         time.sleep(2.5)  # for work it waits as long as that takes
         ask("hang")
         assert worker.wait(timeout=30) == -signal.SIGALRM
