@@ -301,6 +301,7 @@ def test_sizes_of_no_calibration_are_not_assessable(world, calibrations, tmp_pat
         (["calibrate", "OWN/0.png", "--model", "M", "--out", "x.json"], "1 given"),
         (["attribute", "OWN", "--calibrations", "OWN"], "no calibration"),
         (["attribute", "OWN", "--calibrations", "CAL", "--models", "m1,m7"], "no calibration of m7"),
+        (["evaluate", "OWN", "--out", "x", "--models", "M", "--ronan-models", "m1, m7"], "--ronan-models m7"),
     ],
 )
 def test_wrong_calls_exit_with_2_and_one_reason(world, calibrations, capsys, monkeypatch, tmp_path, call, message):

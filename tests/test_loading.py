@@ -177,3 +177,12 @@ def test_damaged_manifest_is_named(kl_folder, tmp_path):
     (tmp_path / "out" / "manifest.json").write_text("{")
     with pytest.raises(AutoencoderError, match=r"manifest\.json: not readable as JSON"):
         load_autoencoder(tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text('{"quantize": "no"}')
+    with pytest.raises(AutoencoderError, match=r"manifest\.json: quantize is 'no'"):
+        load_autoencoder(tmp_path / "out")
+
+
+def test_a_revision_is_of_a_download(kl_folder, no_network):
+    with pytest.raises(AutoencoderError, match="revision 'v2' is of a download"):
+        load_autoencoder(kl_folder, revision="v2")
+    assert no_network == []

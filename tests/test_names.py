@@ -1,5 +1,6 @@
 """What a model is called, wherever it lies and however it was given."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_names(here, given, names):
     found = name_models(given)
     assert list(found) == names
     assert all(source in REGISTRY or source.startswith("org/") or os.path.isabs(source) for source in found.values())
+
+
+def test_names_are_unique_whatever_is_given_together(here):
+    for folder in ("x/vae", "x/y/vae", "y/vae", "y/x/vae", "vae/vae"):
+        (here / folder).mkdir(parents=True, exist_ok=True)
+    given = ["x/vae", "x/y/vae", "y/vae", "y/x/vae", "vae/vae", "plain", "./sd1.5", "sd1.5", "x/vae/../../y", "org/y"]
+    sources = {model: locate(model).source for model in given}
+    for several in itertools.chain.from_iterable(itertools.permutations(given, n) for n in (1, 2, 3)):
+        found = name_models(several)
+        assert list(found.values()) == [sources[model] for model in several]  # one name each
+        for name, source in found.items():
+            assert source == name or source.endswith(f"/{name}")
+    assert name_models([]) == {}
 
 
 def test_the_folder_one_is_in_has_a_name(here, monkeypatch):
@@ -115,6 +129,8 @@ def test_a_folder_whose_name_would_be_mistaken(here):
         "C:\\models\\vae",
         "a/vea",  # a/ is here
         "org/name/",
+        "~nobody-of-that-name/vae",
+        "/" + "x" * 300,
         "org/name/model.safetensors",
         "vae.ckpt",
         "data/models/sd/v1-5/vae",

@@ -79,7 +79,7 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Sourc
     if revision is not None:
         raise AutoencoderError(f"{path}: revision {revision!r} is of a download; what lies here has none")
     weights = _with_config(path) if path.is_dir() else _single_file(path)
-    return Source(weights, str(path), _manifest(weights.parent).get("quantize"))
+    return Source(weights, str(path), _quantize(weights.parent / "manifest.json"))
 
 
 def _with_config(folder: Path) -> Path:
@@ -203,6 +203,8 @@ def _commit(folder: Path) -> str | None:
     return next((name for above, name in parents if above == "snapshots" and re.fullmatch("[0-9a-f]{40}", name)), None)
 
 
-def _manifest(folder: Path) -> dict:
-    path = folder / "manifest.json"
-    return read_object(path) if path.is_file() else {}
+def _quantize(manifest: Path) -> bool | None:
+    value = read_object(manifest).get("quantize") if manifest.is_file() else None
+    if value not in (None, True, False):
+        raise AutoencoderError(f"{manifest}: quantize is {value!r}; expected true, false or null")
+    return value

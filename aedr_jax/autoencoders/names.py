@@ -43,8 +43,8 @@ def locate(model: str | os.PathLike[str]) -> Place:
     name = os.fspath(model)
     if isinstance(model, str) and name in REGISTRY:
         return Place("registry", name)
-    path = Path(name).expanduser()
-    if name and path.exists():
+    path = Path(os.path.expanduser(name))  # Path's own fails on an unknown user, and its exists on a long name
+    if name and os.path.exists(path):
         # Links keep the name that the user sees; only ".." needs them followed.
         return Place("local", str(path.resolve() if ".." in path.parts else path.absolute()))
     if isinstance(model, os.PathLike) or looks_local(name):
@@ -70,7 +70,7 @@ def looks_local(name: str) -> bool:
         or name.endswith(("/", *FILES))
         or ".." in parts
         or len(parts) > DEEPEST
-        or (len(parts) > 1 and Path(parts[0]).exists())
+        or (len(parts) > 1 and os.path.exists(parts[0]))
     )
 
 
@@ -83,7 +83,9 @@ def name_models(models: Iterable[str]) -> dict[str, str]:
     Raises:
       AutoencoderError: as `locate`; where a model is given twice, or a name cannot stand in a verdict.
     """
-    chosen, places = zip(*((name, locate(source)) for name, source in map(_split, models)), strict=True)
+    given = [_split(model) for model in models]
+    chosen = [name for name, _ in given]
+    places = [locate(source) for _, source in given]
     unnamed = [place.source for name, place in zip(chosen, places, strict=True) if name is None]
     if twice := [source for source, count in Counter(unnamed).items() if count > 1]:
         raise AutoencoderError(f"two models of one name: {', '.join(twice)} is given twice")
@@ -92,8 +94,8 @@ def name_models(models: Iterable[str]) -> dict[str, str]:
         names = [name or _name(place, depth) for name, place, depth in zip(chosen, places, depths, strict=True)]
         counts = Counter(names)
         grown = [
-            min(depth + (counts[name] > 1 and given is None and place.kind == "local"), len(Path(place.source).parts))
-            for name, given, place, depth in zip(names, chosen, places, depths, strict=True)
+            min(depth + (counts[name] > 1 and own is None and place.kind == "local"), _deepest(place))
+            for name, own, place, depth in zip(names, chosen, places, depths, strict=True)
         ]
         if grown == depths:
             break
@@ -148,7 +150,7 @@ def split_list(text: str) -> list[str]:
 def _split(text: str) -> tuple[str | None, str]:
     """`NAME=SOURCE`, but for a path with an equals sign in it."""
     name, equals, source = text.partition("=")
-    if not equals or "/" in name or "\\" in name or Path(text).exists():
+    if not equals or "/" in name or "\\" in name or os.path.exists(text):
         return None, text
     if not name.strip() or not source.strip():
         raise AutoencoderError(f"{text!r}: expected NAME=SOURCE")
@@ -163,9 +165,12 @@ def _depth(place: Place) -> int:
     """How many parts of a local path it takes to say something."""
     if place.kind != "local":
         return 1
-    parts = Path(place.source).parts[1:]
-    says = [i for i, part in enumerate(reversed(parts), 1) if not _generic(part)]
-    return says[0] if says else max(len(parts), 1)
+    parts = reversed(Path(place.source).parts[1:])
+    return next((i for i, part in enumerate(parts, 1) if not _generic(part)), _deepest(place))
+
+
+def _deepest(place: Place) -> int:
+    return max(len(Path(place.source).parts) - 1, 1)  # all but the root
 
 
 def _generic(part: str) -> bool:
@@ -174,7 +179,7 @@ def _generic(part: str) -> bool:
 
 def _nearest(path: Path) -> str:
     """Where the path stops being there, and what is there instead."""
-    there = next((parent for parent in path.parents if parent.is_dir()), None)
+    there = next((parent for parent in path.parents if os.path.isdir(parent)), None)
     missing = path.parts[len(there.parts)] if there is not None and len(path.parts) > len(there.parts) else ""
     if there is None or str(there) == "." or not os.access(there, os.R_OK):
         return ""
