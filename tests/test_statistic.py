@@ -144,10 +144,15 @@ def test_accepted_is_p_above_alpha(rng, rule, alpha):
 
 def test_the_empirical_and_conformal_rules(rng):
     signals = rng.permutation(np.arange(1.0, 101.0))
-    assert threshold(signals, alpha=0.07, rule="empirical") == 93.0
-    assert (signals >= 94.0).sum() == 7
-    assert threshold(signals, alpha=0.05, rule="conformal") == 96.0  # 5 of 101
-    assert float(p_value(np.array([95.5]), signals, rule="conformal")[0]) == pytest.approx(6 / 101)
+    seven = threshold(signals, alpha=0.07, rule="empirical")
+    assert seven == np.nextafter(np.float32(93), np.float32(94))
+    assert (signals >= seven).sum() == 7
+    five = threshold(signals, alpha=0.05, rule="conformal")  # 5 of 101 p-values
+    assert five == np.nextafter(np.float32(96), np.float32(97))
+    found = p_value(np.array([0.5, 95.5, 96.0, 96.5, 100.0, 101.0]), signals, rule="conformal")
+    np.testing.assert_allclose(found, np.array([101, 6, 6, 5, 2, 1]) / 101, rtol=1e-6)
+    found = p_value(np.array([0.5, 95.5, 96.0, 96.5, 100.0, 101.0, np.nan]), signals, rule="empirical")
+    np.testing.assert_allclose(found, [1, 0.05, 0.05, 0.04, 0.01, 1 / 101, np.nan], rtol=1e-6)
     with pytest.raises(aedr.CalibrationError, match="needs 99"):
         threshold(signals[:98], alpha=0.01, rule="conformal")
     with pytest.raises(ValueError, match="rule 'guess'"):
