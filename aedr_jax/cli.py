@@ -125,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="P",
         help="do this to each image first: jpeg75, webp80, resize0.5, crop0.8, blur1, noise0.02 (default none)",
     )
-    sub.add_argument("--validation", action="append", metavar="DIR", help="images not its own: pick alpha on them unless it is given")
+    sub.add_argument(
+        "--validation", action="append", metavar="DIR", help="images not its own: pick alpha on them unless it is given"
+    )
     sub.add_argument(
         "--false-accepts", type=float, metavar="SHARE", help="of the validation images (default: pick for accuracy)"
     )
@@ -627,7 +629,7 @@ def _scored(scorer: Scorer, items: Sequence[Item]) -> tuple[list[Row], bool]:
 
 
 def _three(p: float, belonging: int) -> str:
-    """Three decimals; where p is the least that so many belonging images can tell, 1 / (n + 1), that it is below that."""
+    """Three decimals; "<" where p is the least that so many belonging images can tell, 1 / (n + 1)."""
     if p <= (1 + 1e-6) / (belonging + 1):
         return f"<{-(-1000 // (belonging + 1)) / 1000:.3f}"
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
@@ -665,7 +667,8 @@ def _print_verdicts(args: argparse.Namespace, verdicts: Sequence[Verdict]) -> No
         {
             "image": v.id,
             "verdict": v.verdict,
-            "p-values": v.error or ", ".join(f"{name} {_three(p, v.belonging[name])}" for name, p in v.p_values.items()),
+            "p-values": v.error
+            or ", ".join(f"{name} {_three(p, v.belonging[name])}" for name, p in v.p_values.items()),
         }
         for v in verdicts
     ]

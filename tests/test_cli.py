@@ -12,7 +12,7 @@ from make_tiny import make_tensors, write_folder
 from PIL import Image
 
 from aedr_jax import Calibration, scoring
-from aedr_jax.cli import main
+from aedr_jax.cli import _three, main
 
 KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
 
@@ -105,6 +105,7 @@ def test_attribute_prints_a_table_with_the_caveat(world, calibrations, capsys):
     assert header.split() == ["image", "verdict", "p-values"]
     assert "m1 0." in own
     assert "error" in bad
+    assert "1/(n + 1); n = 6" in " ".join(rest)
     assert "does not mean a real photograph" in " ".join(rest)
 
 
@@ -120,6 +121,7 @@ def test_attribute_json_and_files(world, calibrations, tmp_path, capsys):
         assert verdict["verdict"] == expected
         assert set(verdict["p_values"]) == {"m1", "m2"}
         assert "photograph" in verdict["caveat"]
+        assert verdict["belonging"] == {"m1": 6, "m2": 6}
     assert verdicts[6]["verdict"] == "error"
     assert main([*call, "--out", str(tmp_path / "verdicts.parquet")]) == 0
     table = pq.read_table(tmp_path / "verdicts.parquet").to_pylist()
@@ -154,6 +156,12 @@ def test_validation_images_pick_alpha_and_bound_false_names(world, calibrations,
     assert summary["alpha"] == calibration.alpha
     assert summary["validation"]["images"] == len(calibration.validation.scores) == 12
     assert summary["acceptance_interval"] == list(calibration.acceptance_interval)
+    kept = str(tmp_path / "kept.json")
+    assert main([*call[:-1], kept, "--validation", str(photographs), "--alpha", "0.1"]) == 0
+    fixed = Calibration.load(kept)
+    assert (fixed.alpha, fixed.validation.objective) == (0.1, "fixed alpha")
+    assert main([*call, "--validation", str(photographs), "--alpha", "0.1", "--false-accepts", "0.1"]) == 2
+    assert "none to pick" in capsys.readouterr().err
     inputs = ["attribute", str(world / "own"), "--json", "--calibrations"]
     assert main([*inputs, str(out.parent), "--false-names", "0.05"]) == 0
     strict = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -283,3 +291,11 @@ def test_models(capsys):
     assert rows["mini-kl4-a"]["weights"]
     assert main(["models"]) == 0
     assert "mini-kl4-a" in capsys.readouterr().out
+
+
+def test_what_n_images_cannot_tell_is_written_below_one_in_n_plus_one():
+    """200 images: below .005, as 1/201 is; p-values of 6.7e-10 or 0.000 are not theirs to give."""
+    for n, text in ((200, "<0.005"), (6, "<0.143"), (99, "<0.010"), (1000, "<0.001"), (5000, "<0.001")):
+        assert _three(float(np.float32(1 / (n + 1))), n) == text
+        assert _three(float(np.float32(2 / (n + 1))), n) in (f"{2 / (n + 1):.3f}", "<0.001")
+    assert (_three(0.375, 200), _three(0.0051, 200), _three(float("nan"), 200)) == ("0.375", "0.005", "nan")
