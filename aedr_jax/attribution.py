@@ -16,6 +16,7 @@ __all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "holm
 
 NONE = "none"
 NOT_ASSESSABLE = "not assessable"
+ROUNDING = 1 + 1e-6  # p-values are multiples of 1 / (images + 1) in float32: a bound that one meets exactly is met
 CAVEAT = (
     '"none" means: none of these candidates. It does not mean a real photograph: closed services, GANs and '
     "autoencoders that were not among the candidates end there too. A photograph that went through a candidate's "
@@ -34,7 +35,7 @@ class Attribution(NamedTuple):
       verdicts: n strings: a model, a family "a|b" (models that share one autoencoder), "ambiguous: a, b", "none", or
         "not assessable".
       foreign_p_values: float [n,m]; the null hypothesis of each is "not made by this model", so small speaks for it.
-        NaN for a model whose calibration has no validation images.
+        NaN for a model of whose calibrations one has no validation images.
       likelihood_ratios: float [n,m] (`Calibration.likelihood_ratio`); NaN likewise.
     """
 
@@ -51,9 +52,10 @@ def attribute(
     measured: Mapping[str, Measurement | Values],
     calibrations: Mapping[str, Calibration | Sequence[Calibration]],
     *,
-    assessable: Bool[np.ndarray, " n"] | None = None,
     sizes: Mapping[str, Int[np.ndarray, "n 2"]] | None = None,
     false_names: float | None = None,
+    families: Mapping[str, str] | None = None,
+    assessable: Bool[np.ndarray, " n"] | None = None,
 ) -> Attribution:
     """A verdict for each image: every model whose p-value exceeds its alpha.
 
@@ -61,21 +63,31 @@ def attribute(
     many candidates there are, and nothing is to be corrected. How often an image of *no* candidate gets a name is
     another rate: it grows with the candidates, and `false_names` bounds it where validation images speak for it.
 
+    Which past an image has is not known, so each null hypothesis holds for any of a model's pasts, and is rejected only
+    where it is under every one: both p-values are the largest over the pasts, the likelihood ratio the smallest. For
+    "not made by this model" that costs names where the pasts lie apart: what others made and left as it came can score
+    like the model's own after JPEG. Members of one family share the null hypothesis, and so its p-value.
+
     Args:
       measured: for each model, the measurement (or a rival's scores) of the same n images.
       calibrations: for each model, its calibration, or several made of images with different pasts (as they came, saved
-        as JPEG, ...). Its score and p-value are then those under the past that speaks most for it, and it is accepted
-        where it is under any of them; so is more of what others made.
+        as JPEG, ...). Its score is then that under the past with the largest p-value, and it is accepted where it is
+        under any of them; so is more of what others made.
+      sizes: for each model, height and width of each image as it was measured; None: sizes are not looked at.
+      false_names: accept only families whose foreign p-value, the largest of their members', stays at or below this
+        rate by Holm's step-down over the families: images like the validation images of one past of each then get a
+        name with probability at most this.
+      families: for each model, what names its autoencoder: equal ones are one family. None: models are one family whose
+        calibrations are of one autoencoder (`Identity.family`), or, where one has no weights hash, whose measurements
+        are equal to the last bit.
       assessable: which images can be judged at all; None: those with a defined score for every model. Of these an
         image is still not assessable where no calibration saw its size, and where every model that accepts it does so
         outside what its calibrations saw (`domain.Domain`).
-      sizes: for each model, height and width of each image as it was measured; None: sizes are not looked at.
-      false_names: accept only models whose foreign p-values, by Holm's step-down over the candidates, stay at or below
-        this rate as well: images like the validation images then get a name with probability at most this.
 
     Raises:
-      CalibrationError: when models and calibrations do not match, calibrations were made with different settings
-        (presets), the numbers of images differ, or `false_names` is given for a calibration without validation images.
+      CalibrationError: when models and calibrations or families do not match, calibrations were made with different
+        settings (presets), the numbers of images differ, or `false_names` is outside (0, 1) or given for a calibration
+        without validation images.
 
     Source of the step-down: Holm, Scandinavian Journal of Statistics 6 (1979).
     """
@@ -87,7 +99,11 @@ def attribute(
         raise CalibrationError("no model to attribute to")
     if missing := [name for name in models if name not in calibrations]:
         raise CalibrationError(f"no calibration for {', '.join(missing)}")
+    if false_names is not None and not 0.0 < false_names < 1.0:
+        raise CalibrationError(f"false names {false_names}: expected a share in (0, 1)")
     pasts = {name: [c] if isinstance(c := calibrations[name], Calibration) else list(c) for name in models}
+    if empty := [name for name in models if not pasts[name]]:
+        raise CalibrationError(f"no calibration for {', '.join(empty)}")
     _check_same_settings(pasts)
     judged_by = [_under_any(measured[name], pasts[name]) for name in models]
     counts = {name: len(one.score) for name, one in zip(models, judged_by, strict=True)}
@@ -95,17 +111,17 @@ def attribute(
     if len(set(counts.values())) > 1:
         raise CalibrationError(f"different numbers of images: {counts}")
     scores, p_values, accepted, foreign, ratios = (np.stack(values, axis=1) for values in zip(*judged_by, strict=True))
+    family = _families(measured, pasts, families)
     if false_names is not None:
         if silent := [name for name in models if any(c.validation is None for c in pasts[name])]:
             raise CalibrationError(f"a bound on false names needs validation images in the calibration of {silent[0]}")
-        accepted &= holm(foreign) <= false_names
+        accepted &= _holm_over(family, models, foreign) <= false_names * ROUNDING
     judged = [bool(np.isfinite(row).all()) for row in scores]
     if assessable is not None:
         judged = [ok and bool(given) for ok, given in zip(judged, assessable, strict=True)]
     judged = [ok and bool(inside) for ok, inside in zip(judged, _inside(measured, pasts, accepted, sizes), strict=True)]
-    families = _families({name: pasts[name][0] for name in models})
     verdicts = tuple(
-        _verdict([models[j] for j in np.flatnonzero(row)], families) if ok else NOT_ASSESSABLE
+        _verdict([models[j] for j in np.flatnonzero(row)], family) if ok else NOT_ASSESSABLE
         for row, ok in zip(accepted, judged, strict=True)
     )
     return Attribution(models, scores, p_values, accepted, verdicts, foreign, ratios)
@@ -160,7 +176,7 @@ class _Judged(NamedTuple):
 
 
 def _under_any(measured: Measurement | Values, pasts: Sequence[Calibration]) -> _Judged:
-    """What the past with the largest p-value says of each image, and whether any accepts it."""
+    """The score under the past with the largest p-value, whether any accepts it, and what holds under every past."""
     found = []
     for calibration in pasts:
         score = np.asarray(calibration.score(measured), dtype=np.float64)
@@ -175,8 +191,14 @@ def _under_any(measured: Measurement | Values, pasts: Sequence[Calibration]) -> 
         )
     stacked = _Judged(*(np.stack(values) for values in zip(*found, strict=True)))
     best = np.argmax(np.nan_to_num(stacked.p_value), axis=0)[None]
-    chosen = _Judged(*(np.take_along_axis(values, best, axis=0)[0] for values in stacked))
-    return chosen._replace(accepted=np.any(stacked.accepted, axis=0))
+    return _Judged(
+        np.take_along_axis(stacked.score, best, axis=0)[0],
+        np.take_along_axis(stacked.p_value, best, axis=0)[0],
+        np.asarray(stacked.accepted.any(axis=0)),
+        stacked.foreign_p_value.max(axis=0),  # NaN where any is: of that past nothing is known
+        # Under any one past of a foreign image the ratio is 1 on average, and so the smallest at most 1.
+        stacked.likelihood_ratio.min(axis=0),
+    )
 
 
 def holm(p_values: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
@@ -192,11 +214,51 @@ def holm(p_values: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
     return adjusted
 
 
-def _families(calibrations: Mapping[str, Calibration]) -> dict[str, str]:
-    """The family of each model: the names of all candidates with the same autoencoder (`Identity.family`), joined by
-    "|"."""
-    kinds = {name: calibration.protocol.identity.family or name for name, calibration in calibrations.items()}
-    return {name: "|".join(sorted(other for other in kinds if kinds[other] == kinds[name])) for name in kinds}
+def _holm_over(
+    family: Mapping[str, str], models: Sequence[str], p_values: Float[np.ndarray, "n m"]
+) -> Float[np.ndarray, "n m"]:
+    """`holm` with one p-value a family, the largest of its members', for each model."""
+    names, of = np.unique([family[name] for name in models], return_inverse=True)
+    largest = np.stack([p_values[:, of == k].max(axis=1) for k in range(len(names))], axis=1)
+    return holm(largest)[:, of]
+
+
+def _families(
+    measured: Mapping[str, Measurement | Values],
+    pasts: Mapping[str, Sequence[Calibration]],
+    given: Mapping[str, str] | None,
+) -> dict[str, str]:
+    """The family of each model: the names of all candidates that share its autoencoder, joined by "|"."""
+    if given is not None:
+        if missing := [name for name in measured if name not in given]:
+            raise CalibrationError(f"families: nothing for {', '.join(missing)}")
+        return _joined({name: given[name] for name in measured})
+    known = {name: pasts[name][0].protocol.identity.family for name in measured}
+    one: dict[str, str] = {}
+    for name in measured:
+        alike = [other for other in one if _share(name, other, measured, known)]
+        joined = {one[other] for other in alike}
+        one = {other: name if first in joined else first for other, first in one.items()} | {name: name}
+    return _joined(one)
+
+
+def _share(a: str, b: str, measured: Mapping[str, Measurement | Values], known: Mapping[str, object]) -> bool:
+    """Whether two models are one autoencoder: by their weights, or else by measurements that no chance makes equal."""
+    if known[a] is not None and known[b] is not None:
+        return known[a] == known[b]
+    x, y = measured[a], measured[b]
+    if not isinstance(x, Measurement) or not isinstance(y, Measurement):
+        return False
+    return all(np.array_equal(p, q, equal_nan=True) for p, q in zip(x, y, strict=True)) and bool(
+        np.isfinite(np.asarray(x.ratio)).any()
+    )
+
+
+def _joined(fingerprints: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: "|".join(sorted(other for other in fingerprints if fingerprints[other] == mine))
+        for name, mine in fingerprints.items()
+    }
 
 
 def _verdict(accepting: list[str], families: dict[str, str]) -> str:

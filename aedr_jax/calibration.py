@@ -27,7 +27,7 @@ from aedr_jax.processing import Processing
 from aedr_jax.protocol import Identity, Protocol, told_apart
 from aedr_jax.signal import Measurement, SignalConfig, Values
 from aedr_jax.statistic import Statistic, cross_fit, fit_statistic
-from aedr_jax.threshold import check_signals, kde_logpdf, p_value, threshold
+from aedr_jax.threshold import check_signals, hold_in, kde_logpdf, on_its_side, p_value, threshold
 from aedr_jax.typed import build
 from aedr_jax.validation import Validation, pick_alpha
 
@@ -35,6 +35,7 @@ __all__ = ["FEW", "Calibration", "Provenance", "calibrate"]
 
 FORMAT = "aedr_jax calibration 4"
 FEW = 20
+ALPHA = 0.05
 VERSIONED = ("aedr-jax", "jax", "jaxlib", "flax", "numpy", "dm-pix", "pillow")
 
 
@@ -102,8 +103,17 @@ class Calibration:
         return jnp.asarray(measured)
 
     def p_value(self, scores: Values) -> Float[Array, " n"]:
-        """The share of the model's own images with a larger score (`threshold.p_value`). jit-able."""
-        return p_value(scores, jnp.asarray(self.scores, jnp.float32), rule=self.rule)
+        """The share of the model's own images with at least this score (`threshold.p_value`). jit-able.
+
+        Never below 1 / (n + 1) of n belonging images. It exceeds alpha exactly where the score is below the threshold.
+        With an alpha below 1 / (n + 1), which only a density's tail can promise, it always does: the threshold decides.
+        """
+        scores = jnp.asarray(scores)
+        scores = scores if scores.dtype == jnp.float64 else scores.astype(jnp.float32)
+        p = p_value(scores, jnp.asarray(self.scores, scores.dtype), rule=self.rule)
+        if self.alpha < 1 / (len(self.scores) + 1):
+            return p
+        return on_its_side(p, scores, threshold=self.threshold, alpha=self.alpha)
 
     def foreign_p_value(self, scores: Values) -> Float[Array, " n"]:
         """The p-value of the other null hypothesis, "not this model's": the share of the validation images, the image
@@ -123,7 +133,7 @@ class Calibration:
         """
         if self.validation is None:
             return jnp.full(jnp.shape(scores), jnp.nan)
-        own, others = (jnp.asarray(x, jnp.float32) for x in (self.scores, self.validation.scores))
+        own, others = (hold_in(jnp.asarray(x, jnp.float32), jnp) for x in (self.scores, self.validation.scores))
         inside = jnp.clip(jnp.asarray(scores), jnp.median(own), jnp.maximum(jnp.median(own), jnp.median(others)))
         log_ratio = kde_logpdf(inside, own) - kde_logpdf(inside, others)
         return jnp.clip(jnp.exp(log_ratio), 1 / (own.shape[0] + 1), others.shape[0] + 1.0)
@@ -219,7 +229,7 @@ def calibrate(
     config: SignalConfig = SignalConfig(),
     method: str = "aedr",
     autoencoder: Any = None,
-    alpha: float = 0.05,
+    alpha: float | None = None,
     validation: Measurement | Float[Array | np.ndarray, " m"] | None = None,
     false_accepts: float | None = None,
     quantized: bool | None = None,
@@ -238,8 +248,9 @@ def calibrate(
       config: the settings that they were measured with.
       method: what was measured; a rival's name for a rival's scores.
       autoencoder: what they were measured with; its identity is recorded, and required of what it judges later.
-      alpha: the share of the model's own images to turn away; without validation images.
-      validation: the same of images known *not* to belong; alpha is picked on them for best accuracy.
+      alpha: the share of the model's own images to turn away; None: .05, or picked on the validation images.
+      validation: the same of images known *not* to belong; where no alpha is given it is picked on them for best
+        accuracy. Foreign p-values and likelihood ratios come of them.
       false_accepts: pick the smallest alpha that accepts at most this share of the validation images instead.
       quantized: whether the model decodes codebook entries; None: what the autoencoder says, without one whether a
         codebook was measured (`latent_error`). Give it where the codebook cannot be reached.
@@ -254,10 +265,12 @@ def calibrate(
 
     Raises:
       CalibrationError: on fewer than 5 images, 6 where a statistic is fitted, signals that give no threshold
-        (`threshold.check_signals`), an alpha outside (0, 1), or a fit that fails (`statistic.fit_statistic`).
+        (`threshold.check_signals`), an alpha outside (0, 1), an alpha beside `false_accepts`, or a fit that fails
+        (`statistic.fit_statistic`).
 
     Warns:
-      CalibrationWarning: below 20 images; where the autoencoder's weights cannot be hashed.
+      CalibrationWarning: below 20 images; where some lie far from the rest (`threshold.hold_in`), naming them; where
+        the autoencoder's weights cannot be hashed.
     """
     if not isinstance(config, SignalConfig):
         raise CalibrationError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
@@ -278,14 +291,23 @@ def calibrate(
     if scores.size < FEW:
         message = f"{scores.size} belonging images: below {FEW} a threshold means little; see acceptance_interval"
         warnings.warn(message, CalibrationWarning, stacklevel=2)
+    if far := np.flatnonzero(hold_in(scores, np) != scores).tolist():
+        where = ", ".join(f"image {i} (score {scores[i]:g})" for i in far)
+        warnings.warn(
+            f"far from the rest of the {scores.size} belonging images, counted from 0: {where}. Are they the model's "
+            'own? The rule "exact" takes each as if it lay nearer',
+            CalibrationWarning,
+            stacklevel=2,
+        )
     validated = None
     if validation is not None:
         others = validation
         if isinstance(validation, Measurement):
             others = validation.signal if statistic is None else statistic(validation)
-        alpha, validated = pick_alpha(scores, np.asarray(others), false_accepts=false_accepts, rule=rule)
+        alpha, validated = pick_alpha(scores, np.asarray(others), alpha=alpha, false_accepts=false_accepts, rule=rule)
     elif false_accepts is not None:
         raise CalibrationError(f"a target of {false_accepts:g} false accepts needs validation images")
+    alpha = ALPHA if alpha is None else alpha
     tau = threshold(scores, alpha=alpha, rule=rule)
     identity = Identity.of(autoencoder, name=model)
     if autoencoder is not None and identity.weights_hash is None:

@@ -134,7 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("inputs", nargs="+", metavar="BELONGING", help="folders, patterns or files of its own images")
     sub.add_argument("--model", required=True, metavar="M", help=MODEL)
     sub.add_argument("--out", required=True, help="FILE.json")
-    sub.add_argument("--alpha", type=float, default=0.05, help="share of its own images to turn away (default .05)")
+    sub.add_argument(
+        "--alpha",
+        type=float,
+        help="share of its own images to turn away, kept as given (default: .05, or picked with --validation)",
+    )
     sub.add_argument(
         "--processing",
         type=_processing,
@@ -142,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="P",
         help="do this to each image first: jpeg75, webp80, resize0.5, crop0.8, blur1, noise0.02 (default none)",
     )
-    sub.add_argument("--validation", action="append", metavar="DIR", help="images not its own: pick alpha on them")
+    sub.add_argument(
+        "--validation", action="append", metavar="DIR", help="images not its own: pick alpha on them unless it is given"
+    )
     sub.add_argument(
         "--false-accepts", type=float, metavar="SHARE", help="of the validation images (default: pick for accuracy)"
     )
@@ -295,7 +301,7 @@ def _demo_in(out: Path, args: argparse.Namespace) -> int:
     _say(
         args,
         f"\n{result.right} of {total} right, {result.ambiguous} more name the right model beside another, "
-        f"{result.wrong} wrong\n{CAVEAT}",
+        f"{result.wrong} wrong\n{_least(verdicts)}{CAVEAT}",
     )
     return OK
 
@@ -597,7 +603,7 @@ def _attribute(args: argparse.Namespace) -> int:
     elif args.json:
         counts = collections.Counter(verdict.verdict for verdict in verdicts)
         print(to_json({"out": str(out), **_counts(rows), "verdicts": dict(counts.most_common()), "caveat": CAVEAT}))
-    _say(args, f"\n{_counted(rows)}\n{CAVEAT}")
+    _say(args, f"\n{_counted(rows)}\n{_least(verdicts)}{CAVEAT}")
     if not complete:
         return INTERRUPTED
     _check_some_scored(rows)
@@ -740,8 +746,21 @@ def _scored(scorer: Scorer, items: Sequence[Item]) -> tuple[list[Row], bool]:
     return sorted(rows, key=lambda row: order[row.path]), complete
 
 
-def _three(p: float) -> str:
+def _three(p: float, belonging: int) -> str:
+    """Three decimals; "<" where p is the least that so many belonging images can tell, 1 / (n + 1)."""
+    if p <= (1 + 1e-6) / (belonging + 1):
+        return f"<{-(-1000 // (belonging + 1)) / 1000:.3f}"
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def _least(verdicts: Sequence[Verdict]) -> str:
+    """The line that says what "<" is beside a p-value, or nothing where there is no p-value."""
+    belonging = {name: n for v in verdicts for name, n in v.belonging.items()}
+    if not belonging:
+        return ""
+    alike = len(set(belonging.values())) == 1
+    counts = str(next(iter(belonging.values()))) if alike else ", ".join(f"{n} ({m})" for m, n in belonging.items())
+    return f'"<" before a p-value: the least that n belonging images can tell, 1/(n + 1); n = {counts}\n'
 
 
 def _counted(rows: Sequence[Row]) -> str:
@@ -790,7 +809,8 @@ def _print_verdicts(args: argparse.Namespace, verdicts: Sequence[Verdict]) -> No
         {
             "image": v.id,
             "verdict": v.verdict,
-            "p-values": _why_not(v) or ", ".join(f"{name} {_three(p)}" for name, p in v.p_values.items()),
+            "p-values": _why_not(v)
+            or ", ".join(f"{name} {_three(p, v.belonging[name])}" for name, p in v.p_values.items()),
         }
         for v in verdicts
     ]

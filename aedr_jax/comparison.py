@@ -46,7 +46,6 @@ __all__ = [
 
 DEFAULT = "aedr-default"
 REAL = "real"
-ALPHA = 0.05
 REPEATS = 300
 METRICS = ("accuracy", "auc", "ap", "tpr_at_1", "tpr_at_5")  # tpr_at_5: at 5 % false positives
 
@@ -166,7 +165,7 @@ def decide(
                 method="aedr" if rule.method == DEFAULT else rule.name,
                 quantized=bool(cells[model]["quantized"][0]),
                 model=model,
-                alpha=ALPHA if alpha is None else alpha,
+                alpha=alpha,  # None: picked with validation images, else .05
                 validation=others if picked else None,
             )
         if rule.method == "ronan":

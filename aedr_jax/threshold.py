@@ -20,11 +20,13 @@ __all__ = [
     "MIN_SIGNALS",
     "RULES",
     "check_signals",
+    "hold_in",
     "kde_bandwidth",
     "kde_cdf",
     "kde_logpdf",
     "kde_quantile",
     "kde_threshold",
+    "on_its_side",
     "p_value",
     "threshold",
 ]
@@ -151,6 +153,28 @@ def check_signals(signals: object, *, what: str = "signals") -> np.ndarray:
     return values
 
 
+def hold_in(signals: Float[Array | np.ndarray, " n"], xp: Any) -> Any:
+    """Signals of which the far ones are brought in, so that one image cannot carry a threshold; xp is numpy or jnp.
+
+    Far is what lies beyond the quartiles by three times their distance (Tukey's outer fences), of at most one image in
+    twenty at either end, and of one in fewer. It counts as if it lay at the fence: it still stands for its share of
+    images, but no longer widens the bandwidth for all. Where half the images are equal nothing is far.
+
+    Source: Tukey, Exploratory Data Analysis (1977).
+    """
+    ordered, n = xp.sort(signals), signals.shape[0]
+    few = max(1, n // 20)
+    first, third = xp.quantile(ordered, 0.25), xp.quantile(ordered, 0.75)
+    reach = 3 * (third - first)
+    low, high = xp.minimum(first - reach, ordered[few]), xp.maximum(third + reach, ordered[n - 1 - few])
+    return xp.where(reach > 0, xp.clip(signals, low, high), signals)
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0.0 < alpha < 1.0:
+        raise CalibrationError(f"alpha {alpha}: expected a share in (0, 1)")
+
+
 def kde_threshold(signals: object, *, alpha: float = 0.05, method: str = "exact") -> float:
     """The signal below which a model's own image falls with probability 1 − alpha, by the estimated density.
 
@@ -167,8 +191,7 @@ def kde_threshold(signals: object, *, alpha: float = 0.05, method: str = "exact"
 
     Reference: the authors' published threshold on their SD1.5 signals, 1.0364583773, to 1e-6 ("grid").
     """
-    if not 0.0 < alpha < 1.0:
-        raise CalibrationError(f"alpha {alpha}: expected a share in (0, 1)")
+    _check_alpha(alpha)
     values = check_signals(signals)
     with jax.enable_x64(True):
         return float(_compiled_quantile(jnp.asarray(values), 1.0 - alpha, method=method))
@@ -178,14 +201,15 @@ _compiled_quantile = jax.jit(kde_quantile, static_argnames="method")  # one prog
 
 
 def threshold(signals: object, *, alpha: float = 0.05, rule: str = "exact") -> float:
-    """The threshold by any rule; a score is accepted where it is below, which is where its `p_value` exceeds alpha.
+    """The threshold by any rule: a score is accepted where it is below, and that is where its `p_value` exceeds alpha.
 
     Args:
       signals: belonging images' signals, [n].
       alpha: the share of belonging images that is turned away, in (0, 1).
-      rule: "exact" and "grid" invert the density estimate (`kde_threshold`). "empirical" turns away exactly the share
-        alpha of these signals. "conformal" turns a new belonging image away with probability at most alpha, whatever
-        the signals' distribution, if it is exchangeable with these; it needs 1/alpha − 1 of them.
+      rule: "exact" inverts the density estimate of the signals without far ones (`hold_in`), "grid" is the authors' own
+        (`kde_threshold`). "empirical" turns away floor(alpha · n) of these signals, fewer where ties stand in the way.
+        "conformal" turns a new belonging image away with probability at most alpha, whatever the signals' distribution,
+        ties included, if it is exchangeable with these; it needs 1/alpha − 1 of them.
 
     Raises:
       CalibrationError: as `kde_threshold`; for "conformal" on too few signals.
@@ -193,36 +217,58 @@ def threshold(signals: object, *, alpha: float = 0.05, rule: str = "exact") -> f
 
     Source of "conformal": Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World (2005).
     """
-    if rule in ("exact", "grid"):
-        return kde_threshold(signals, alpha=alpha, method=rule)
     if rule not in RULES:
         raise ValueError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
-    if not 0.0 < alpha < 1.0:
-        raise CalibrationError(f"alpha {alpha}: expected a share in (0, 1)")
-    ordered = np.sort(check_signals(signals))
-    n = len(ordered)
-    # The rounding keeps alpha · n whole where it is meant so: .07 · 100 is 7.000000000000001.
-    if rule == "empirical":
-        return float(ordered[n - int(round(alpha * n, 9)) - 1])
-    turned_away = int(round(alpha * (n + 1), 9))
-    if turned_away < 1:
+    values = check_signals(signals)
+    if rule in ("exact", "grid"):
+        return kde_threshold(hold_in(values, np) if rule == "exact" else values, alpha=alpha, method=rule)
+    _check_alpha(alpha)
+    n = len(values)
+    extra = int(rule == "conformal")
+    # The p-values that turn away, compared as they are in `p_value`: .07 · 100 is 7.000000000000001, 7 / 100 is .07.
+    turned_away = int((np.arange(1, n + 1) / (n + extra) <= alpha).sum())
+    if rule == "conformal" and turned_away < 1:
         raise CalibrationError(
             f"{n} signals; the conformal rule at alpha {alpha:g} needs {int(np.ceil(1 / alpha)) - 1}"
         )
-    return float(ordered[n - turned_away])
+    last = np.float32(np.sort(values)[n - 1 - turned_away + extra])  # the largest score that is accepted
+    # The next float32, as scores are; XLA takes subnormal numbers for 0.
+    return float(max(np.nextafter(last, np.float32(np.inf)), last + np.finfo(np.float32).tiny))
 
 
 def p_value(
     scores: Float[Array | np.ndarray, "*q"], signals: Float[Array | np.ndarray, " n"], *, rule: str = "exact"
 ) -> Float[Array, "*q"]:
-    """The share of the model's own images that scores above, by the same rule as the threshold. jit-able.
+    """The share of the model's own images that scores at least as high, by the same rule as the threshold. jit-able.
 
-    Small means "hardly this model's"; it says nothing of how likely another origin is. NaN stays NaN.
+    Small means "hardly this model's"; it says nothing of how likely another origin is. Never below 1 / (n + 1): n
+    images cannot tell more. NaN stays NaN.
     """
     scores, signals = jnp.asarray(scores), jnp.asarray(signals)
+    n = signals.shape[0]
     if rule in ("exact", "grid"):
-        # The upper tail as the lower tail of the mirrored density: 1 − cdf would lose everything below 1e-7.
-        return kde_cdf(-scores, -signals)
-    above = (signals > scores[..., None]).sum(-1)
-    extra = 1 if rule == "conformal" else 0
-    return jnp.where(jnp.isnan(scores), jnp.nan, (above + extra) / (signals.shape[0] + extra))
+        kept = hold_in(signals, jnp) if rule == "exact" else signals
+        # The upper tail as the lower tail of the mirrored density: 1 − cdf would lose what is small.
+        return jnp.maximum(kde_cdf(-scores, -kept), 1 / (n + 1))
+    extra = int(rule == "conformal")
+    # A table: a compiled quotient may be off by one unit in the last place.
+    shares = np.maximum((np.arange(n + 1) + extra) / (n + extra), 1 / (n + 1))
+    p = jnp.asarray(shares, scores.dtype)[(signals >= scores[..., None]).sum(-1)]
+    return jnp.where(jnp.isnan(scores), jnp.nan, p)
+
+
+def on_its_side(
+    p: Float[Array, "*q"], scores: Float[Array, "*q"], *, threshold: float, alpha: float
+) -> Float[Array, "*q"]:
+    """p-values that exceed alpha exactly where the score is below the threshold, whatever rounding made of either.
+
+    The threshold is float64, scores are mostly float32: one unit in the last place decides on which side they lie. The
+    comparisons hold for alpha as float64 and as p's own dtype. NaN stays NaN.
+    """
+    limit, nearest = (np.asarray(x, p.dtype) for x in (threshold, alpha))
+    up, down = (p.dtype.type(end) for end in (np.inf, -np.inf))
+    # As floats: numpy would round the threshold and alpha to the dtype before it compares.
+    limit = limit if float(limit) >= threshold else np.nextafter(limit, up)
+    at_most = nearest if float(nearest) <= alpha else np.nextafter(nearest, down)
+    above = np.nextafter(nearest, up)
+    return jnp.where(scores < limit, jnp.maximum(p, above), jnp.minimum(p, at_most))

@@ -25,7 +25,11 @@ RECOMPRESSED = 50  # JPEG quality; nothing below it was measured (docs/decision.
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One image's verdict; scores and p-values by model. The caveat is part of every verdict."""
+    """One image's verdict; scores and p-values by model. The caveat is part of every verdict.
+
+    `belonging` has the number n of images that each model was calibrated on, the least of several pasts: a p-value of
+    1 / (n + 1) is the least that they can tell.
+    """
 
     id: str
     path: str
@@ -38,6 +42,7 @@ class Verdict:
     error: str
     reason: str = ""  # why it is not assessable
     caveat: str = CAVEAT
+    belonging: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def not_assessable(rows: Sequence[Row]) -> str:
@@ -84,6 +89,7 @@ def verdict_rows(
         for path, group in by_image.items()
         if all(name in group and group[name].status == "ok" for name in models)
     }
+    belonging = {name: _belonging(calibrations[name]) for name in models}
     judged: dict[str, Verdict] = {}
     if ready:
         measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
@@ -104,8 +110,13 @@ def verdict_rows(
                 "ok",
                 "",
                 reasons[i] or _outside(group, calibrations, result, i),
+                belonging=belonging,
             )
     return [judged.get(path) or _unjudged(list(group.values())) for path, group in by_image.items()]
+
+
+def _belonging(pasts: Calibration | Sequence[Calibration]) -> int:
+    return min(len(past.scores) for past in ([pasts] if isinstance(pasts, Calibration) else pasts))
 
 
 def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibration | Sequence[Calibration]]) -> None:

@@ -56,6 +56,60 @@ def test_models_of_one_autoencoder_are_one_family(calibrations):
     assert aedr.attribute(scores, unknown).verdicts[0] == "ambiguous: a, c"
 
 
+def test_families_by_name_by_hash_or_by_equal_measurements(calibrations):
+    a, b = (aedr.Measurement.from_losses(np.array([t, 5.0]), np.ones(2), np.ones(2)) for t in (1.0, 1.01))
+    measured = {"a": a, "b": b, "c": a}
+    unknown = {name: with_hash(calibration, None) for name, calibration in calibrations.items()}
+
+    def verdict(calibrations=unknown, measured=measured, **options):
+        return aedr.attribute(measured, calibrations, **options).verdicts[0]
+
+    assert verdict() == "ambiguous: a|c, b"
+    assert verdict(families={"a": "x", "b": "x", "c": "y", "d": "y"}) == "ambiguous: a|b, c"
+    assert verdict(families={"a": "1", "b": "1", "c": "1"}) == "a|b|c"
+    apart = {name: with_hash(calibration, name) for name, calibration in calibrations.items()}
+    assert verdict(apart) == "ambiguous: a, b, c"  # known hashes that differ
+    # What is known of one joins it to whatever either side is equal to.
+    chain = {"a": with_hash(calibrations["a"], "x"), "b": with_hash(calibrations["b"], "x"), "c": unknown["c"]}
+    assert verdict(chain) == "a|b|c"
+    nothing = a._replace(ratio=np.full(2, np.nan))
+    result = aedr.attribute({"a": nothing, "c": nothing}, unknown)
+    assert result.verdicts == ("not assessable",) * 2
+    # A rival's scores can be equal by chance.
+    assert verdict(measured={"a": np.ones(1), "c": np.ones(1)}) == "ambiguous: a, c"
+    with pytest.raises(aedr.CalibrationError, match="families: nothing for b, c"):
+        verdict(families={"a": "x"})
+
+
+def test_over_several_pasts_p_values_are_the_largest_and_ratios_the_smallest(rng):
+    pasts = [
+        aedr.calibrate(rng.normal(at, 1, 60), validation=rng.normal(at + 3, 1, 60), alpha=alpha, model="a")
+        for at, alpha in ((0, 0.05), (2, 0.2), (1, 0.05))
+    ]
+    x = np.array([-1.0, 0.0, 2.0, 2.9, 4.0, 9.0])
+    result = aedr.attribute({"a": x}, {"a": pasts})
+    each = [aedr.attribute({"a": x}, {"a": past}) for past in pasts]
+    for column, combined in (("p_values", np.max), ("foreign_p_values", np.max), ("likelihood_ratios", np.min)):
+        expected = combined([getattr(one, column) for one in each], axis=0)
+        np.testing.assert_array_equal(getattr(result, column), expected)
+    np.testing.assert_array_equal(result.accepted, np.any([one.accepted for one in each], axis=0))
+    silent = dataclasses.replace(pasts[1], validation=None)
+    mixed = aedr.attribute({"a": x}, {"a": [pasts[0], silent]})
+    assert np.isnan(mixed.foreign_p_values).all()
+    assert np.isnan(mixed.likelihood_ratios).all()
+    with pytest.raises(aedr.CalibrationError, match="calibration of a"):
+        aedr.attribute({"a": x}, {"a": [pasts[0], silent]}, false_names=0.05)
+
+
+def test_a_bound_that_is_met_exactly_is_met(rng):
+    """Three families of 59 validation images: 3 · 1/60 is .05, and in float32 a little more or less."""
+    own, others = rng.normal(0, 1, 60), rng.normal(30, 1, 59)
+    calibrations = {name: aedr.calibrate(own, alpha=0.05, validation=others) for name in "abc"}
+    scores = {"a": np.zeros(1), "b": np.full(1, 40.0), "c": np.full(1, 40.0)}
+    assert aedr.attribute(scores, calibrations, false_names=0.05).verdicts == ("a",)
+    assert aedr.attribute(scores, calibrations, false_names=0.0499).verdicts == ("none",)
+
+
 def test_assessable_is_given_by_the_caller(calibrations):
     scores = {"a": np.array([IN, IN])}
     result = aedr.attribute(scores, calibrations, assessable=np.array([True, False]))
@@ -113,6 +167,11 @@ def test_refusals(calibrations):
         aedr.attribute({"a": np.ones(2), "d": np.ones(2)}, calibrations)
     with pytest.raises(aedr.CalibrationError, match="different numbers"):
         aedr.attribute({"a": np.ones(2), "b": np.ones(3)}, calibrations)
+    with pytest.raises(aedr.CalibrationError, match="no calibration for a"):
+        aedr.attribute({"a": np.ones(2)}, {"a": []})
+    for share in (0.0, 1.0, 5.0, float("nan")):
+        with pytest.raises(aedr.CalibrationError, match="expected a share"):
+            aedr.attribute({"a": np.ones(2)}, calibrations, false_names=share)
 
 
 def test_the_caveat_says_what_none_is_not():

@@ -17,7 +17,7 @@ from make_tiny import make_tensors, write_folder
 from PIL import Image
 
 from aedr_jax import Calibration, cli, dataset, scoring
-from aedr_jax.cli import main
+from aedr_jax.cli import _three, main
 from aedr_jax.interruption import interruptible, kept_handlers
 from aedr_jax.plan import Finished
 
@@ -113,6 +113,7 @@ def test_attribute_prints_a_table_with_the_caveat(world, calibrations, capsys):
     assert header.split() == ["image", "verdict", "p-values"]
     assert "m1 0." in own
     assert "error" in bad
+    assert "1/(n + 1); n = 6" in " ".join(rest)
     assert "does not mean a real photograph" in " ".join(rest)
 
 
@@ -128,6 +129,7 @@ def test_attribute_json_and_files(world, calibrations, tmp_path, capsys):
         assert verdict["verdict"] == expected
         assert set(verdict["p_values"]) == {"m1", "m2"}
         assert "photograph" in verdict["caveat"]
+        assert verdict["belonging"] == {"m1": 6, "m2": 6}
     assert verdicts[6]["verdict"] == "error"
     assert main([*call, "--out", str(tmp_path / "verdicts.parquet")]) == 0
     table = pq.read_table(tmp_path / "verdicts.parquet").to_pylist()
@@ -208,6 +210,12 @@ def test_validation_images_pick_alpha_and_bound_false_names(world, calibrations,
     assert summary["alpha"] == calibration.alpha
     assert summary["validation"]["images"] == len(calibration.validation.scores) == 12
     assert summary["acceptance_interval"] == list(calibration.acceptance_interval)
+    kept = str(tmp_path / "kept.json")
+    assert main([*call[:-1], kept, "--validation", str(photographs), "--alpha", "0.1"]) == 0
+    fixed = Calibration.load(kept)
+    assert (fixed.alpha, fixed.validation.objective) == (0.1, "fixed alpha")
+    assert main([*call, "--validation", str(photographs), "--alpha", "0.1", "--false-accepts", "0.1"]) == 2
+    assert "none to pick" in capsys.readouterr().err
     inputs = ["attribute", str(world / "own"), "--json", "--calibrations"]
     assert main([*inputs, str(out.parent), "--false-names", "0.05"]) == 0
     strict = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -496,11 +504,12 @@ def test_models_lists_calibrations_that_were_made_here(world, calibrations, tmp_
     assert rows()["sd1.5"]["calibrations"] == []
     (tmp_path / "calibrations").mkdir()
     made = json.loads((calibrations / "m1.json").read_text())
-    (tmp_path / "calibrations" / "sd1.5.json").write_text(json.dumps({**made, "model": "sd1.5"}))
+    made["protocol"]["identity"]["name"] = "sd1.5"  # a list reads names and hashes alone
+    (tmp_path / "calibrations" / "sd1.5.json").write_text(json.dumps(made))
     (tmp_path / "calibrations" / "other.json").write_text("{}")
     found = rows()
     assert found["sd1.5"]["calibrations"] == ["calibrations/sd1.5.json"]
-    assert found["sd1.5"]["family"] == made["provenance"]["weights_hash"]
+    assert found["sd1.5"]["family"] == made["protocol"]["identity"]["weights_hash"]
     assert main(["models"]) == 0
     printed = capsys.readouterr()
     assert "calibrations/sd1.5.json" in printed.out
@@ -509,3 +518,11 @@ def test_models_lists_calibrations_that_were_made_here(world, calibrations, tmp_
     assert named["m1"]["weights"] == str(world / "m1")
     assert named["m2"]["calibration"] == str(calibrations / "m2.json")
     assert main(["models", "--calibrations", "nowhere"]) == 2
+
+
+def test_what_n_images_cannot_tell_is_written_below_one_in_n_plus_one():
+    """200 images: below .005, as 1/201 is; p-values of 6.7e-10 or 0.000 are not theirs to give."""
+    for n, text in ((200, "<0.005"), (6, "<0.143"), (99, "<0.010"), (1000, "<0.001"), (5000, "<0.001")):
+        assert _three(float(np.float32(1 / (n + 1))), n) == text
+        assert _three(float(np.float32(2 / (n + 1))), n) in (f"{2 / (n + 1):.3f}", "<0.001")
+    assert (_three(0.375, 200), _three(0.0051, 200), _three(float("nan"), 200)) == ("0.375", "0.005", "nan")

@@ -14,6 +14,7 @@ from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder
 from aedr_jax.cli import main
 from aedr_jax.scoring import Scorer, load_candidate
+from aedr_jax.threshold import threshold
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = [name for name, entry in REGISTRY.items() if entry.repository is None]
@@ -35,7 +36,7 @@ def test_weights_manifest_and_calibration_belong_together(name):
     calibration.check_against(scorer.protocol(scorer.candidates[0]))
     assert calibration.domain.sides == (128, 128)
     assert len(calibration.scores) >= 200
-    again = aedr.kde_threshold(calibration.scores, alpha=calibration.alpha)
+    again = threshold(calibration.scores, alpha=calibration.alpha, rule=calibration.rule)
     assert calibration.threshold == pytest.approx(again, rel=1e-9)
 
 

@@ -9,7 +9,7 @@ import aedr_jax as aedr
 from aedr_jax.intervals import acceptance_interval, share_interval, threshold_interval
 from aedr_jax.statistic import Statistic, cross_fit, fit_statistic
 from aedr_jax.threshold import p_value, threshold
-from aedr_jax.validation import pick_alpha
+from aedr_jax.validation import ALPHAS, pick_alpha
 
 
 def measurement(rng, n, shift=0.0):
@@ -127,6 +127,47 @@ def test_intervals_cover_what_they_say(rng):
         assert accepted >= 0.935 * 1500
 
 
+def test_intervals_by_the_binomial_distribution():
+    """Each rank by scipy's own sums: 20 scores that are their ranks, at several confidences."""
+    scores, confidences = np.arange(1.0, 21.0), (0.5, 0.8, 0.95)
+    for alpha in (0.2, 0.5, 0.8):
+        for confidence in confidences:
+            tail = (1 - confidence) / 2
+            # P(the r-th smallest is at most the quantile) = P(Binomial(20, 1 − alpha) >= r).
+            reached = scipy.stats.binom(20, 1 - alpha).sf(scores - 1)
+            expected = scores[reached >= 1 - tail].max(initial=-1), scores[reached <= tail].min(initial=99)
+            found = threshold_interval(scores[::-1], alpha, confidence=confidence)
+            assert found == tuple(None if x in (-1, 99) else x for x in expected)
+    for confidence in confidences:
+        for below, tau in ((0, 1.0), (1, 2.0), (19, 20.0), (20, 20.5)):
+            found = acceptance_interval(scores, tau, confidence=confidence)
+            assert found == share_interval(below, 20, confidence=confidence)
+            wider = acceptance_interval(scores, tau, confidence=confidence, cross_fitted=True)
+            low, high = max(below - 1, 0), min(below + 1, 20)
+            assert wider[0] == share_interval(low, 20, confidence=confidence)[0]
+            assert wider[1] == share_interval(high, 20, confidence=confidence)[1]
+    expected = scipy.stats.binomtest(3, 20).proportion_ci(confidence_level=0.8, method="exact")
+    np.testing.assert_allclose(share_interval(3, 20, confidence=0.8), (expected.low, expected.high), atol=1e-9)
+    assert acceptance_interval(scores, 5.0) == acceptance_interval(scores, 5.0, confidence=0.95)
+    assert threshold_interval(scores, 0.5) == threshold_interval(scores, 0.5, confidence=0.95)
+
+
+@pytest.mark.parametrize("rule", ["empirical", "conformal"])
+def test_intervals_cover_under_ties(rng, rule):
+    """Scores of ten values: what is accepted, by the new definition, and the quantile lie where the intervals say."""
+    truth = scipy.stats.binom(9, 0.4)
+    quantile, covered, accepted = truth.ppf(0.9), 0, 0
+    for _ in range(600):
+        scores = truth.rvs(100, random_state=rng).astype(float)
+        low, high = threshold_interval(scores, 0.1)
+        covered += low <= quantile <= high
+        tau = threshold(scores, alpha=0.1, rule=rule)
+        low, high = acceptance_interval(scores, tau)
+        accepted += low <= truth.cdf(tau) <= high
+    assert covered >= 0.935 * 600
+    assert accepted >= 0.935 * 600
+
+
 def test_too_few_images_leave_a_side_open(rng):
     assert threshold_interval(rng.normal(size=71), 0.05)[1] is None
     assert threshold_interval(rng.normal(size=72), 0.05)[1] is not None
@@ -144,10 +185,15 @@ def test_accepted_is_p_above_alpha(rng, rule, alpha):
 
 def test_the_empirical_and_conformal_rules(rng):
     signals = rng.permutation(np.arange(1.0, 101.0))
-    assert threshold(signals, alpha=0.07, rule="empirical") == 93.0
-    assert (signals >= 94.0).sum() == 7
-    assert threshold(signals, alpha=0.05, rule="conformal") == 96.0  # 5 of 101
-    assert float(p_value(np.array([95.5]), signals, rule="conformal")[0]) == pytest.approx(6 / 101)
+    seven = threshold(signals, alpha=0.07, rule="empirical")
+    assert seven == np.nextafter(np.float32(93), np.float32(94))
+    assert (signals >= seven).sum() == 7
+    five = threshold(signals, alpha=0.05, rule="conformal")  # 5 of 101 p-values
+    assert five == np.nextafter(np.float32(96), np.float32(97))
+    found = p_value(np.array([0.5, 95.5, 96.0, 96.5, 100.0, 101.0]), signals, rule="conformal")
+    np.testing.assert_allclose(found, np.array([101, 6, 6, 5, 2, 1]) / 101, rtol=1e-6)
+    found = p_value(np.array([0.5, 95.5, 96.0, 96.5, 100.0, 101.0, np.nan]), signals, rule="empirical")
+    np.testing.assert_allclose(found, [1, 0.05, 0.05, 0.04, 0.01, 1 / 101, np.nan], rtol=1e-6)
     with pytest.raises(aedr.CalibrationError, match="needs 99"):
         threshold(signals[:98], alpha=0.01, rule="conformal")
     with pytest.raises(ValueError, match="rule 'guess'"):
@@ -175,3 +221,43 @@ def test_pick_alpha_takes_what_separates_and_says_what_it_cost(rng):
         pick_alpha(own, others[:9])
     with pytest.raises(aedr.CalibrationError, match="1 of them NaN"):
         pick_alpha(own, np.r_[others, np.nan])
+
+
+def test_pick_alpha_by_its_definition(rng):
+    """The middle of the alphas of best accuracy, or the first that keeps to a target; both halves held out in turn."""
+    own, others = rng.normal(0, 1, 40), rng.normal(1.5, 1, 31)
+    for rule in ("empirical", "conformal"):
+        usable = [a for a in ALPHAS if a >= 1 / 41]
+        taus = [threshold(own, alpha=a, rule=rule) for a in usable]
+
+        def accuracy(tau, own=own, others=others):
+            return ((own < tau).mean() + (others >= tau).mean()) / 2
+
+        values = np.round([accuracy(tau) for tau in taus], 12)
+        best = np.flatnonzero(values == values.max())
+        alpha, validation = pick_alpha(own, others, rule=rule)
+        assert alpha == usable[best[len(best) // 2]]
+        tau = threshold(own, alpha=alpha, rule=rule)
+        assert validation.accuracy == pytest.approx(accuracy(tau))
+        assert validation.false_accepts == (others < tau).mean()
+        assert validation.false_accepts_interval == share_interval(int((others < tau).sum()), 31)
+        assert validation.scores == tuple(np.sort(others))
+        target = float((others < taus[-3]).mean())
+        alpha, validation = pick_alpha(own, others, false_accepts=target, rule=rule)
+        assert alpha == next(a for a, t in zip(usable, taus, strict=True) if (others < t).mean() <= target)
+        assert validation.objective == "false accepts"
+        held_out = []
+        for chosen, left in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
+            half = [a for a in ALPHAS if a >= 1 / 21]
+            at = [threshold(own[chosen], alpha=a, rule=rule) for a in half]
+            kept = [a for a, t in zip(half, at, strict=True) if (others[chosen] < t).mean() <= target]
+            tau = threshold(own, alpha=kept[0] if kept else half[-1], rule=rule)
+            held_out.append(accuracy(tau, own[left], others[left]))
+        assert validation.held_out_accuracy == pytest.approx(np.mean(held_out))
+        least = float((others < taus[-1]).mean())
+        with pytest.raises(aedr.CalibrationError, match=f"{usable[-1]:g} accepts {least:.3g}"):
+            pick_alpha(own, others, false_accepts=least / 2, rule=rule)
+    assert pick_alpha(own[:10], others[:10])[0] >= 1 / 11  # the fewest that are enough
+    with pytest.raises(aedr.CalibrationError, match="9 belonging"):
+        pick_alpha(own[:9], others)
+    assert pick_alpha(own[:9], others, alpha=0.3)[0] == 0.3
