@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aedr_jax.calibration import Calibration
     from aedr_jax.processing import Processing
     from aedr_jax.scoring import Row, Scorer
-    from aedr_jax.sources import Item
+    from aedr_jax.sources import Item, Source
     from aedr_jax.verdicts import Verdict
 
 __all__ = ["main"]
@@ -101,8 +101,6 @@ def _parser() -> argparse.ArgumentParser:
         "--shard", type=_share, metavar="I/N", help="this process's share; auto: as jax.distributed says"
     )
     large.add_argument("--workers", type=int, metavar="N", help="decoder processes (default: one a CPU, at most 16)")
-    large.add_argument("--image-column", metavar="NAME", help="of a table or dataset, where it cannot be told")
-    large.add_argument("--id-column", metavar="NAME", help="likewise")
     large.add_argument("--engine", choices=("local", "ray"), help="ray: a cluster (extra ray)")
     large.add_argument("--address", help="of the Ray cluster (default: the one that runs here, or a new one)")
     large.add_argument(
@@ -110,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     sub = command("calibrate", _calibrate, "a model's threshold from images known to belong to it")
-    sub.add_argument("inputs", nargs="+", metavar="BELONGING", help="folders, patterns or files of its own images")
+    sub.add_argument("inputs", nargs="+", metavar="BELONGING", help="its own images: whatever score takes")
+    _add_columns(sub)
     sub.add_argument("--model", required=True, metavar="M")
     sub.add_argument("--out", required=True, help="FILE.json")
     sub.add_argument("--alpha", type=float, default=0.05, help="share of its own images to turn away (default .05)")
@@ -171,7 +170,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="folders, patterns or image files")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="folders, patterns, image files, archives, tables (docs/large.md)"
+    )
+    _add_columns(parser)
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image-column", metavar="NAME", help="of a table or dataset, where it cannot be told")
+    parser.add_argument("--id-column", metavar="NAME", help="likewise")
 
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
@@ -336,17 +343,16 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
-    from aedr_jax.sources import find_images
     from aedr_jax.tables import check_output, to_json, write_rows
 
     out = check_output(args.out) if args.out else None
     if out and out.suffix == "":
         return _score_folder(args, out)
-    names = ("shard", "workers", "image_column", "id_column", "engine", "address", "resource")
+    names = ("shard", "workers", "engine", "address", "resource")
     if alone := [name for name in names if getattr(args, name) is not None]:
         raise SourceError(f"--{alone[0].replace('_', '-')} needs a folder as --out (a name without an ending)")
-    items = find_images(args.inputs)
-    rows, complete = _scored(_scorer(args, args.model), items)
+    source = _source(args, args.inputs)
+    rows, code = _scored(_scorer(args, args.model), source)
     records = [vars(row) for row in rows]
     if out:
         write_rows(rows, out)
@@ -356,11 +362,10 @@ def _score(args: argparse.Namespace) -> int:
             print(to_json(record))
     else:
         _print_csv(records)
-    return OK if complete else INTERRUPTED
+    return code
 
 
 def _score_folder(args: argparse.Namespace, out: Path) -> int:
-    from aedr_jax.containers import open_source
     from aedr_jax.dataset import score_dataset
     from aedr_jax.sharding import pod_share
     from aedr_jax.signal import SignalConfig
@@ -368,10 +373,11 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
     models = {Path(model).name if os.path.isdir(model) else model: model for model in args.model}
     if len(models) < len(args.model):
         raise SourceError(f"two models of one name: {', '.join(args.model)}")
+    source = _source(args, args.inputs)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where Ray passes on what other processes print
             done = score_dataset(
-                open_source(args.inputs, image_column=args.image_column, id_column=args.id_column),
+                source,
                 models,
                 out,
                 config=SignalConfig.preset(args.preset),
@@ -389,8 +395,11 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
     except KeyboardInterrupt:
         print("interrupted: finished images are kept; the same command goes on with the rest", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        _say_passed_over(source)
     text = f"{out}: {done.scored} images scored, {done.unreadable} of them unreadable, {done.skipped} there already"
-    print(json.dumps({"out": str(out), **done._asdict()}) if args.json else text)
+    summary = {"out": str(out), **done._asdict(), "passed_over": source.passed_over()}
+    print(json.dumps(summary) if args.json else text)
     return OK
 
 
@@ -401,16 +410,17 @@ def _calibrate(args: argparse.Namespace) -> int:
     from aedr_jax.calibration import calibrate
     from aedr_jax.errors import CalibrationWarning
     from aedr_jax.scoring import rows_to_measurement
-    from aedr_jax.sources import find_images
 
-    own = find_images(args.inputs)
-    foreign = find_images(args.validation) if args.validation else []
+    own = _source(args, args.inputs)
+    foreign = _source(args, args.validation) if args.validation else None
     scorer = _scorer(args, [args.model])
 
-    def measured(items: Sequence[Item]) -> tuple[list[Row], int]:
-        rows, complete = _scored(scorer, items)
-        if not complete:
+    def measured(source: Source) -> tuple[list[Row], int]:
+        rows, code = _scored(scorer, source)
+        if code == INTERRUPTED:
             raise KeyboardInterrupt
+        if code != OK:
+            raise RunError("no calibration is made of a part of the images")
         for row in rows:
             if row.status != "ok":
                 print(f"left out: {row.error}", file=sys.stderr)
@@ -474,22 +484,21 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 def _attribute(args: argparse.Namespace) -> int:
     from aedr_jax.attribution import CAVEAT
-    from aedr_jax.sources import find_images
     from aedr_jax.tables import check_output, write_rows
     from aedr_jax.verdicts import verdict_rows
 
     out = check_output(args.out) if args.out else None
     calibrations = _calibrations(args)
     sources = [pasts[0].provenance.source or name for name, pasts in calibrations.items()]
-    items = find_images(args.inputs)
-    rows, complete = _scored(_scorer(args, sources, calibrations), items)
+    source = _source(args, args.inputs)
+    rows, code = _scored(_scorer(args, sources, calibrations), source)
     verdicts = verdict_rows(rows, calibrations, false_names=args.false_names)
     if out:
         write_rows(verdicts, out)
     if args.json or not out:
         _print_verdicts(args, verdicts)
     _say(args, f"\n{_counted(rows)}\n{CAVEAT}")
-    return OK if complete else INTERRUPTED
+    return code
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -601,25 +610,60 @@ def _scorer(
     return scorer
 
 
-def _scored(scorer: Scorer, items: Sequence[Item]) -> tuple[list[Row], bool]:
-    """Rows in the order of the images, and whether the run was not interrupted."""
+def _source(args: argparse.Namespace, inputs: Sequence[str]) -> Source:
+    from aedr_jax.containers import open_source
+
+    return open_source(inputs, image_column=args.image_column, id_column=args.id_column)
+
+
+def _scored(scorer: Scorer, source: Source) -> tuple[list[Row], int]:
+    """Rows in the order of the images, and the exit code: of a run that was interrupted or could not read all of the
+    source, which is said."""
     from tqdm import tqdm
 
-    rows: list[Row] = []
-    complete = True
-    with tqdm(total=len(items), unit="image", disable=None, file=sys.stderr) as bar:
-        _plain(f"{len(items)} images, {len(scorer.candidates)} models")
+    from aedr_jax.sources import until_failure
+
+    total, rows, code = source.count(), list[Row](), OK
+    order: dict[tuple[str, str], int] = {}
+    failures: list[Exception] = []
+    with tqdm(total=total, unit="image", disable=None, file=sys.stderr) as bar:
+        _plain(f"{'images' if total is None else f'{total} images'}, {len(scorer.candidates)} models")
         try:
-            for row in scorer.score(items, on_progress=bar.update):
+            for row in scorer.score(until_failure(_numbered(source, order), failures), on_progress=bar.update):
                 rows.append(row)
         except KeyboardInterrupt:
-            complete = False
-    if not complete:
-        print(
-            f"interrupted: {len(rows)} of {len(items) * len(scorer.candidates)} rows are done and kept", file=sys.stderr
-        )
-    order = {str(item.path): i for i, item in enumerate(items)}
-    return sorted(rows, key=lambda row: order[row.path]), complete
+            code = INTERRUPTED
+    _say_passed_over(source)
+    for failure in failures:
+        if not isinstance(failure, RunError):
+            raise failure
+        print(failure, file=sys.stderr)
+        code = code or FAILED
+    if code == INTERRUPTED:
+        wanted = "" if total is None else f" of {total * len(scorer.candidates)}"
+        print(f"interrupted: {len(rows)}{wanted} rows are done and kept", file=sys.stderr)
+    return sorted(rows, key=lambda row: order[row.id, row.path]), code
+
+
+def _numbered(source: Source, order: dict[tuple[str, str], int]) -> Iterator[Item]:
+    """The items of a source, each of which takes its number in `order`; their rows come as batches fill up."""
+    doubles = []
+    for item in source:
+        key = (item.id, str(item.path))
+        if key in order:
+            doubles.append(item.id)
+        else:
+            order[key] = len(order)
+            yield item
+    if doubles:
+        raise RunError(f"{len(doubles)} images have another's id and path, such as {doubles[0]}; the first has its row")
+
+
+def _say_passed_over(source: Source) -> None:
+    from aedr_jax.sources import said_of_passed_over
+
+    if said := said_of_passed_over(source.passed_over()):
+        print(said, file=sys.stderr)
 
 
 def _three(p: float) -> str:
@@ -627,8 +671,8 @@ def _three(p: float) -> str:
 
 
 def _counted(rows: Sequence[Row]) -> str:
-    images = {row.path for row in rows}
-    unreadable = {row.path for row in rows if row.status != "ok"}
+    images = {(row.id, row.path) for row in rows}
+    unreadable = {(row.id, row.path) for row in rows if row.status != "ok"}
     return f"{len(images)} images, {len(unreadable)} unreadable, {len(rows)} rows"
 
 

@@ -9,7 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from aedr_jax.errors import ImageError
-from aedr_jax.images import MIN_SIDE, Photo, decode_photo, decode_size, fit_crop, fit_official, gray_of
+from aedr_jax.images import (
+    MIN_SIDE,
+    Photo,
+    decode_photo,
+    decode_quality,
+    decode_size,
+    fit_crop,
+    fit_official,
+    gray_of,
+)
 from aedr_jax.processing import Processing
 from aedr_jax.sources import Item
 
@@ -30,6 +39,7 @@ class Decoded(NamedTuple):
       height: likewise.
       gray: uint8 [h,w], the grey levels of the whole image.
       images: uint8 [h,w,3] each, one for each of the decoder's fits.
+      quality: that a JPEG was last saved at; 0 for a file of another format.
     """
 
     id: str
@@ -40,6 +50,7 @@ class Decoded(NamedTuple):
     height: int
     gray: np.ndarray
     images: tuple[np.ndarray, ...]
+    quality: int = 0
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -82,11 +93,12 @@ class Decoder:
             self._check_size(*decode_size(data, name=item.path), item)
             photo = self._processed(decode_photo(data, name=item.path, orient=not self.fits), item)
             images = self._fitted(photo.image)
+            quality = (decode_quality(data, name=item.path) or 0) if photo.format == "JPEG" else 0
             height, width = photo.image.shape[:2]
             self._check_size(width, height, item)
         except ImageError as error:
             return Refused(item.id, item.path, str(error))
-        return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, photo.gray, images)
+        return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, photo.gray, images, quality)
 
     def _check_size(self, width: int, height: int, item: Item) -> None:
         if min(width, height) < MIN_SIDE:

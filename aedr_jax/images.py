@@ -37,6 +37,7 @@ __all__ = [
     "MIN_SIDE",
     "Photo",
     "decode_photo",
+    "decode_quality",
     "decode_size",
     "fit_crop",
     "fit_official",
@@ -159,14 +160,12 @@ def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
     Source: `jpeg_quality_scaling` and `jpeg_add_quant_table` of the Independent JPEG Group's libjpeg.
     """
     _check_regular(path)
-    with _explained(path), _opened(path, path) as image:
-        if _format(image) != "JPEG":
-            return None
-        tables: dict[int, list[int]] = getattr(image, "quantization", {})
-        if not tables:
-            raise ImageError(f"{path}: a JPEG without quantization tables")
-        luminance = np.array(tables[min(tables)], np.int64)
-        return 1 + int(np.abs(_ijg_tables() - luminance).sum(axis=1).argmin())
+    return _quality(path, path)
+
+
+def decode_quality(data: bytes, *, name: str | os.PathLike[str]) -> int | None:
+    """`jpeg_quality` for bytes that are in memory; `name` stands in for the path in errors."""
+    return _quality(data, name)
 
 
 def fit_crop(image: UInt8[np.ndarray, "h w *c"], multiple: int) -> UInt8[np.ndarray, "hh ww *c"]:
@@ -190,6 +189,17 @@ def fit_official(
     if target == (width, height):
         return image
     return np.asarray(Image.fromarray(image).resize(target))
+
+
+def _quality(source: bytes | str | os.PathLike[str], name: str | os.PathLike[str]) -> int | None:
+    with _explained(name), _opened(source, name) as image:
+        if _format(image) != "JPEG":
+            return None
+        tables: dict[int, list[int]] = getattr(image, "quantization", {})
+        if not tables:
+            raise ImageError(f"{name}: a JPEG without quantization tables")
+        luminance = np.array(tables[min(tables)], np.int64)
+        return 1 + int(np.abs(_ijg_tables() - luminance).sum(axis=1).argmin())
 
 
 def _ijg_tables() -> Integer[np.ndarray, "100 64"]:
