@@ -623,7 +623,8 @@ def _scored(scorer: Scorer, source: Source) -> tuple[list[Row], int]:
 
     from aedr_jax.sources import until_failure
 
-    total, rows, code = source.count(), list[Row](), OK
+    total, code = source.count(), OK
+    rows: list[Row] = []
     order: dict[tuple[str, str], int] = {}
     failures: list[Exception] = []
     with tqdm(total=total, unit="image", disable=None, file=sys.stderr) as bar:
