@@ -83,6 +83,8 @@ def open_source(
                     f"{file}: is no image, and files of this kind are not read; give folders, image files, "
                     f"{', '.join(HOLDING)}"
                 )
+            if file.lower().endswith(HOLDING) and not (os.path.isfile(file) or os.path.isdir(file)):
+                raise SourceError(f"{file}: is a pipe, a device or a link that leads to no file")
         holding = [file for file in files if os.path.isfile(file) and file.lower().endswith(HOLDING)]
         if holding and len(holding) < len(files):
             raise SourceError(f"{name}: matches archives or tables and other files; name them apart")

@@ -5,6 +5,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import struct
 import tarfile
 import tracemalloc
@@ -394,6 +395,14 @@ def test_what_may_hold_images_and_is_not_read_is_refused(tmp_path, ending):
     (tmp_path / f"t{ending}").write_bytes(b"x")
     with pytest.raises(SourceError, match=rf"t{ending}: is no image, and files of this kind are not read; .*\.zip"):
         open_source([tmp_path / f"t{ending}"])
+
+
+def test_a_container_that_is_no_file_is_refused(tmp_path):
+    (tmp_path / "t.csv").symlink_to("nowhere.csv")
+    os.mkfifo(tmp_path / "t.tar")
+    for name in ("t.csv", "t.tar", "t.ta*"):
+        with pytest.raises(SourceError, match=r"t\..*: is a pipe, a device or a link that leads to no file"):
+            open_source([tmp_path / name])
 
 
 def test_refusals(folder, tmp_path):
