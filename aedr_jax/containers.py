@@ -257,7 +257,7 @@ class Rows(Source):
         return Rows(self.rows, name=self.name, numbers=numbers, **columns)
 
     def share(self, index: int, of: int) -> Source:
-        """Every N-th row; by their ids, where there are such, for equal ones belong together."""
+        """Every N-th row; where there is a column of ids by these, for equal ones belong together."""
         if self.id_column is None:
             return self._part(self.numbers[index::of])
         if self.ids is None:

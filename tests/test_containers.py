@@ -147,6 +147,24 @@ def test_tensorflow_datasets(contents):
             open_source([name])
 
 
+def test_shares_of_rows_follow_their_ids_and_read_no_image_for_it(contents):
+    class Dataset(list):
+        def __getitem__(self, number):
+            fetched.append(number)
+            return super().__getitem__(number)
+
+    fetched = []
+    rows = Dataset(
+        {"image": data, "file": "same" if i % 2 else name} for i, (name, data) in enumerate(contents.items())
+    )
+    source = Rows(rows, name="set", id_column="file", ids=[{"file": name} for name in names])
+    shares = [source.share(i, 3) for i in range(3)]
+    assert sorted(number for share in shares for number in share.numbers) == list(range(8))
+    assert fetched == []
+    assert sum("same" in {item.id for item in share} for share in shares) == 1
+    assert sorted(fetched) == list(range(8))
+
+
 def test_shares_are_whole_archives_where_there_are_enough(contents, tmp_path):
     paths = [write_tar(tmp_path / f"{i}.tar", dict(list(contents.items())[i::3])) for i in range(3)]
     tars = open_source([str(tmp_path / "*.tar")])

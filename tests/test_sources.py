@@ -1,8 +1,8 @@
 """From what the user named to a list of image files."""
 
+import inspect
 import os
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -115,18 +115,16 @@ def test_what_looks_like_an_image_is_an_item_and_the_rest_is_counted(tree):
         assert item.error
 
 
-def test_folders_deeper_than_the_stack(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    depth = sys.getrecursionlimit() + 50
-    for _ in range(depth):
-        os.mkdir("d")
-        os.chdir("d")
-    Path("a.png").touch()
-    os.chdir(tmp_path)
-    assert [item.id for item in Files(["d"])] == ["d/" * (depth - 1) + "a.png"]
-    os.remove("d/" * depth + "a.png")
-    for i in range(depth, 0, -1):  # which shutil.rmtree cannot
-        os.rmdir("d/" * i)
+def test_folders_deeper_than_the_stack(tmp_path):
+    deep = tmp_path.joinpath(*"d" * 200)
+    deep.mkdir(parents=True)
+    (deep / "a.png").touch()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 150)
+    try:
+        assert [item.id for item in Files([tmp_path])] == ["d/" * 200 + "a.png"]
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 @pytest.mark.parametrize(
