@@ -9,7 +9,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aedr_jax.calibration import Calibration
     from aedr_jax.processing import Processing
     from aedr_jax.scoring import Row, Scorer
-    from aedr_jax.sources import Item
+    from aedr_jax.sources import Item, Source
     from aedr_jax.verdicts import Verdict
 
 __all__ = ["main"]
@@ -122,8 +122,6 @@ def _parser() -> argparse.ArgumentParser:
         "--shard", type=_share, metavar="I/N", help="this process's share; auto: as jax.distributed says"
     )
     large.add_argument("--workers", type=int, metavar="N", help="decoder processes (default: one a CPU, at most 16)")
-    large.add_argument("--image-column", metavar="NAME", help="of a table or dataset, where it cannot be told")
-    large.add_argument("--id-column", metavar="NAME", help="likewise")
     large.add_argument("--engine", choices=("local", "ray"), help="ray: a cluster (extra ray)")
     large.add_argument("--address", help="of the Ray cluster (default: the one that runs here, or a new one)")
     large.add_argument(
@@ -131,7 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     sub = command("calibrate", _calibrate, "a model's threshold from images known to belong to it")
-    sub.add_argument("inputs", nargs="+", metavar="BELONGING", help="folders, patterns or files of its own images")
+    sub.add_argument("inputs", nargs="+", metavar="BELONGING", help="its own images: whatever score takes")
+    _add_columns(sub)
     sub.add_argument("--model", required=True, metavar="M", help=MODEL)
     sub.add_argument("--out", required=True, help="FILE.json")
     sub.add_argument(
@@ -205,7 +204,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="folders, patterns or image files")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="folders, patterns, image files, archives, tables (docs/large.md)"
+    )
+    _add_columns(parser)
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image-column", metavar="NAME", help="of a table or dataset, where it cannot be told")
+    parser.add_argument("--id-column", metavar="NAME", help="likewise")
 
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
@@ -436,17 +443,16 @@ def _generate(args: argparse.Namespace) -> int:
 
 def _score(args: argparse.Namespace) -> int:
     from aedr_jax.autoencoders.names import name_models
-    from aedr_jax.sources import find_images
     from aedr_jax.tables import check_output, write_rows
 
     out = check_output(args.out) if args.out else None
     if out and out.suffix == "":
         return _score_folder(args, out)
-    names = ("shard", "workers", "image_column", "id_column", "engine", "address", "resource")
+    names = ("shard", "workers", "engine", "address", "resource")
     if alone := [name for name in names if getattr(args, name) is not None]:
         raise SourceError(f"--{alone[0].replace('_', '-')} needs a folder as --out (a name without an ending)")
-    items = find_images(args.inputs)
-    rows, complete = _scored(_scorer(args, name_models(args.model)), items)
+    source = _source(args, args.inputs)
+    rows, code = _scored(_scorer(args, name_models(args.model)), source)
     records = [vars(row) for row in rows]
     if out:
         write_rows(rows, out)
@@ -456,23 +462,20 @@ def _score(args: argparse.Namespace) -> int:
             print(to_json(record))
     else:
         _print_csv(records)
-    if not complete:
-        return INTERRUPTED
-    _check_some_scored(rows)
-    return OK
+    return code
 
 
 def _score_folder(args: argparse.Namespace, out: Path) -> int:
     from aedr_jax.autoencoders.names import name_models
-    from aedr_jax.containers import open_source
     from aedr_jax.dataset import score_dataset
     from aedr_jax.sharding import pod_share
     from aedr_jax.signal import SignalConfig
 
+    source = _source(args, args.inputs)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where Ray passes on what other processes print
             done = score_dataset(
-                open_source(args.inputs, image_column=args.image_column, id_column=args.id_column),
+                source,
                 name_models(args.model),
                 out,
                 config=SignalConfig.preset(args.preset),
@@ -491,10 +494,13 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
     except KeyboardInterrupt:
         _complain("interrupted: finished images are kept; the same command goes on with the rest")
         return INTERRUPTED
+    finally:
+        _say_passed_over(source)
     text = f"{out}: {done.scored} images scored, {done.unreadable} of them unreadable, {done.skipped} there already"
     if done.not_finite:
         text += f"; on {done.not_finite} a model is not finite (see their rows' error)"
-    print(json.dumps({"out": str(out), **done._asdict()}) if args.json else text)
+    summary = {"out": str(out), **done._asdict(), "passed_over": source.passed_over()}
+    print(json.dumps(summary) if args.json else text)
     if done.scored and done.unreadable == done.scored and not done.skipped:
         raise RunError(f"none of the {done.scored} images could be scored: the rows in {out} say why")
     return OK
@@ -510,21 +516,21 @@ def _calibrate(args: argparse.Namespace) -> int:
     from aedr_jax.calibration import calibrate
     from aedr_jax.errors import CalibrationWarning
     from aedr_jax.scoring import rows_to_measurement
-    from aedr_jax.sources import find_images
 
-    own = find_images(args.inputs)
-    foreign = find_images(args.validation) if args.validation else []
-    ((name, source),) = name_models([args.model]).items()
-    scorer = _scorer(args, {name: source})
+    ((name, wanted),) = name_models([args.model]).items()
+    own = _source(args, args.inputs)
+    foreign = _source(args, args.validation) if args.validation else None
+    scorer = _scorer(args, {name: wanted})
 
-    def measured(items: Sequence[Item]) -> tuple[list[Row], int]:
-        rows, complete = _scored(scorer, items)
-        if not complete:
+    def measured(source: Source) -> tuple[list[Row], int]:
+        rows, code = _scored(scorer, source)
+        if code == INTERRUPTED:
             raise KeyboardInterrupt
+        if code != OK:
+            raise RunError("no calibration is made of a part of the images")
         for row in rows:
             if row.status != "ok":
                 _complain(f"left out: {row.error}")
-        _check_some_scored(rows)
         good = [row for row in rows if row.status == "ok"]
         return good, len(rows) - len(good)
 
@@ -543,7 +549,7 @@ def _calibrate(args: argparse.Namespace) -> int:
             false_accepts=args.false_accepts,
             model=candidate.name,
             rule=args.rule,
-            source=source,
+            source=wanted,
             images_hash=images,
             size_rule=scorer.protocol(candidate).size_rule,
             processing=str(scorer.processing),
@@ -586,15 +592,14 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 def _attribute(args: argparse.Namespace) -> int:
     from aedr_jax.attribution import CAVEAT
-    from aedr_jax.sources import find_images
     from aedr_jax.tables import check_output, write_rows
     from aedr_jax.verdicts import verdict_rows
 
     out = check_output(args.out) if args.out else None
     calibrations, given = _calibrations(args)
     sources = {name: given[name] or pasts[0].trusted_source(args.models or ()) for name, pasts in calibrations.items()}
-    items = find_images(args.inputs)
-    rows, complete = _scored(_scorer(args, sources, calibrations), items)
+    source = _source(args, args.inputs)
+    rows, code = _scored(_scorer(args, sources, calibrations), source)
     verdicts = verdict_rows(rows, calibrations, false_names=args.false_names)
     if out:
         write_rows(verdicts, out)
@@ -604,10 +609,7 @@ def _attribute(args: argparse.Namespace) -> int:
         counts = collections.Counter(verdict.verdict for verdict in verdicts)
         print(to_json({"out": str(out), **_counts(rows), "verdicts": dict(counts.most_common()), "caveat": CAVEAT}))
     _say(args, f"\n{_counted(rows)}\n{_least(verdicts)}{CAVEAT}")
-    if not complete:
-        return INTERRUPTED
-    _check_some_scored(rows)
-    return OK
+    return code
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -727,23 +729,64 @@ def _caps(args: argparse.Namespace) -> dict[str, int]:
     return {name: value for name in ("most_pixels", "most_decoded") if (value := getattr(args, name)) is not None}
 
 
-def _scored(scorer: Scorer, items: Sequence[Item]) -> tuple[list[Row], bool]:
-    """Rows in the order of the images, and whether the run was not interrupted."""
+def _source(args: argparse.Namespace, inputs: Sequence[str]) -> Source:
+    from aedr_jax.containers import open_source
+
+    return open_source(inputs, image_column=args.image_column, id_column=args.id_column)
+
+
+def _scored(scorer: Scorer, source: Source) -> tuple[list[Row], int]:
+    """Rows in the order of the images, and the exit code: of a run that was interrupted, that could not read all of the
+    source, or that could score nothing, which is said."""
     from tqdm import tqdm
 
+    from aedr_jax.sources import until_failure
+
+    total, code = source.count(), OK
     rows: list[Row] = []
-    complete = True
-    with tqdm(total=len(items), unit="image", disable=None, file=sys.stderr) as bar:
-        _plain(f"{len(items)} images, {len(scorer.candidates)} models")
+    order: dict[tuple[str, str], int] = {}
+    failures: list[Exception] = []
+    with tqdm(total=total, unit="image", disable=None, file=sys.stderr) as bar:
+        _plain(f"{'images' if total is None else f'{total} images'}, {len(scorer.candidates)} models")
         try:
-            for row in scorer.score(items, on_progress=bar.update):
+            for row in scorer.score(until_failure(_numbered(source, order), failures), on_progress=bar.update):
                 rows.append(row)
         except KeyboardInterrupt:
-            complete = False
-    if not complete:
-        _complain(f"interrupted: {len(rows)} of {len(items) * len(scorer.candidates)} rows are done and kept")
-    order = {str(item.path): i for i, item in enumerate(items)}
-    return sorted(rows, key=lambda row: order[row.path]), complete
+            code = INTERRUPTED
+    _say_passed_over(source)
+    for failure in failures:
+        if not isinstance(failure, RunError):
+            raise failure
+        _complain(str(failure))
+        code = code or FAILED
+    if code == INTERRUPTED:
+        wanted = "" if total is None else f" of {total * len(scorer.candidates)}"
+        _complain(f"interrupted: {len(rows)}{wanted} rows are done and kept")
+    elif rows and all(row.status != "ok" for row in rows):  # an error row is a row, but there is nothing else
+        _complain(f"none of the {_counts(rows)['images']} images could be scored; the first: {rows[0].error}")
+        code = FAILED
+    return sorted(rows, key=lambda row: order[row.id, row.path]), code
+
+
+def _numbered(source: Source, order: dict[tuple[str, str], int]) -> Iterator[Item]:
+    """The items of a source, each of which takes its number in `order`; their rows come as batches fill up."""
+    doubles = []
+    for item in source:
+        key = (item.id, str(item.path))
+        if key in order:
+            doubles.append(item.id)
+        else:
+            order[key] = len(order)
+            yield item
+    if doubles:
+        raise RunError(f"{len(doubles)} images have another's id and path, such as {doubles[0]}; the first has its row")
+
+
+def _say_passed_over(source: Source) -> None:
+    from aedr_jax.sources import said_of_passed_over
+
+    if said := said_of_passed_over(source.passed_over()):
+        _complain(said)
 
 
 def _three(p: float, belonging: int) -> str:
@@ -770,21 +813,11 @@ def _counted(rows: Sequence[Row]) -> str:
 def _counts(rows: Sequence[Row]) -> dict[str, int]:
     failed = [row for row in rows if row.status != "ok"]
     return {
-        "images": len({row.path for row in rows}),
-        "unreadable": len({row.path for row in failed if not row.sha256}),
-        NOT_FINITE: len({row.path for row in failed if row.sha256}),
+        "images": len({(row.id, row.path) for row in rows}),
+        "unreadable": len({(row.id, row.path) for row in failed if not row.sha256}),
+        NOT_FINITE: len({(row.id, row.path) for row in failed if row.sha256}),
         "rows": len(rows),
     }
-
-
-def _check_some_scored(rows: Sequence[Row]) -> None:
-    """An error row is a row, but where there is nothing else the run has failed.
-
-    Raises:
-      RunError: with the first image's reason.
-    """
-    if rows and all(row.status != "ok" for row in rows):
-        raise RunError(f"none of the {_counts(rows)['images']} images could be scored; the first: {rows[0].error}")
 
 
 def _say(args: argparse.Namespace, text: str) -> None:

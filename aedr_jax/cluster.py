@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aedr_jax.errors import RunError, SourceError
+from aedr_jax.ids import Done
 from aedr_jax.interruption import kept_handlers
-from aedr_jax.parts import Fresh, Ids, Parts
+from aedr_jax.parts import Fresh, Parts
 from aedr_jax.plan import Finished, Plan, settings, tally
 from aedr_jax.scoring import Row, Scorer
 from aedr_jax.sources import Source, until_failure
@@ -79,7 +80,7 @@ class Cluster:
         return self.ray.get(task.remote(plan))
 
     def score(
-        self, source: Source, plan: Plan, parts: Parts, done: Ids, part_images: int, advance: Callable[[int], None]
+        self, source: Source, plan: Plan, parts: Parts, done: Done, part_images: int, advance: Callable[[int], None]
     ) -> Finished:
         """Score all pieces of a source.
 
@@ -124,7 +125,7 @@ class _Actor:
         import ray
 
         self.plan, self.parts, self.part_images = plan, parts, part_images
-        self.done: Ids = ray.get(done) if isinstance(done, ray.ObjectRef) else done
+        self.done: Done = ray.get(done) if isinstance(done, ray.ObjectRef) else done
         self.scorer = plan.scorer()
 
     def __call__(self, batch: Mapping[str, Iterable[Source]]) -> dict[str, list[Any]]:
@@ -142,7 +143,7 @@ class _Actor:
 
 
 def score_piece(
-    piece: Source, plan: Plan, scorer: Scorer, parts: Parts, done: Ids, part_images: int
+    piece: Source, plan: Plan, scorer: Scorer, parts: Parts, done: Done, part_images: int
 ) -> tuple[Finished, str]:
     """Score a piece, a part for each `part_images` of its images; what was done, and what could not be read."""
     fresh = Fresh(piece, done)
@@ -167,5 +168,5 @@ def score_piece(
         parts.write(rows)
         more = images == part_images
     if fresh.doubles:
-        problem = problem or fresh.complaint()
+        problem = "; ".join(filter(None, (problem, fresh.complaint())))
     return Finished(scored, unreadable, fresh.skipped, not_finite), problem

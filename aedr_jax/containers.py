@@ -1,37 +1,39 @@
-"""Sources that hold many images in one file: tar archives (WebDataset), CSV and Parquet tables, Hugging Face datasets,
+"""Whatever holds images, by its form: files, archives, listings, Parquet tables, Hugging Face datasets,
 tensorflow-datasets.
 
-Nothing is extracted to a file and no name inside a container is used as a path, but for the paths that a table
-lists. No pickle is read.
+No name inside a container is used as a path, but for the paths that a table lists. No pickle is read.
 """
 
 from __future__ import annotations
 
-import bz2
-import csv
 import glob
-import gzip
 import itertools
-import lzma
 import os
-import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from aedr_jax.archives import ARCHIVES, Archives
 from aedr_jax.errors import RunError, SourceError
-from aedr_jax.images import MAX_FILE_BYTES
-from aedr_jax.sources import SUFFIXES, Files, Item, Listed, Source, nothing_at, unreadable
+from aedr_jax.ids import share_of
+from aedr_jax.listings import IDS, LISTINGS, Listing, as_id, check_columns, choose_column, item_of
+from aedr_jax.sources import Files, Item, Listed, Source, nothing_at, unreadable
 
-__all__ = ["Chain", "Rows", "Table", "Tars", "as_source", "from_hugging_face", "from_tfds", "open_source"]
+__all__ = ["Chain", "Rows", "Table", "as_source", "from_hugging_face", "from_tfds", "open_source"]
 
-IDS = ("id", "__key__", "key", "path")  # columns that name an image, the first that there is
-MAX_HEADER = 1 << 20  # bytes of a tar's extended header; honest ones hold a path
-PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+PARQUET = ".parquet"
 PARQUET_BUFFER = 1 << 20
-TABLES = (".csv", ".parquet")
-TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+# What may hold images and is not read; taken for an image it would be one broken one.
+REFUSED = (
+    *(".7z", ".rar", ".tar.lz4", ".gz", ".bz2", ".xz", ".zst", ".json", ".xml", ".yaml", ".xlsx", ".ods", ".pdf"),
+    *(".arrow", ".feather", ".tfrecord", ".tfrecords", ".array_record", ".h5", ".hdf5", ".npz", ".npy", ".mat"),
+    *(".pkl", ".pickle", ".pt", ".lmdb", ".mdb", ".sqlite", ".db", ".pq"),
+)
+HOLDING = (*ARCHIVES, PARQUET, *LISTINGS)
 
 
 def as_source(given: Any, *, image_column: str | None = None, id_column: str | None = None) -> Source:
@@ -52,35 +54,50 @@ def open_source(
     """What inputs name, by their form.
 
     Args:
-      inputs: folders, patterns and image files (`Files`); .tar, .tar.gz and the like (`Tars`); .csv and .parquet
-        (`Table`); "hf:NAME:SPLIT" and "tfds:NAME:SPLIT".
+      inputs: folders, patterns and image files (`Files`); tar and zip (`Archives`); .csv, .tsv, .jsonl and .txt
+        (`Listing`); .parquet (`Table`); "hf:NAME:SPLIT" and "tfds:NAME:SPLIT".
       image_column: of tables and datasets, where it cannot be told.
       id_column: likewise.
 
     Raises:
-      SourceError: for an input that names nothing, or a table without images.
+      SourceError: for an input that names nothing or holds what is not read, or a table without images.
     """
     columns: dict[str, Any] = {"image_column": image_column, "id_column": id_column}
     sources: list[Source] = []
-    tars: list[Path] = []
+    archives: list[str] = []
+    plain: list[str] = []  # together, at the place of the first, so that a file which two of them name is one item
+    place = 0
     for name in [os.fspath(given) for given in inputs]:
-        files = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
-        holding = [Path(file) for file in files if file.lower().endswith((*TARS, *TABLES)) and os.path.isfile(file)]
         if name.startswith("hf:"):
             sources.append(_open_hugging_face(name, columns))
-        elif name.startswith("tfds:"):
+            continue
+        if name.startswith("tfds:"):
             sources.append(_open_tfds(name, columns))
-        elif holding and len(holding) < len(files):
-            raise SourceError(f"{name}: matches archives or tables and other files; name them apart")
-        elif holding:
-            tars += [path for path in holding if path.name.lower().endswith(TARS)]
-            sources += [Table(path, **columns) for path in holding if path.name.lower().endswith(TABLES)]
-        elif not files:
+            continue
+        files = [name] if os.path.lexists(name) else sorted(set(glob.glob(name, recursive=True)))
+        if not files:
             raise SourceError(nothing_at(name))
-        else:
-            sources.append(Files([name]))
-    if tars:
-        sources.append(Tars(tars))
+        for file in files:
+            if os.path.isfile(file) and file.lower().endswith(REFUSED) and not file.lower().endswith(ARCHIVES):
+                raise SourceError(
+                    f"{file}: is no image, and files of this kind are not read; give folders, image files, "
+                    f"{', '.join(HOLDING)}"
+                )
+            if file.lower().endswith(HOLDING) and not (os.path.isfile(file) or os.path.isdir(file)):
+                raise SourceError(f"{file}: is a pipe, a device or a link that leads to no file")
+        holding = [file for file in files if os.path.isfile(file) and file.lower().endswith(HOLDING)]
+        if holding and len(holding) < len(files):
+            raise SourceError(f"{name}: matches archives or tables and other files; name them apart")
+        archives += [file for file in holding if file.lower().endswith(ARCHIVES)]
+        sources += [Table(file, **columns) for file in holding if file.lower().endswith(PARQUET)]
+        sources += [Listing(file, **columns) for file in holding if file.lower().endswith(LISTINGS)]
+        if not holding:
+            place = place if plain else len(sources)
+            plain.append(name)
+    if plain:
+        sources.insert(place, Files(plain))
+    if archives:
+        sources.append(Archives(archives))
     return sources[0] if len(sources) == 1 else Chain(sources)
 
 
@@ -107,6 +124,9 @@ class Chain(Source):
         counts = [source.count() for source in self.sources]
         return None if None in counts else sum(n for n in counts if n is not None)
 
+    def passed_over(self) -> Counter[str]:
+        return sum((source.passed_over() for source in self.sources), Counter())
+
     def share(self, index: int, of: int) -> Source:
         return Chain([source.share(index, of) for source in self.sources])
 
@@ -114,103 +134,15 @@ class Chain(Source):
         return self._of_each(lambda source: source.pieces(size))
 
 
-class Tars(Source):
-    """Members of tar archives that have an image's ending, streamed. An id is ARCHIVE/MEMBER.
-
-    Links, devices and too large members are error rows. An archive that cannot be read to its end mark gives what it
-    can, and is named in the `RunError` at the end of all.
-
-    Raises:
-      SourceError: for two archives of one name, since their members could not be told apart.
-    """
-
-    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
-        self.paths = tuple(map(Path, paths))
-        first: dict[str, Path] = {}
-        for path in self.paths:
-            if first.setdefault(path.name, path) != path:
-                raise SourceError(f"{path} and {first[path.name]} have one name, so ids would double; score them apart")
-
-    def __iter__(self) -> Iterator[Item]:
-        problems = []
-        for path in self.paths:
-            try:
-                yield from _members(path)
-            except Exception as error:  # tarfile, zlib, lzma, bz2 and the file system each raise their own
-                problems.append(f"{path}: {error or type(error).__name__}")
-        if problems:
-            raise unreadable(problems)
-
-    def share(self, index: int, of: int) -> Source:
-        """Whole archives, where there are enough."""
-        return Tars(self.paths[index::of]) if len(self.paths) >= of else super().share(index, of)
-
-    def pieces(self, size: int) -> Iterator[Source]:
-        """One archive each."""
-        return (Tars([path]) for path in self.paths)
-
-
-class _Member(tarfile.TarInfo):
-    """tarfile ends quietly at a damaged or missing header; here only the end mark is an end."""
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> _Member:
-        try:
-            return super().fromtarfile(tar)
-        except tarfile.HeaderError as error:
-            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
-                raise
-            raise tarfile.ReadError(f"no archive, or damaged or cut off at byte {tar.offset} ({error})") from None
-
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        # tarfile reads extended headers into memory, whatever size they claim.
-        if self.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK) and (
-            self.size > MAX_HEADER
-        ):
-            raise tarfile.ReadError(f"a header of {self.size} bytes at byte {tar.offset}")
-        return super()._proc_member(tar)  # type: ignore[misc]
-
-    def _proc_sparse(self, *given: Any) -> Any:
-        # Likewise the map of a sparse file, however long; image files have no holes.
-        raise tarfile.ReadError(f"a sparse file at byte {given[-1].offset}")
-
-    _proc_gnusparse_10 = _proc_sparse
-
-
-def _unpacked(path: Path) -> Any:
-    """The file, decompressed a little at a time: tarfile itself would hold all that 10 KiB unpack to, which can be
-    gigabytes of bzip2."""
-    with open(path, "rb") as file:
-        start = file.read(8)
-    unpack = next((unpack for magic, unpack in PACKED.items() if start.startswith(magic)), open)
-    return unpack(path, "rb")
-
-
-def _members(path: Path) -> Iterator[Item]:
-    with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
-        for member in tar:
-            tar.members = []  # type: ignore[attr-defined]  # it would keep a list of all
-            if member.isdir() or not member.name.lower().endswith(SUFFIXES):
-                continue
-            name, where = f"{path.name}/{member.name}", f"{path}::{member.name}"
-            if not member.isreg():
-                yield Item(name, where, error="is a link or device, not an image file")
-            elif member.size > MAX_FILE_BYTES:
-                yield Item(name, where, error=_too_large(member.size))
-            else:
-                file = tar.extractfile(member)
-                assert file is not None
-                yield Item(name, where, file.read())
-
-
 class Table(Source):
-    """A CSV or Parquet table of images: their paths, relative to the table's folder, or (Parquet) their bytes.
+    """A Parquet table of images: their bytes, or their paths, relative to the table's folder.
 
-    The image column is the one called so, or else the only one of bytes, or else "path". The id is that of a column
-    "id", "__key__", "key" or "path", or else TABLE/ROW.
+    The image column is the one called so, or else the only one of bytes that is none of ids, or else "path". The id is
+    that of a column "id", "__key__", "key" or "path"; a row without one is TABLE/ROW. Ids that are bytes are UTF-8, or
+    else in hex.
 
     Raises:
-      SourceError: where columns cannot be told, or the file cannot be read.
+      SourceError: where columns cannot be told, no row is there, or the file cannot be read.
     """
 
     def __init__(
@@ -221,41 +153,37 @@ class Table(Source):
         id_column: str | None = None,
         groups: tuple[int, ...] | None = None,
     ) -> None:
-        self.path, self.groups = Path(path), groups
-        self.is_csv = self.path.suffix.lower() == ".csv"
-        try:
-            names, of_bytes = self._columns()
-        except Exception as error:  # pyarrow's, csv's and the file system's
-            raise SourceError(f"{self.path}: cannot be read as a table: {error}") from None
-        self.image_column = image_column or _choose(self.path, names, of_bytes)
-        self.id_column = id_column or next((name for name in IDS if name in names), None)
-        for column in (self.image_column, self.id_column):
-            if column is not None and column not in names:
-                raise SourceError(f"{self.path}: no column {column!r}; it has {', '.join(names)}")
-
-    def _columns(self) -> tuple[list[str], list[str]]:
-        if self.is_csv:
-            with open(self.path, newline="", encoding="utf-8-sig") as file:
-                return next(csv.reader(file), []), []
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = pq.read_schema(self.path)
-        return schema.names, [f.name for f in schema if _holds_bytes(f.type, pa)]
+        self.path, self.groups = Path(path), groups
+        try:
+            with pq.ParquetFile(self.path) as file:
+                schema, rows = file.schema_arrow, file.metadata.num_rows
+        except Exception as error:  # pyarrow's and the file system's
+            raise SourceError(f"{self.path}: cannot be read as a table: {error}") from None
+        names = schema.names
+        of_bytes = [field.name for field in schema if _of_bytes(field.type) and field.name not in (*IDS, id_column)]
+        self.image_column = image_column or choose_column(self.path, names, of_bytes)
+        self.id_column = id_column or next((name for name in IDS if name in names), None)
+        check_columns(self.path, names, self.image_column, self.id_column)
+        if self.id_column and _is_nested(kind := schema.field(self.id_column).type):
+            raise SourceError(f"{self.path}: column {self.id_column!r} holds no ids but {kind}")
+        if rows == 0:
+            raise SourceError(f"{self.path}: lists no image: it has no row")
 
     def __iter__(self) -> Iterator[Item]:
         try:
             for number, row in self._rows():
-                name = str(row[self.id_column]) if self.id_column else f"{self.path.name}/{number}"
-                yield _item(row[self.image_column], name, f"{self.path}::{number}", self.path.parent)
+                name = as_id(row[self.id_column]) if self.id_column else ""
+                name = name or f"{self.path.name}/{number}"
+                value = row[self.image_column]
+                if self.image_column == "path" and isinstance(value, bytes):
+                    value = os.fsdecode(value)
+                yield item_of(value, name, f"{self.path}::{number}", self.path.parent)
         except Exception as error:  # likewise
             raise unreadable([f"{self.path}: {error}"]) from error
 
     def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        if self.is_csv:
-            with open(self.path, newline="", encoding="utf-8-sig") as file:
-                yield from enumerate(csv.DictReader(file))
-            return
         import pyarrow.parquet as pq
 
         columns = list(dict.fromkeys(c for c in (self.image_column, self.id_column) if c))
@@ -270,20 +198,17 @@ class Table(Source):
                         number += 1
 
     def count(self) -> int | None:
-        if self.groups is not None:
-            return None
         import pyarrow.parquet as pq
 
+        if self.groups is not None:
+            return None
         try:
-            return sum(1 for _ in self._rows()) if self.is_csv else pq.read_metadata(self.path).num_rows
-        except (OSError, ValueError, csv.Error):  # which whoever goes through the rows is told
+            return pq.read_metadata(self.path).num_rows
+        except (OSError, ValueError):  # which whoever goes through the rows is told
             return None
 
     def pieces(self, size: int) -> Iterator[Source]:
-        """Row groups of Parquet; paths of CSV."""
-        if self.is_csv:
-            yield from super().pieces(size)
-            return
+        """Row groups."""
         import pyarrow.parquet as pq
 
         columns = {"image_column": self.image_column, "id_column": self.id_column}
@@ -300,6 +225,7 @@ class Rows(Source):
       image_column: of bytes, or of {"bytes": ..., "path": ...}.
       id_column: whose values are ids; None: none.
       numbers: the rows to take; None: all.
+      ids: where ids can be read without the images: `ids[i][id_column]`.
     """
 
     def __init__(
@@ -309,26 +235,35 @@ class Rows(Source):
         name: str,
         image_column: str = "image",
         id_column: str | None = None,
-        numbers: range | None = None,
+        numbers: Sequence[int] | np.ndarray | None = None,
+        ids: Any = None,
     ) -> None:
-        self.rows, self.name, self.image_column, self.id_column = rows, name, image_column, id_column
+        self.rows, self.name, self.image_column, self.id_column, self.ids = rows, name, image_column, id_column, ids
         self.numbers = range(len(rows)) if numbers is None else numbers
 
     def __iter__(self) -> Iterator[Item]:
-        for number in self.numbers:
+        for number in map(int, self.numbers):
             row = self.rows[number]
-            name = str(row[self.id_column]) if self.id_column else f"{self.name}/{number}"
-            yield _item(row[self.image_column], name, f"{self.name}::{number}", Path())
+            yield item_of(row[self.image_column], self._id(row, number), f"{self.name}::{number}", Path())
+
+    def _id(self, row: Mapping[str, Any], number: int) -> str:
+        return (as_id(row[self.id_column]) if self.id_column else "") or f"{self.name}/{number}"
 
     def count(self) -> int:
         return len(self.numbers)
 
-    def _part(self, numbers: range) -> Source:
-        columns = {"image_column": self.image_column, "id_column": self.id_column}
-        return Rows(self.rows, name=self.name, numbers=numbers, **columns)  # type: ignore[arg-type]
+    def _part(self, numbers: Sequence[int] | np.ndarray) -> Source:
+        columns = {"image_column": self.image_column, "id_column": self.id_column, "ids": self.ids}
+        return Rows(self.rows, name=self.name, numbers=numbers, **columns)
 
     def share(self, index: int, of: int) -> Source:
-        return self._part(self.numbers[index::of])
+        """Every N-th row; where there is a column of ids by these, for equal ones belong together."""
+        if self.id_column is None:
+            return self._part(self.numbers[index::of])
+        if self.ids is None:
+            return super().share(index, of)
+        names = ((int(i), self._id(self.ids[int(i)], int(i))) for i in self.numbers)
+        return self._part(np.fromiter((i for i, name in names if share_of(name, of) == index), np.int64))
 
     def pieces(self, size: int) -> Iterator[Source]:
         return (self._part(self.numbers[i : i + size]) for i in range(0, len(self.numbers), size))
@@ -345,10 +280,11 @@ def from_hugging_face(
     from datasets import Image
 
     images = [key for key, feature in dataset.features.items() if isinstance(feature, Image)]
-    column = image_column or _choose(name, list(dataset.features), images)
+    column = image_column or choose_column(name, list(dataset.features), images)
     dataset = dataset.cast_column(column, Image(decode=False))
+    ids = dataset.select_columns([id_column]) if id_column else None
     dataset = dataset.select_columns(list(dict.fromkeys(c for c in (column, id_column) if c)))
-    return Rows(dataset, name=name, image_column=column, id_column=id_column)
+    return Rows(dataset, name=name, image_column=column, id_column=id_column, ids=ids)
 
 
 def from_tfds(source: Any, *, name: str, image_column: str = "image", id_column: str | None = None) -> Source:
@@ -395,33 +331,24 @@ def _loading(given: str) -> Iterator[None]:
         raise SourceError(f"{given}: cannot be loaded: {error}") from error
 
 
-def _holds_bytes(type_: Any, pa: Any) -> bool:
-    if pa.types.is_struct(type_):
+def _of_bytes(type_: Any) -> bool:
+    """Whether a column's values are bytes, or hold them as Hugging Face's images do."""
+    from pyarrow import types
+
+    type_ = _plain(type_)
+    if types.is_struct(type_):
         return any(type_.field(i).name == "bytes" for i in range(type_.num_fields))
-    return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
+    return types.is_binary(type_) or types.is_large_binary(type_) or types.is_binary_view(type_)
 
 
-def _choose(where: object, names: Sequence[str], images: Sequence[str]) -> str:
-    if len(images) == 1:
-        return images[0]
-    if not images and "path" in names:
-        return "path"
-    found = f"several ({', '.join(images)})" if images else f"none, and no path (it has {', '.join(names)})"
-    raise SourceError(f"{where}: expected one column of image bytes, found {found}; say which with --image-column")
+def _is_nested(type_: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_nested(_plain(type_))
 
 
-def _item(value: Any, name: str, where: str, folder: Path) -> Item:
-    """Bytes, the path of a file, or both as Hugging Face stores them."""
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        if len(value) > MAX_FILE_BYTES:
-            return Item(name, where, error=_too_large(len(value)))
-        return Item(name, where, value)
-    if isinstance(value, str) and value:
-        return Item(name, folder / value)
-    return Item(name, where, error="the table has neither bytes nor a path here")
+def _plain(type_: Any) -> Any:
+    """Of a dictionary its values' type."""
+    from pyarrow import types
 
-
-def _too_large(size: int) -> str:
-    return f"{size} bytes; files above {MAX_FILE_BYTES} are not read"
+    return type_.value_type if types.is_dictionary(type_) else type_

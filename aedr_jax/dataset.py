@@ -52,7 +52,7 @@ def score_dataset(
     """Score every image of a source with every model into a folder of Parquet files; the same call again goes on.
 
     Args:
-      source: a `Source`, or what `containers.open_source` reads: folders, patterns, image files, .tar, .csv, .parquet,
+      source: a `Source`, or what `containers.open_source` reads: folders, patterns, image files, archives, tables,
         "hf:NAME:SPLIT", "tfds:NAME:SPLIT", one or a list of them.
       models: names in the rows -> what `load_autoencoder` takes.
       out: the folder.
@@ -75,8 +75,8 @@ def score_dataset(
 
     Raises:
       SourceError: for a wrong call: nothing there to read, other settings than those of the rows in `out`.
-      RunError: at the end, where part of the source could not be read or an id came twice; at once, where a part cannot
-        be written. What was finished is kept.
+      RunError: at the end, where part of the source could not be read, an id came twice, or the folder has rows of two
+        images under one id; at once, where a part cannot be written. What was finished is kept.
     """
     if not isinstance(models, Mapping) or not models:
         raise SourceError(f"models {models!r}: expected names and what to load, such as {{'mini-vq': 'mini-vq'}}")
@@ -97,9 +97,7 @@ def score_dataset(
             parts.going_on(cluster.settings(plan), shard) as done,
             progress_bar(whole, progress) as advance,
         ):
-            finished = cluster.score(whole, plan, parts, done, part_images, advance)
-            parts.check()
-            return finished
+            return cluster.score(whole, plan, parts, done, part_images, advance)
     scorer, share = plan.scorer(), whole.share(*shard)
     with parts.going_on(settings(scorer, plan), shard) as done, progress_bar(share, progress) as advance:
         return _score_here(Fresh(share, done, advance), plan, scorer, parts, part_images, part_seconds, advance)
@@ -117,6 +115,7 @@ def _score_here(
     rows: list[Row] = []
     scored = unreadable = not_finite = 0
     written = time.monotonic()
+    problems: list[str] = []
     try:
         for batch in plan.score(scorer, fresh):
             rows += batch
@@ -128,10 +127,14 @@ def _score_here(
             if len(rows) >= part_images * len(scorer.candidates) or time.monotonic() - written > part_seconds:
                 parts.write(rows)
                 rows, written = [], time.monotonic()
+    except RunError as error:
+        problems.append(str(error))
     finally:  # whatever stopped it, Ctrl-C too: what is finished is kept
         parts.write(rows)
     if fresh.doubles:
-        raise RunError(fresh.complaint())
+        problems.append(fresh.complaint())
+    if problems:
+        raise RunError("; ".join(problems))
     return Finished(scored, unreadable, fresh.skipped, not_finite)
 
 

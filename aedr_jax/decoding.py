@@ -15,6 +15,7 @@ from aedr_jax.images import (
     MIN_SIDE,
     Photo,
     decode_photo,
+    decode_quality,
     decode_size,
     fit_centre,
     fit_crop,
@@ -42,6 +43,7 @@ class Decoded(NamedTuple):
       height: likewise.
       gray: uint8 [h,w], the grey levels of the whole image, or of the middle that is measured of a large one.
       images: uint8 [h,w,3] each, one for each of the decoder's fits.
+      quality: that a JPEG was last saved at; 0 for a file of another format.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Decoded(NamedTuple):
     height: int
     gray: np.ndarray
     images: tuple[np.ndarray, ...]
+    quality: int = 0
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -99,13 +102,14 @@ class Decoder:
             self._check_size(*decode_size(data, name=item.path, most_pixels=cap), item)
             photo = decode_photo(data, name=item.path, orient=not self.fits, most_pixels=cap)
             photo = self._processed(photo, item)
+            quality = (decode_quality(data, name=item.path) or 0) if photo.format == "JPEG" else 0
             height, width = photo.image.shape[:2]
             self._check_size(width, height, item)
             photo = self._centred(photo)
             images = self._fitted(photo.image)
         except ImageError as error:
             return Refused(item.id, item.path, str(error))
-        return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, photo.gray, images)
+        return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, photo.gray, images, quality)
 
     def _check_size(self, width: int, height: int, item: Item) -> None:
         if min(width, height) < MIN_SIDE:

@@ -40,6 +40,7 @@ __all__ = [
     "MIN_SIDE",
     "Photo",
     "decode_photo",
+    "decode_quality",
     "decode_size",
     "fit_centre",
     "fit_crop",
@@ -180,12 +181,17 @@ def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
 
     Source: `jpeg_quality_scaling` and `jpeg_add_quant_table` of the Independent JPEG Group's libjpeg.
     """
-    with _explained(path), _opened(read_bytes(path), path, None) as (image, _):
+    return decode_quality(read_bytes(path), name=path)
+
+
+def decode_quality(data: bytes, *, name: str | os.PathLike[str]) -> int | None:
+    """`jpeg_quality` for bytes that are in memory; `name` stands in for the path in errors."""
+    with _explained(name), _opened(data, name, None) as (image, _):
         if image.format != "JPEG":
             return None
         tables: dict[int, list[int]] = getattr(image, "quantization", {})
         if not tables:
-            raise ImageError(f"{path}: a JPEG without quantization tables")
+            raise ImageError(f"{name}: a JPEG without quantization tables")
         luminance = np.array(tables[min(tables)], np.int64)
         return 1 + int(np.abs(_ijg_tables() - luminance).sum(axis=1).argmin())
 

@@ -4,7 +4,8 @@
   renamed, so it is whole or absent; its name is a hash of the ids and models in it, so that writing it twice is writing
   it once.
 - `FOLDER.run.json`, beside the folder, holds the settings. A run with others is refused: their rows do not mix.
-- An id that is in a part is finished, whether scored or an error, and skipped by the next run.
+- An image whose id is in a part is finished, whether scored or an error, and skipped by the next run; another image of
+  that id is not. Ids that the parts hold twice are named at the end of each run (`check`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-import numpy as np
-
 from aedr_jax import __version__
-from aedr_jax.errors import RunError, SourceError
+from aedr_jax.errors import ImageError, RunError, SourceError
 from aedr_jax.files import whole_file
+from aedr_jax.ids import Done, Ids, digest
 from aedr_jax.protocol import differences
 from aedr_jax.sources import Item
 from aedr_jax.tables import printable
@@ -30,75 +30,50 @@ from aedr_jax.tables import printable
 if TYPE_CHECKING:
     from aedr_jax.scoring import Row
 
-__all__ = ["Fresh", "Ids", "Parts", "as_table"]
+__all__ = ["Fresh", "Parts", "as_table"]
 
 LANE = 1_000_000
 SCHEMA_VERSION_KEY = b"aedr_jax.schema_version"
 
 
 class Fresh:
-    """The items of a source whose ids no part holds yet, each id once."""
+    """The items of a source that no part holds yet, each id once.
 
-    def __init__(self, source: Iterable[Item], done: Ids, on_skip: Callable[[int], Any] = lambda images: None) -> None:
+    An id in a part is finished if it was of this image: read from the same place, or of the same bytes (a folder that
+    was moved). Otherwise another image took it, and that is said. So is an id that comes twice in the source.
+    """
+
+    def __init__(self, source: Iterable[Item], done: Done, on_skip: Callable[[int], Any] = lambda images: None) -> None:
         self.source, self.done, self.seen, self.on_skip = source, done, Ids(), on_skip
         self.skipped = self.doubles = 0
         self.example = ""
 
     def __iter__(self) -> Iterator[Item]:
         for item in self.source:
-            name = printable(item.id)  # as it stands in the rows
-            if not self.seen.add(name):
+            fresh = item.id not in self.done
+            if not self.seen.add(item.id) or not (fresh or self._is_done(item)):
                 self.doubles += 1
                 self.example = self.example or f"{item.id} ({item.path})"
-            elif name in self.done:
+            elif fresh:
+                yield item
+            else:
                 self.skipped += 1
                 self.on_skip(1)
-            else:
-                yield item
+
+    def _is_done(self, item: Item) -> bool:
+        if self.done.at(item.id, str(item.path)):
+            return True
+        try:
+            return self.done.with_bytes(item.id, hashlib.sha256(item.read()).hexdigest())
+        except ImageError:
+            return False
 
     def complaint(self) -> str:
         """That ids came twice: images under a taken name are not scored, and that is said."""
         return (
-            f"{self.doubles} images have an id that another has too, such as {self.example}, and no row: score them "
-            "into a folder of their own"
+            f"{self.doubles} images have an id that another has too, such as {self.example}, and no row: give each its "
+            "own, or score them into a folder of their own"
         )
-
-
-class Ids:
-    """A set of ids in 16 bytes each: a sorted array of hashes, and a small set of those that came since."""
-
-    def __init__(self, ids: Iterable[str] = ()) -> None:
-        self.sorted = np.empty(0, "S16")
-        self.recent: set[bytes] = set()
-        for text in ids:
-            self.add(text)
-
-    def __contains__(self, text: str) -> bool:
-        return self._holds(_digest(text))
-
-    def __len__(self) -> int:
-        return len(self.sorted) + len(self.recent)
-
-    def add(self, text: str) -> bool:
-        """Whether it was not there yet."""
-        digest = _digest(text)
-        if self._holds(digest):
-            return False
-        self.recent.add(digest)
-        if len(self.recent) > 10_000 + len(self.sorted) // 8:
-            self.sorted = np.sort(np.concatenate([self.sorted, np.array(list(self.recent), "S16")]))
-            self.recent = set()
-        return True
-
-    def _holds(self, digest: bytes) -> bool:
-        if digest in self.recent:
-            return True
-        place = int(np.searchsorted(self.sorted, np.array(digest, "S16")))
-        return place < len(self.sorted) and bool(self.sorted[place] == np.array(digest, "S16"))
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 class Parts:
@@ -151,11 +126,21 @@ class Parts:
             ) from None
 
     @contextmanager
-    def going_on(self, wanted: Mapping[str, Any], shard: tuple[int, int]) -> Iterator[Ids]:
-        """Begin or go on with a run, alone in doing this share; the ids that have rows already."""
+    def going_on(self, wanted: Mapping[str, Any], shard: tuple[int, int]) -> Iterator[Done]:
+        """Begin or go on with a run, alone in doing this share; the images that have rows already.
+
+        What ends it in a `RunError`, and ids that two images have by then (`check`), are said in one."""
         with _locked(self.open(wanted), self.folder, shard):
             self.sweep(shard[1])
-            yield self.ids()
+            try:
+                yield self.done()
+            except RunError as error:
+                try:
+                    self.check()
+                except RunError as doubles:
+                    raise RunError(f"{error}; {doubles}") from error
+                raise
+            self.check()
 
     def sweep(self, shares: int) -> None:
         """Remove what killed processes left half-written: this share's, and that of runs with other shares, of which
@@ -165,29 +150,41 @@ class Parts:
             if tag == self.tag or not tag.endswith(f"-of-{shares}"):
                 left.unlink(missing_ok=True)
 
-    def ids(self) -> Ids:
-        """Of all images that have rows."""
+    def done(self) -> Done:
+        """All images that have rows.
+
+        Raises:
+          SourceError: for a part that cannot be read.
+        """
+        return Done(images for _, images in self._images())
+
+    def _images(self) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+        """For each part its name, and the id, path and sha256 of each image in it."""
         import pyarrow.parquet as pq
 
-        found = Ids()
         for part in sorted(self.folder.glob("part-*.parquet")):
             try:
-                for text in pq.read_table(part, columns=["id"]).column("id").to_pylist():
-                    found.add(text)
+                columns = pq.ParquetFile(part).read(columns=["id", "path", "sha256"]).to_pydict()
             except Exception as error:  # pyarrow's and the file system's
                 raise SourceError(
                     f"{part}: cannot be read ({error}); remove it, and its images are scored again"
                 ) from None
-        return found
+            rows = zip(columns["id"], columns["path"], columns["sha256"], strict=True)
+            yield part.name, list({row[0]: row for row in rows}.values())  # there is one for each model
 
     def check(self) -> None:
-        """Raise a `RunError` if an id has its rows in two parts."""
-        import pyarrow.parquet as pq
-
-        images = sum(pq.read_metadata(part).num_rows for part in self.folder.glob("part-*.parquet"))
-        images //= len(self.settings()["models"])
-        if doubles := images - len(self.ids()):
-            raise RunError(f"{self.folder}: {doubles} images have an id that another has too; give each its own")
+        """Raise a `RunError` if an id has its rows in two parts: processes that did not see each other's have written
+        rows of two images. Whichever ends last sees both, and so does every later run."""
+        doubles = set(self.done().doubles().tolist())
+        if not doubles:
+            return
+        images = (image for _, images in self._images() for image in images)
+        key = min(doubles)
+        first, second, *_ = ((name, path) for name, path, _ in images if _stored(name) == key)
+        raise RunError(
+            f"{self.folder}: {len(doubles)} ids have rows of several images, such as {first[0]} ({first[1]} and "
+            f"{second[1]}); give each image its own id, and score them into another folder"
+        )
 
     def name(self, keys: Iterable[tuple[str, str]]) -> str:
         """Of the part that holds rows of these ids and models."""
@@ -203,6 +200,11 @@ class Parts:
         path = self.folder / self.name((printable(row.id), row.model) for row in ordered)
         with _written(path, tag=self.tag) as partial:
             pq.write_table(as_table(ordered), partial)
+
+
+def _stored(text: str) -> bytes:
+    """As NumPy gives a hash back: without zeros at its end."""
+    return digest(text).rstrip(b"\0")
 
 
 def as_table(rows: Sequence[Row]) -> Any:

@@ -27,7 +27,7 @@ from aedr_jax.sources import Item
 
 __all__ = ["SCHEMA_VERSION", "Candidate", "Row", "Scorer", "grouped", "load_candidate", "rows_to_measurement"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MEASURED = ("first_loss", "second_loss", "ratio", "homogeneity", "signal")  # of a Measurement, kept in a row
 GRAY_BUCKET = 256  # grey images are padded to multiples of this, small ones of a quarter: few programs for many sizes
 MOST_WAITING = 1 << 28  # bytes of pixels that wait until their batch is full
@@ -47,6 +47,7 @@ class Row:
     width: int = 0
     height: int = 0
     format: str = ""
+    jpeg_quality: int = 0  # that a JPEG was last saved at; 0 for other formats
     used_width: int = 0
     used_height: int = 0
     size_rule: str
@@ -236,6 +237,7 @@ class Scorer:
                         width=photo.width,
                         height=photo.height,
                         format=photo.format,
+                        jpeg_quality=photo.quality,
                         used_width=used_width,
                         used_height=used_height,
                         status="error" if error else "ok",

@@ -11,8 +11,6 @@ import numpy as np
 
 from aedr_jax.attribution import CAVEAT, NOT_ASSESSABLE, Attribution, attribute
 from aedr_jax.calibration import Calibration
-from aedr_jax.errors import ImageError
-from aedr_jax.images import jpeg_quality
 from aedr_jax.protocol import Identity, Protocol
 from aedr_jax.scoring import Row, rows_to_measurement
 from aedr_jax.signal import PRESETS, SignalConfig
@@ -54,12 +52,8 @@ def not_assessable(rows: Sequence[Row]) -> str:
     row = rows[0]
     if row.homogeneity >= FLAT:
         return f"flat: homogeneity {row.homogeneity:.3f}"
-    try:
-        quality = jpeg_quality(row.path) if row.format == "JPEG" else None
-    except ImageError as error:  # it was there when it was scored
-        return f"no longer readable: {error}"
-    if quality is not None and quality < RECOMPRESSED:
-        return f"saved as JPEG at quality {quality}, below {RECOMPRESSED}"
+    if 0 < row.jpeg_quality < RECOMPRESSED:
+        return f"saved as JPEG at quality {row.jpeg_quality}, below {RECOMPRESSED}"
     undefined = [row.second_loss for row in rows if not math.isfinite(row.ratio)]
     return f"the second loss is {undefined[0]:g}" if undefined else ""
 
@@ -79,29 +73,29 @@ def verdict_rows(
     Raises:
       CalibrationError: where rows were measured in another way than a calibration's (`Calibration.check_against`).
     """
-    by_image: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        by_image.setdefault(row.path, {})[row.model] = row
+    by_image: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:  # two rows of a table may name one file, under two ids
+        by_image.setdefault((row.id, row.path), {})[row.model] = row
     models = list(calibrations)
     _check_measured_alike(rows, calibrations)
     ready = {
-        path: group
-        for path, group in by_image.items()
+        image: group
+        for image, group in by_image.items()
         if all(name in group and group[name].status == "ok" for name in models)
     }
     belonging = {name: _belonging(calibrations[name]) for name in models}
-    judged: dict[str, Verdict] = {}
+    judged: dict[tuple[str, str], Verdict] = {}
     if ready:
         measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
         sizes = {name: np.array([_size(group[name]) for group in ready.values()]) for name in models}
         reasons = [not_assessable(list(group.values())) for group in ready.values()]
         assessable = np.array([not reason for reason in reasons])
         result = attribute(measured, calibrations, assessable=assessable, sizes=sizes, false_names=false_names)
-        for i, (path, group) in enumerate(ready.items()):
+        for i, (image, group) in enumerate(ready.items()):
             first = next(iter(group.values()))
-            judged[path] = Verdict(
+            judged[image] = Verdict(
                 first.id,
-                path,
+                first.path,
                 first.sha256,
                 result.verdicts[i],
                 dict(zip(models, result.scores[i].tolist(), strict=True)),
@@ -112,7 +106,7 @@ def verdict_rows(
                 reasons[i] or _outside(group, calibrations, result, i),
                 belonging=belonging,
             )
-    return [judged.get(path) or _unjudged(list(group.values())) for path, group in by_image.items()]
+    return [judged.get(image) or _unjudged(list(group.values())) for image, group in by_image.items()]
 
 
 def _belonging(pasts: Calibration | Sequence[Calibration]) -> int:

@@ -232,7 +232,7 @@ def _read_result(pipe: IO[bytes], item: Item, most_pixels: int) -> Decoded | Ref
             raise ValueError(f"an impossible size, {shape}")
     gray, *images = (_read_array(pipe, shape) for shape in shapes)
     known = str(head["sha256"]), str(head["format"]), int(head["width"]), int(head["height"])
-    return Decoded(item.id, item.path, *known, gray, tuple(images))
+    return Decoded(item.id, item.path, *known, gray, tuple(images), int(head["quality"]))
 
 
 def _read_array(pipe: IO[bytes], shape: tuple[int, ...]) -> np.ndarray:
@@ -278,7 +278,7 @@ def _answer(back: IO[bytes], result: Decoded | Refused) -> None:
         head, arrays = {"error": result.error[: MAX_LINE // 16]}, []
     else:
         arrays = [result.gray, *result.images]
-        head = {name: getattr(result, name) for name in ("sha256", "format", "width", "height")}
+        head = {name: getattr(result, name) for name in ("sha256", "format", "width", "height", "quality")}
         head["shapes"] = [array.shape for array in arrays]
     back.write(json.dumps(head).encode() + b"\n")
     for array in arrays:

@@ -8,8 +8,12 @@ import json
 import os
 import signal
 import sys
+import tarfile
+import zipfile
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from make_tiny import KL as ATTENTIVE
@@ -17,9 +21,10 @@ from make_tiny import make_tensors, write_folder
 from PIL import Image
 
 from aedr_jax import Calibration, cli, dataset, scoring
-from aedr_jax.cli import _three, main
+from aedr_jax.cli import _numbered, _three, main
 from aedr_jax.interruption import interruptible, kept_handlers
 from aedr_jax.plan import Finished
+from aedr_jax.sources import Item, Listed, until_failure
 
 KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
 
@@ -260,6 +265,97 @@ def test_images_that_nothing_can_be_said_of(world, calibrations, tmp_path, capsy
     assert "quality 20" in found["crushed.jpg"]["reason"]
     assert "homogeneity 1.000" in found["flat.png"]["reason"]
     assert found["fine.jpg"]["reason"] == ""
+
+
+@pytest.fixture
+def containers(world, tmp_path):
+    """The same images in everything that holds images, by ending; one is a crushed JPEG, one is broken."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in (2, 0):
+        (folder / f"{i}.png").write_bytes((world / "own" / f"{i}.png").read_bytes())
+    Image.open(world / "own" / "0.png").save(folder / "crushed.jpg", quality=20)
+    (folder / "bad.png").write_text("no image")
+    (folder / "notes.txt").write_text("no image")
+    files = sorted(path for path in folder.iterdir() if path.suffix != ".txt")
+    lines = [json.dumps({"path": str(path), "id": f"jsonl/{path.name}"}) for path in files]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    (tmp_path / "t.txt").write_text("\n".join(map(str, files)))
+    for name, mark in (("csv", ","), ("tsv", "\t")):
+        rows = [f"id{mark}path", *(f"{name}/{path.name}{mark}{path}" for path in files)]
+        (tmp_path / f"t.{name}").write_text("\n".join(rows))
+    images = {f"parquet/{path.name}": path.read_bytes() for path in files}
+    pq.write_table(pa.table({"id": list(images), "image": list(images.values())}), tmp_path / "t.parquet")
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for path in [*files, folder / "notes.txt"]:
+            tar.add(path, path.name)
+    (tmp_path / "t.tar.zst").write_bytes(pa.compress((tmp_path / "t.tar").read_bytes(), "zstd", asbytes=True))
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        for path in files:
+            archive.write(path, path.name)
+    return tmp_path
+
+
+def test_attribute_reads_every_container(calibrations, containers, capsys):
+    endings = ("csv", "tsv", "jsonl", "txt", "parquet", "tar", "tar.zst", "zip")
+    inputs = [str(containers / "images"), *(str(containers / f"t.{ending}") for ending in endings)]
+    call = ["--calibrations", str(calibrations), "--models", "m1", "--json"]
+    assert main(["attribute", *inputs, *call]) == 0
+    printed = capsys.readouterr()
+    assert "3 passed over: .txt 3" in printed.err  # of the folder and two archives
+    found = [json.loads(line) for line in printed.out.splitlines()]
+    first, *others = (found[i : i + 4] for i in range(0, len(found), 4))
+    assert [v["id"] for v in first] == ["0.png", "2.png", "bad.png", "crushed.jpg"]
+    assert [v["verdict"] for v in first[2:]] == ["error", "not assessable"]
+    assert "quality 20" in first[3]["reason"]
+    assert len(others) == len(endings)
+    for group in others:
+        assert [Path(v["id"]).name for v in group] == [v["id"] for v in first]
+        for name in ("p_values", "verdict", "reason", "sha256"):
+            assert [v[name] for v in group] == [v[name] for v in first]
+    (containers / "t.7z").touch()
+    assert main(["attribute", str(containers / "t.7z"), *call]) == 2
+    assert "files of this kind are not read" in capsys.readouterr().err
+
+
+def test_score_and_calibrate_read_containers(world, calibrations, tmp_path, capsys):
+    with tarfile.open(tmp_path / "own.tar", "w") as tar:
+        for i in range(6):
+            tar.add(world / "own" / f"{i}.png", f"{i}.png")
+    fit = ["calibrate", str(tmp_path / "own.tar"), "--model", str(world / "m1"), "--out", str(tmp_path / "c.json")]
+    assert main(fit) == 0
+    found, wanted = (Calibration.load(path) for path in (tmp_path / "c.json", calibrations / "m1.json"))
+    assert (found.scores, found.provenance.images_hash) == (wanted.scores, wanted.provenance.images_hash)
+    (tmp_path / "t.csv").write_text(f"name,path\nfirst,{world / 'own' / '0.png'}\nagain,{world / 'own' / '0.png'}\n")
+    call = ["score", str(tmp_path / "t.csv"), "--model", str(world / "m1"), "--out", str(tmp_path / "s.csv")]
+    assert main([*call, "--id-column", "name"]) == 0
+    assert "2 images, 0 unreadable, 2 rows" in capsys.readouterr().out
+    first, again = csv.DictReader(io.StringIO((tmp_path / "s.csv").read_text()))
+    assert (first["id"], again["id"]) == ("first", "again")
+    assert first["signal"] == again["signal"]
+
+
+def test_what_was_read_before_the_damage_has_its_rows(world, calibrations, containers, tmp_path, capsys):
+    (tmp_path / "t.csv").write_text('id,path\na,images/2.png\nb,images/2.png\nc,"images/0.png\n')
+    inputs = [str(tmp_path / "t.csv"), str(tmp_path / "t.zip")]
+    assert main(["attribute", *inputs, "--calibrations", str(calibrations), "--models", "m1", "--json"]) == 1
+    printed = capsys.readouterr()
+    found = [json.loads(line)["id"] for line in printed.out.splitlines()]
+    assert found == ["a", "b", *(f"t.zip/{name}" for name in ("0.png", "2.png", "bad.png", "crushed.jpg"))]
+    assert "t.csv: line 4: a quote is not closed" in printed.err
+    fit = ["calibrate", str(tmp_path / "t.csv"), "--model", str(world / "m1"), "--out", str(tmp_path / "c.json")]
+    assert main(fit) == 1
+    assert "no calibration is made of a part" in capsys.readouterr().err
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_images_of_one_id_and_path_are_said():
+    items = [Item("t.tar/a.png", "t.tar::a.png", data) for data in (b"1", b"2")]
+    items.insert(1, Item("t.tar/a.png", "other/t.tar::a.png"))
+    order, failures = {}, []
+    assert list(until_failure(_numbered(Listed(items), order), failures)) == items[:2]
+    assert list(order.values()) == [0, 1]
+    assert "1 images have another's id and path, such as t.tar/a.png" in str(failures[0])
 
 
 def test_attribute_refuses_other_weights_and_settings(world, calibrations, tmp_path, capsys, monkeypatch):

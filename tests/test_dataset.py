@@ -24,7 +24,8 @@ from aedr_jax.containers import Rows
 from aedr_jax.dataset import progress_bar, score_dataset
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.files import whole_file
-from aedr_jax.parts import Ids, Parts
+from aedr_jax.ids import Ids
+from aedr_jax.parts import Parts
 from aedr_jax.plan import Finished, Plan
 from aedr_jax.sources import Files, Item, Listed, Source
 
@@ -100,7 +101,7 @@ def test_a_row_for_each_image_and_model(score, tmp_path, world):
     manifest = json.loads((tmp_path / "scores.run.json").read_text())
     assert set(manifest["settings"]["models"]) == {"m1", "m2"}
     schema = pq.read_schema(next((tmp_path / "scores").iterdir()))
-    assert schema.metadata[b"aedr_jax.schema_version"] == b"1"
+    assert schema.metadata[b"aedr_jax.schema_version"] == b"2"
     assert str(schema.field("quantize").type) == "bool"
 
 
@@ -194,6 +195,58 @@ def test_an_id_that_comes_twice_has_one_row_and_is_named(score, tmp_path, world)
     with pytest.raises(RunError, match=r"1 images have an id that another has too, such as a \(.*3\.png\)"):
         score(source=source)
     assert len(rows(tmp_path / "scores")) == 2
+
+
+def named(world, *pairs):
+    return Listed([Item(name, world / "images" / file) for name, file in pairs])
+
+
+def paths(folder):
+    """Of the images that have rows."""
+    return sorted({(row["id"], Path(row["path"]).name) for row in pq.read_table(folder).to_pylist()})
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3, 5])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_equal_ids_are_said_whatever_the_number_of_shares(score, tmp_path, world, shares, workers):
+    source = named(world, *(("a", f"{3 * i}.png") for i in range(3)), ("b", "bad.png"))
+    for again in range(2):  # a later run says it as well, and takes none of them for finished
+        said = []
+        for i in range(shares):
+            try:
+                score(source=source, shard=(i, shares), workers=workers)
+            except RunError as error:
+                said.append(str(error))
+        assert len(said) == 1
+        assert "2 images have an id that another has too, such as a (" in said[0], again
+        assert paths(tmp_path / "scores") == [("a", "0.png"), ("b", "bad.png")]
+
+
+def test_an_id_that_an_earlier_run_gave_to_another_image_is_not_finished(score, tmp_path, world):
+    score(source=named(world, ("a", "0.png"), ("b", "bad.png")))
+    with pytest.raises(RunError, match=r"2 images have an id that another has too, such as a \(.*3\.png\)"):
+        score(source=named(world, ("a", "3.png"), ("b", "6.png"), ("c", "9.png")))
+    assert paths(tmp_path / "scores") == [("a", "0.png"), ("b", "bad.png"), ("c", "9.png")]
+
+
+def test_images_that_were_moved_are_finished(score, tmp_path, world):
+    score(source=named(world, ("a", "0.png"), ("b", "3.png")))
+    moved = [Item(name, "elsewhere", (world / "images" / file).read_bytes()) for name, file in (("a", "0.png"),)]
+    moved.append(Item("b", os.path.relpath(world / "images" / "3.png")))
+    assert score(source=Listed(moved)) == Finished(0, 0, 2)
+
+
+def test_rows_that_processes_wrote_without_seeing_each_other_are_said(score, tmp_path, world):
+    """As on a file system without locks, or with sources that differ; every later run says it too."""
+    score(source=named(world, ("a", "0.png")))
+    score("other", source=named(world, ("a", "3.png"), ("b", "6.png")))
+    for part in (tmp_path / "other").iterdir():
+        part.rename(tmp_path / "scores" / part.name)
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"1 ids have rows of several images, such as a \(.*\.png and .*\.png\)"):
+            score(source=named(world, ("a", "0.png"), ("b", "6.png")))
+    with pytest.raises(RunError, match=r"gone; .*1 ids have rows of several"):
+        score(source=Interrupted(named(world, ("c", "9.png")), 0, RunError("gone")))
 
 
 def test_other_settings_are_refused(score, tmp_path, world, loaded):
@@ -463,9 +516,10 @@ def test_command_line(world, tmp_path, capsys, loaded, monkeypatch):
     call = ["score", str(world / "images"), "--model", str(world / "m1"), "--model", str(world / "m2")]
     call += ["--batch-size", "8", "--workers", "0", "--out", str(out)]
     assert main([*call, "--shard", "0/2"]) == 0
-    assert "7 images scored" in capsys.readouterr().out
+    assert "6 images scored" in capsys.readouterr().out
     assert main([*call, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"out": str(out), "scored": 6, "unreadable": 0, "skipped": 7}
+    expected = {"out": str(out), "scored": 7, "unreadable": 0, "skipped": 6, "passed_over": {}}
+    assert json.loads(capsys.readouterr().out) == expected
     assert main([*call[:-1], str(tmp_path / "s.csv"), "--shard", "0/2"]) == 2
     assert "--shard needs a folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
@@ -475,7 +529,7 @@ def test_command_line(world, tmp_path, capsys, loaded, monkeypatch):
     with monkeypatch.context() as pod:
         pod.setattr("aedr_jax.sharding.pod_share", lambda: (1, 2))
         assert main([*call[:-1], str(tmp_path / "pod"), "--shard", "auto"]) == 0
-    assert "6 images scored" in capsys.readouterr().out
+    assert "7 images scored" in capsys.readouterr().out
 
     def interrupted(*given, **options):
         raise KeyboardInterrupt

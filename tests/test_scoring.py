@@ -21,6 +21,7 @@ CONTRACT = [
     "width",
     "height",
     "format",
+    "jpeg_quality",
     "used_width",
     "used_height",
     "size_rule",

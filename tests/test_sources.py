@@ -1,11 +1,16 @@
 """From what the user named to a list of image files."""
 
+import inspect
 import os
+import sys
 
 import pytest
+from PIL import Image
 
-from aedr_jax.errors import SourceError
-from aedr_jax.sources import SUFFIXES, Item, find_images
+from aedr_jax.containers import open_source
+from aedr_jax.errors import ImageError, SourceError
+from aedr_jax.images import FORMATS
+from aedr_jax.sources import SUFFIXES, Files, Item, find_images, said_of_passed_over
 
 
 @pytest.fixture
@@ -64,13 +69,62 @@ def test_name_that_looks_like_a_pattern_is_the_file(tree):
 
 
 def test_each_file_once_under_its_first_name(tree):
+    """A link is a name of its own."""
     os.symlink(tree / "photos" / "b.png", tree / "photos" / "z-link.png")
-    assert ids(["photos/b.png", "photos", "photos/*.png", "photos/../photos/a.JPG"]) == [
-        "b.png",
-        "a.JPG",
-        "deep/d.tif",
-        "deep/er/c.webp",
+    inputs = ["photos/b.png", "photos", "photos/*.png", "photos/../photos/a.JPG", "photos/b.png"]
+    expected = ["b.png", "a.JPG", "deep/d.tif", "deep/er/c.webp", "z-link.png"]
+    assert ids(inputs) == [item.id for item in open_source(inputs)] == expected
+    assert Files(inputs).count() == 5
+
+
+def test_every_ending_of_the_formats_that_are_read():
+    Image.init()
+    known = {ending for ending, name in Image.EXTENSION.items() if name in (*FORMATS, "MPO")}
+    assert set(SUFFIXES) == known
+    assert {".jfif", ".pgm", ".apng"} < set(SUFFIXES)
+
+
+def test_what_looks_like_an_image_is_an_item_and_the_rest_is_counted(tree):
+    photos = tree / "photos"
+    (photos / "self.png").symlink_to("self.png")
+    (photos / "deep" / "dangling.png").symlink_to("nowhere.png")
+    (photos / "ring.jpg").symlink_to(".")
+    (photos / "ring").symlink_to("..")
+    (photos / "good.pgm").symlink_to("b.png")
+    os.mkfifo(photos / "pipe.gif")
+    files = Files(["photos"])
+    items = {item.id: item for item in files}
+    assert list(items) == [
+        *("a.JPG", "b.png", "deep/d.tif", "deep/dangling.png", "deep/er/c.webp", "good.pgm", "pipe.gif", "self.png"),
     ]
+    assert files.passed_over() == {".txt": 1, ".csv": 1, "without an ending": 1, "links to folders": 2}
+    assert said_of_passed_over(files.passed_over()) == (
+        "5 passed over: links to folders 2, .csv 1, .txt 1, without an ending 1"
+    )
+    assert files.count() == len(items)
+    for name, reason in {
+        "self.png": "is a link that leads to no file",
+        "deep/dangling.png": "is a link that leads to no file",
+        "pipe.gif": "is a pipe or device",
+    }.items():
+        with pytest.raises(ImageError, match=reason):
+            items[name].read()
+    assert items["good.pgm"].read() == b""
+    for given in (["photos/self.png"], ["photos/sel*.png"]):
+        (item,) = find_images(given)
+        assert item.error
+
+
+def test_folders_deeper_than_the_stack(tmp_path):
+    deep = tmp_path.joinpath(*"d" * 200)
+    deep.mkdir(parents=True)
+    (deep / "a.png").touch()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 150)
+    try:
+        assert [item.id for item in Files([tmp_path])] == ["d/" * 200 + "a.png"]
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +132,7 @@ def test_each_file_once_under_its_first_name(tree):
     [
         ("nowhere", "nowhere: no such file or folder, and nothing matches it"),
         ("photos/*.heic", "nothing matches it as a pattern"),
-        ("empty", r"empty: no image in this folder \(looked for \.png"),
+        ("empty", r"empty: no image in this folder \(looked for \.png.*; 1 passed over: \.txt 1\)"),
     ],
 )
 def test_input_that_names_nothing_is_an_error(tree, name, message):
