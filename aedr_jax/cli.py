@@ -576,7 +576,7 @@ def _calibrations(args: argparse.Namespace) -> dict[str, list[Calibration]]:
         found = {name: [Calibration.load(path)] for name, path in shipped.items() if path}
     if args.models:
         named = {pasts[0].provenance.source: name for name, pasts in found.items()}
-        wanted = [named.get(name, name) for name in args.models.split(",")]
+        wanted = [name if name in found else named.get(name, name) for name in args.models.split(",")]
         if missing := [name for name in wanted if name not in found]:
             raise SourceError(f"no calibration of {', '.join(missing)}; make one with aedr calibrate --model NAME")
         found = {name: found[name] for name in wanted}
