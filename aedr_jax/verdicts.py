@@ -11,6 +11,7 @@ import numpy as np
 
 from aedr_jax.attribution import CAVEAT, NOT_ASSESSABLE, Attribution, attribute
 from aedr_jax.calibration import Calibration
+from aedr_jax.errors import CalibrationError
 from aedr_jax.protocol import Identity, Protocol
 from aedr_jax.scoring import Row, rows_to_measurement
 from aedr_jax.signal import PRESETS, SignalConfig
@@ -71,7 +72,8 @@ def verdict_rows(
     An image that could not be read, or that not every model has scored (an interrupted run), has the verdict "error".
 
     Raises:
-      CalibrationError: where rows were measured in another way than a calibration's (`Calibration.check_against`).
+      CalibrationError: where rows were measured in another way than a calibration's (`Calibration.check_against`), or
+        a calibration does not say which sizes and values it saw.
     """
     by_image: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:  # two rows of a table may name one file, under two ids
@@ -124,6 +126,10 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
     for name, identity, preset, size_rule in kinds:
         made = calibrations[name]
         for calibration in [made] if isinstance(made, Calibration) else made:
+            if None in dataclasses.astuple(calibration.domain):
+                raise CalibrationError(
+                    f"calibration of {name}: does not say which sizes and values its images had; calibrate(..., sizes=)"
+                )
             own = calibration.protocol.settings
             settings = presets.get(preset, {"preset": preset} if own in presets.values() else own)
             measured = Protocol(identity, "aedr", settings, size_rule)

@@ -139,6 +139,12 @@ def test_rows_that_were_measured_in_another_way_are_refused(changed, message):
         verdict_rows([image(*OWN), image(*OWN, **changed)], {"m": calibrated()})
 
 
+def test_a_calibration_without_a_domain_judges_no_rows():
+    silent = dataclasses.replace(calibrated(), domain=Domain(None, (1e-4, 1e-2), (0.5, 1.0)))
+    with pytest.raises(aedr.CalibrationError, match="does not say which sizes and values its images had"):
+        verdict_rows([image(*OWN)], {"m": silent})
+
+
 def test_the_slack_is_what_it_says():
     domain = Domain((100, 200), (1e-4, 1e-2), (0.5, 1.0))
     sizes = np.array([[100 / STRETCH, 200 * STRETCH], [100 / STRETCH - 1, 150], [150, 200 * STRETCH + 1]]).round()
