@@ -3,12 +3,14 @@
 import collections
 import csv
 import dataclasses
+import gc
 import io
 import json
 import os
 import signal
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -568,6 +570,29 @@ def test_a_second_signal_does_not_disturb_the_writing_and_handlers_of_others_sta
         assert signal.getsignal(signal.SIGTERM) is mine
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_that_falls_into_the_garbage_collector_is_not_lost(name):
+    number = getattr(signal, name)
+    before = sys.unraisablehook
+
+    def collect_and_wait():
+        gc.collect()  # where Python ignores it
+        time.sleep(30)
+
+    def collecting(phase, info):
+        if phase == "start" and collecting in gc.callbacks:
+            gc.callbacks.remove(collecting)
+            os.kill(os.getpid(), number)
+
+    with interruptible() as received:
+        gc.callbacks.append(collecting)
+        with pytest.raises(KeyboardInterrupt):
+            collect_and_wait()
+    assert received == ([] if name == "SIGINT" else [number])
+    assert sys.unraisablehook is before
 
 
 def test_the_reason_stands_in_place_of_p_values(world, calibrations, tmp_path, capsys):
