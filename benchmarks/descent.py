@@ -16,10 +16,10 @@ import jax
 import numpy as np
 
 import aedr_jax as aedr
-from aedr_jax.baselines import latenttracer_losses, ronan_losses
-from aedr_jax.images import fit_crop
-from aedr_jax.processing import Processing
-from aedr_jax.sources import find_images
+from aedr_jax.images.codec import fit_crop
+from aedr_jax.images.processing import Processing
+from aedr_jax.inputs.sources import find_images
+from aedr_jax.rivals import latenttracer_losses, ronan_losses
 
 METHODS = {"ronan": ronan_losses, "latenttracer": latenttracer_losses}
 SHOWN = (1, 10, 30, 100, 200, 300, 600, 1000, 1500)
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, default="ronan")
     parser.add_argument("--count", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--processing", default="none", help="first, as in aedr_jax.processing: resize2, jpeg70, ...")
+    parser.add_argument("--processing", default="none", help="first, as in images.processing: resize2, jpeg70, ...")
     args = parser.parse_args()
     autoencoder = aedr.load_autoencoder(args.model)
     items = find_images([args.images])[: args.count]

@@ -99,8 +99,8 @@ for i, path in enumerate(paths):
 # p-value is "made by this model"; several models may accept an image, and then the verdict says so.
 
 # %%
-from aedr_jax.attribution import CAVEAT
 from aedr_jax.autoencoders.registry import calibration_file
+from aedr_jax.decision.attribution import CAVEAT
 
 calibrations = {name: aedr.Calibration.load(calibration_file(name)) for name in names}
 measure = jax.jit(aedr.measure)

@@ -11,7 +11,7 @@ import pytest
 from conftest import tiny_autoencoder
 
 import aedr_jax as aedr
-from aedr_jax.arrays import prepare
+from aedr_jax.images.arrays import prepare
 
 
 @pytest.fixture(autouse=True)

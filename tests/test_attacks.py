@@ -10,9 +10,9 @@ from conftest import tiny_autoencoder
 from make_tiny import KL, make_tensors
 
 import aedr_jax as aedr
-from aedr_jax.attacks import LEVEL, launder, log_ratio, perturb
 from aedr_jax.autoencoders.checkpoints import from_state_dict
 from aedr_jax.autoencoders.config import parse_config
+from aedr_jax.study.attacks import LEVEL, launder, log_ratio, perturb
 
 ROUNDING = 1e-6  # of float32 between two ways to write one 8-bit level
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import aedr_jax as aedr
-from aedr_jax.attribution import CAVEAT, holm
+from aedr_jax.decision.attribution import CAVEAT, holm
 
 
 @pytest.fixture

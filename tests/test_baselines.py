@@ -12,7 +12,7 @@ from conftest import tiny_autoencoder
 from flax import nnx
 
 import aedr_jax as aedr
-from aedr_jax.baselines import (
+from aedr_jax.rivals import (
     BASELINES,
     aeroblade_score,
     entropy_2d,
@@ -24,9 +24,9 @@ from aedr_jax.baselines import (
     ronan_score,
     times_homogeneity,
 )
-from aedr_jax.baselines.inversion import with_fast_gradients
-from aedr_jax.baselines.rdd import gaussian_blur
-from aedr_jax.reconstruction import to_display
+from aedr_jax.rivals.inversion import with_fast_gradients
+from aedr_jax.rivals.rdd import gaussian_blur
+from aedr_jax.signal.reconstruction import to_display
 
 # Each method with what it needs, and few enough steps for a test.
 OPTIONS = {

@@ -10,11 +10,11 @@ import scipy.stats
 from conftest import tiny_autoencoder
 
 import aedr_jax as aedr
-from aedr_jax.calibration import FORMAT
-from aedr_jax.protocol import Identity, Protocol, told_apart
-from aedr_jax.statistic import TERMS, cross_fit, fit_statistic
-from aedr_jax.threshold import RULES
-from aedr_jax.validation import ALPHAS
+from aedr_jax.decision.calibration import FORMAT
+from aedr_jax.decision.statistic import TERMS, cross_fit, fit_statistic
+from aedr_jax.decision.threshold import RULES
+from aedr_jax.decision.validation import ALPHAS
+from aedr_jax.signal.protocol import Identity, Protocol, told_apart
 
 
 @pytest.fixture

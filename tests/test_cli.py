@@ -22,11 +22,14 @@ from make_tiny import KL as ATTENTIVE
 from make_tiny import make_tensors, write_folder
 from PIL import Image
 
-from aedr_jax import Calibration, cli, dataset, scoring
-from aedr_jax.cli import _numbered, _three, main
+from aedr_jax import Calibration
+from aedr_jax.cli import main as cli
+from aedr_jax.cli.main import _numbered, _three, main
+from aedr_jax.inputs.sources import Item, Listed, until_failure
 from aedr_jax.interruption import interruptible, kept_handlers
-from aedr_jax.plan import Finished
-from aedr_jax.sources import Item, Listed, until_failure
+from aedr_jax.scoring import dataset
+from aedr_jax.scoring import scorer as scoring
+from aedr_jax.scoring.job import Finished
 
 KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
 

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from aedr_jax import listings
-from aedr_jax.archives import Archives
-from aedr_jax.containers import Chain, Rows, Table, from_tfds, open_source
 from aedr_jax.errors import ImageError, RunError, SourceError
-from aedr_jax.sources import Files, Source
+from aedr_jax.inputs import listings
+from aedr_jax.inputs.archives import Archives
+from aedr_jax.inputs.containers import Chain, Rows, Table, from_tfds, open_source
+from aedr_jax.inputs.sources import Files, Source
 
 NAMES = [f"{folder}/{i}.png" for folder in ("a", "b") for i in range(4)]
 

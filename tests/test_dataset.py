@@ -18,16 +18,16 @@ from make_tiny import SMALLEST, make_tensors, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
-from aedr_jax.cli import main
-from aedr_jax.cluster import Cluster
-from aedr_jax.containers import Rows
-from aedr_jax.dataset import progress_bar, score_dataset
+from aedr_jax.cli.main import main
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.files import whole_file
-from aedr_jax.ids import Ids
-from aedr_jax.parts import Parts
-from aedr_jax.plan import Finished, Plan
-from aedr_jax.sources import Files, Item, Listed, Source
+from aedr_jax.inputs.containers import Rows
+from aedr_jax.inputs.ids import Ids
+from aedr_jax.inputs.sources import Files, Item, Listed, Source
+from aedr_jax.scoring.cluster import Cluster
+from aedr_jax.scoring.dataset import progress_bar, score_dataset
+from aedr_jax.scoring.job import Finished, Plan
+from aedr_jax.scoring.store import Parts
 
 COUNT = 13
 
@@ -330,7 +330,7 @@ def test_of_two_that_begin_at_once_one_writes_the_settings(tmp_path, monkeypatch
 
 
 def test_progress_has_a_rate_and_the_time_left(capsys, monkeypatch):
-    monkeypatch.setattr("aedr_jax.dataset.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("aedr_jax.scoring.dataset.LINE_SECONDS", 0.0)
     with progress_bar(Listed([Item("a", "a")] * 4), True) as advance:
         for _ in range(4):
             advance(1)
@@ -479,7 +479,7 @@ def test_ids_in_little_memory():
 
 HOLD = """
 import sys
-from aedr_jax.parts import Parts
+from aedr_jax.scoring.store import Parts
 from pathlib import Path
 index, shares = int(sys.argv[2]), int(sys.argv[3])
 try:
@@ -527,7 +527,7 @@ def test_command_line(world, tmp_path, capsys, loaded, monkeypatch):
     with pytest.raises(SystemExit):
         main([*call, "--resource", "GPU"])
     with monkeypatch.context() as pod:
-        pod.setattr("aedr_jax.sharding.pod_share", lambda: (1, 2))
+        pod.setattr("aedr_jax.scoring.sharding.pod_share", lambda: (1, 2))
         assert main([*call[:-1], str(tmp_path / "pod"), "--shard", "auto"]) == 0
     assert "7 images scored" in capsys.readouterr().out
 
@@ -535,7 +535,7 @@ def test_command_line(world, tmp_path, capsys, loaded, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as stopped:
-        stopped.setattr("aedr_jax.dataset.score_dataset", interrupted)
+        stopped.setattr("aedr_jax.scoring.dataset.score_dataset", interrupted)
         assert main(call) == 130
     assert "the same command goes on" in capsys.readouterr().err
     capsys.readouterr()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 import aedr_jax as aedr
-from aedr_jax.threshold import RULES, hold_in, on_its_side, p_value, threshold
+from aedr_jax.decision.threshold import RULES, hold_in, on_its_side, p_value, threshold
 
 few = hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
 SIZES = st.sampled_from([5, 19, 20, 21, 100])  # each is compiled for

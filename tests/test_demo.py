@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aedr_jax import demo
-from aedr_jax.cli import main
-from aedr_jax.verdicts import Verdict
+from aedr_jax.cli import demo
+from aedr_jax.cli.main import main
+from aedr_jax.scoring.verdicts import Verdict
 
 
 def verdict(source, text, accepted=()):

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aedr_jax as aedr
-from aedr_jax.domain import REACH, STRETCH, Domain
-from aedr_jax.scoring import Row
-from aedr_jax.verdicts import verdict_rows
+from aedr_jax.decision.domain import REACH, STRETCH, Domain
+from aedr_jax.scoring.scorer import Row
+from aedr_jax.scoring.verdicts import verdict_rows
 
 IDENTITY = {"dtype": "float32", "precision": "highest", "quantize": None}
 

@@ -14,12 +14,14 @@ from make_tiny import KL, make_tensors, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
-from aedr_jax import comparison, evaluation, processing, report
-from aedr_jax.cli import main
-from aedr_jax.comparison import average_precision, decide, read_scores, rules, tpr_at
-from aedr_jax.evaluation import evaluate, find_sources
-from aedr_jax.methods import Limits, make_methods
-from aedr_jax.report import tables, write_tables
+from aedr_jax.cli.main import main
+from aedr_jax.images import processing
+from aedr_jax.rivals.methods import Limits, make_methods
+from aedr_jax.study import comparison, evaluation
+from aedr_jax.study import tables as report
+from aedr_jax.study.comparison import average_precision, decide, read_scores, rules, tpr_at
+from aedr_jax.study.evaluation import evaluate, find_sources
+from aedr_jax.study.tables import tables, write_tables
 
 SIDE = 16
 TINY = {**KL, "mid_block_add_attention": False, "layers_per_block": 1}

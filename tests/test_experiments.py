@@ -8,8 +8,8 @@ import scipy.stats
 from conftest import tiny_autoencoder
 
 import aedr_jax as aedr
-from aedr_jax.baselines import rdd_score
-from aedr_jax.experiments import (
+from aedr_jax.rivals import rdd_score
+from aedr_jax.study.candidates import (
     CANDIDATES,
     PASSES,
     area_under_curve,

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aedr_jax import pipelines
 from aedr_jax.autoencoders.registry import REGISTRY
-from aedr_jax.cli import main
+from aedr_jax.cli.main import main
 from aedr_jax.errors import AedrError, GenerationError, SourceError
-from aedr_jax.generation import Planned, generate, plan_images, read_prompts
-from aedr_jax.pipelines import RECIPES, choose_settings
+from aedr_jax.generate import pipelines
+from aedr_jax.generate.folder import Planned, generate, plan_images, read_prompts
+from aedr_jax.generate.pipelines import RECIPES, choose_settings
 
 MINI = "mini-kl4-a"
 
@@ -33,7 +33,7 @@ def calls(monkeypatch):
         seen.append(list(seeds))
         return paint(model, seeds, **options)
 
-    monkeypatch.setitem(sys.modules, "aedr_jax.miniature", SimpleNamespace(sample_images=sample_images))
+    monkeypatch.setitem(sys.modules, "aedr_jax.generate.miniature", SimpleNamespace(sample_images=sample_images))
     return seen
 
 
@@ -205,7 +205,7 @@ def test_miniature_images_and_their_record(tmp_path, calls, capsys):
     versions = kept.pop("versions")
     assert {name: value for name, value in kept.items() if value is not None} == {
         "model": MINI,
-        "pipeline": "aedr_jax.miniature.sample_images",
+        "pipeline": "aedr_jax.generate.miniature.sample_images",
         "size": 16,
         "first_seed": 5,
         "steps": 4,
@@ -289,7 +289,7 @@ def test_interruption_loses_nothing_finished(tmp_path, calls, capsys, monkeypatc
             raise KeyboardInterrupt
         return paint(model, seeds, **options)
 
-    stand_in = sys.modules["aedr_jax.miniature"]
+    stand_in = sys.modules["aedr_jax.generate.miniature"]
     monkeypatch.setattr(stand_in, "sample_images", interrupted)
     assert mini(tmp_path, "-n", 6, "--batch-size", 2) == 130
     assert "finished images are kept" in capsys.readouterr().err
@@ -328,10 +328,10 @@ class FakePipeline:
 @pytest.fixture
 def text_model(monkeypatch, tmp_path):
     """A call of `generate` with a fake pipeline, in tmp_path/out."""
-    monkeypatch.setattr("aedr_jax.generation.metadata.version", lambda name: "1")
+    monkeypatch.setattr("aedr_jax.generate.folder.metadata.version", lambda name: "1")
 
     def call(fake, prompts=("a", "bb"), n=None, model="sd1.5", batch_size=None, **options):
-        monkeypatch.setattr("aedr_jax.generation.open_pipeline", fake)
+        monkeypatch.setattr("aedr_jax.generate.folder.open_pipeline", fake)
         settings = choose_settings(model, size=16, **options)
         return generate(settings, plan_images(settings, prompts, n), tmp_path / "out", batch_size=batch_size)
 

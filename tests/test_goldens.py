@@ -136,4 +136,4 @@ def test_threshold():
     with np.load(GOLDENS / "threshold.npz") as golden, jax.enable_x64(True):
         samples, x = jnp.asarray(golden["samples"]), jnp.asarray(golden["x"])
         np.testing.assert_allclose(aedr_jax.kde_cdf(x, samples), golden["cdf"], rtol=0, atol=1e-12)
-        np.testing.assert_allclose(aedr_jax.threshold.kde_bandwidth(samples), golden["bandwidth"], rtol=1e-12)
+        np.testing.assert_allclose(aedr_jax.decision.threshold.kde_bandwidth(samples), golden["bandwidth"], rtol=1e-12)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from aedr_jax.errors import ImageError
-from aedr_jax.images import (
+from aedr_jax.images.codec import (
     MAX_PIXELS,
     decode_photo,
     fit_crop,

@@ -13,16 +13,16 @@ from PIL import Image
 
 from aedr_jax.autoencoders.adapters import FunctionAutoencoder
 from aedr_jax.autoencoders.blocks import Numerics
-from aedr_jax.cli import main
-from aedr_jax.decoding import MAX_SCORED_PIXELS, Decoded, Decoder, Refused
+from aedr_jax.cli.main import main
 from aedr_jax.errors import SourceError
-from aedr_jax.images import MAX_PIXELS, fit_centre, read_image
-from aedr_jax.plan import Plan
-from aedr_jax.plan import settings as run_settings
-from aedr_jax.scoring import Candidate, Scorer
-from aedr_jax.signal import SignalConfig
-from aedr_jax.sources import Item, find_images
-from aedr_jax.workers import decode_all
+from aedr_jax.images.codec import MAX_PIXELS, fit_centre, read_image
+from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS, Decoded, Decoder, Refused
+from aedr_jax.inputs.sources import Item, find_images
+from aedr_jax.inputs.workers import decode_all
+from aedr_jax.scoring.job import Plan
+from aedr_jax.scoring.job import settings as run_settings
+from aedr_jax.scoring.scorer import Candidate, Scorer
+from aedr_jax.signal.measurement import SignalConfig
 
 
 def picture(width, height, seed=0):

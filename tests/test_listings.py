@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from aedr_jax.containers import open_source
 from aedr_jax.errors import ImageError, RunError, SourceError
+from aedr_jax.inputs.containers import open_source
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_long_field_stops_nothing(listing):
 
 
 def test_a_line_without_an_end_is_not_held(listing, monkeypatch):
-    monkeypatch.setattr("aedr_jax.listings.MAX_FIELD", 1000)
+    monkeypatch.setattr("aedr_jax.inputs.listings.MAX_FIELD", 1000)
     found, said = listing("t.csv", f"id,path\nk0,0.png\nk1,{'x' * 2000}\n")
     assert found == GOOD[:1]
     assert "line 3 has more than 999 characters" in said

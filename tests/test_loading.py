@@ -13,7 +13,7 @@ from aedr_jax import __version__
 from aedr_jax.autoencoders import loading
 from aedr_jax.autoencoders.checkpoints import weights_hash
 from aedr_jax.autoencoders.loading import convert, load_autoencoder
-from aedr_jax.cli import main
+from aedr_jax.cli.main import main
 from aedr_jax.errors import AutoencoderError
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from aedr_jax.errors import ImageError
-from aedr_jax.images import decode_photo, decode_size, jpeg_quality
-from aedr_jax.metadata import bare, exif_orientation
+from aedr_jax.images.codec import decode_photo, decode_size, jpeg_quality
+from aedr_jax.images.metadata import bare, exif_orientation
 
 HEIGHT, WIDTH = 24, 40
 XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'

@@ -13,7 +13,7 @@ from flax import nnx
 
 import aedr_jax as aedr
 from aedr_jax.autoencoders.registry import REGISTRY
-from aedr_jax.miniature import FlowConfig, LatentFlow, load_flow, sample_images, sample_latents, save_flow
+from aedr_jax.generate.miniature import FlowConfig, LatentFlow, load_flow, sample_images, sample_latents, save_flow
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "weights"))
 

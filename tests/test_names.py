@@ -12,8 +12,8 @@ from aedr_jax.autoencoders import loading
 from aedr_jax.autoencoders.names import locate, match_models, name_models, split_list
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import AutoencoderError, GenerationError
-from aedr_jax.pipelines import choose_settings
-from aedr_jax.scoring import load_candidate
+from aedr_jax.generate.pipelines import choose_settings
+from aedr_jax.scoring.scorer import load_candidate
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from PIL import Image
 import aedr_jax as aedr
 from aedr_jax.autoencoders.adapters import FunctionAutoencoder
 from aedr_jax.autoencoders.blocks import Numerics
-from aedr_jax.cli import main
-from aedr_jax.dataset import score_dataset
-from aedr_jax.evaluation import _not_finite
-from aedr_jax.plan import Finished
-from aedr_jax.scoring import Candidate, Scorer
-from aedr_jax.sources import find_images
-from aedr_jax.tables import write_rows
-from aedr_jax.verdicts import verdict_rows
+from aedr_jax.cli.main import main
+from aedr_jax.inputs.sources import find_images
+from aedr_jax.scoring.dataset import score_dataset
+from aedr_jax.scoring.job import Finished
+from aedr_jax.scoring.scorer import Candidate, Scorer
+from aedr_jax.scoring.tables import write_rows
+from aedr_jax.scoring.verdicts import verdict_rows
+from aedr_jax.study.evaluation import _not_finite
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import aedr_jax as aedr
-from aedr_jax.perceptual import NETWORKS, Conv, lpips_from_state_dicts
+from aedr_jax.signal.perceptual import NETWORKS, Conv, lpips_from_state_dicts
 
 # AlexNet's shape at a fraction of its width; the two published networks are compared with PyTorch in tests/parity.
 TINY = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aedr_jax.processing import GRID, Processing
+from aedr_jax.images.processing import GRID, Processing
 
 SIDE = 128
 GRID_NAMES = [str(processing) for processing in GRID]

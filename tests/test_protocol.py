@@ -9,13 +9,13 @@ from conftest import random_autoencoder, tiny_architecture, tiny_autoencoder
 
 import aedr_jax as aedr
 from aedr_jax.autoencoders.blocks import Numerics
-from aedr_jax.evaluation import _Task
-from aedr_jax.methods import make_methods
-from aedr_jax.plan import settings
-from aedr_jax.processing import Processing
-from aedr_jax.protocol import Identity, Protocol, differences
-from aedr_jax.scoring import Candidate, Scorer
-from aedr_jax.sources import Item
+from aedr_jax.images.processing import Processing
+from aedr_jax.inputs.sources import Item
+from aedr_jax.rivals.methods import make_methods
+from aedr_jax.scoring.job import settings
+from aedr_jax.scoring.scorer import Candidate, Scorer
+from aedr_jax.signal.protocol import Identity, Protocol, differences
+from aedr_jax.study.evaluation import _Task
 
 VQ = tiny_architecture("vq")
 SAME_WEIGHTS = {  # what differs -> two autoencoders with one hash

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import aedr_jax as aedr
-from aedr_jax.experiments import area_under_curve
+from aedr_jax.study.candidates import area_under_curve
 
 # model folder -> the number of published images with a published homogeneity
 IMAGES = ("FLUX", "KD2.1", "Real", "SD2base", "SD3.5", "SDXL", "VQDM")
@@ -93,8 +93,8 @@ def test_published_images_go_through_the_command_line(shared, tmp_path):
     """Mixed sizes and formats without hand-holding; the smallest model there is, since only files are tested here."""
     from make_tiny import KL, make_tensors, write_folder
 
-    from aedr_jax.scoring import Scorer, load_candidate
-    from aedr_jax.sources import find_images
+    from aedr_jax.inputs.sources import find_images
+    from aedr_jax.scoring.scorer import Scorer, load_candidate
 
     config = {**KL, "mid_block_add_attention": False, "layers_per_block": 1}
     candidate = load_candidate(str(write_folder(tmp_path / "m", config, make_tensors(config))))

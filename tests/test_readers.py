@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aedr_jax.containers import open_source
 from aedr_jax.errors import ImageError, RunError
-from aedr_jax.ids import Done
-from aedr_jax.parts import Fresh
-from aedr_jax.sources import SUFFIXES, Item, Listed, Source
+from aedr_jax.inputs.containers import open_source
+from aedr_jax.inputs.ids import Done
+from aedr_jax.inputs.sources import SUFFIXES, Item, Listed, Source
+from aedr_jax.scoring.store import Fresh
 
 CHEAP = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 SHARES = st.integers(1, 5)

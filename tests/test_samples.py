@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from aedr_jax.errors import ImageError
-from aedr_jax.images import decode_photo
-from aedr_jax.samples import describe_tiff
+from aedr_jax.images.codec import decode_photo
+from aedr_jax.images.samples import describe_tiff
 
 HEIGHT, WIDTH = 24, 40
 FORMATS = {"u": 1, "i": 2, "f": 3}

@@ -11,8 +11,8 @@ from make_tiny import KL, MOVQ, make_tensors, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
-from aedr_jax.scoring import Row, Scorer, load_candidate, rows_to_measurement
-from aedr_jax.sources import find_images
+from aedr_jax.inputs.sources import find_images
+from aedr_jax.scoring.scorer import Row, Scorer, load_candidate, rows_to_measurement
 
 CONTRACT = [
     "id",
@@ -199,7 +199,7 @@ def test_official_dtype_and_quantization_come_from_the_registry(monkeypatch):
         asked[model] = options
         raise aedr.AutoencoderError("stop")
 
-    monkeypatch.setattr("aedr_jax.scoring.load_autoencoder", load)
+    monkeypatch.setattr("aedr_jax.scoring.scorer.load_autoencoder", load)
     for model in ("flux", "kandinsky2.1", "sd1.5"):
         with pytest.raises(aedr.AutoencoderError, match="stop"):
             load_candidate(model, preset="official")

@@ -7,7 +7,7 @@ from conftest import tiny_autoencoder
 
 import aedr_jax as aedr
 from aedr_jax.errors import SourceError
-from aedr_jax.sharding import pod_share
+from aedr_jax.scoring.sharding import pod_share
 
 DEVICES = [1, 2, 4, 8]
 

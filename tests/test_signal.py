@@ -9,7 +9,7 @@ import pytest
 from conftest import tiny_autoencoder
 
 import aedr_jax as aedr
-from aedr_jax.reconstruction import to_display
+from aedr_jax.signal.reconstruction import to_display
 
 # Two programs for one function differ by the order of float32 sums.
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
@@ -184,4 +184,4 @@ def test_describe_is_json_and_tells_settings_apart():
 
     described = [json.dumps(config.describe()) for config in CONFIGS.values()]
     assert len(set(described)) == len(described)
-    assert "aedr_jax.losses.mse" in described[0]
+    assert "aedr_jax.signal.losses.mse" in described[0]

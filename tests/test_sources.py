@@ -7,10 +7,10 @@ import sys
 import pytest
 from PIL import Image
 
-from aedr_jax.containers import open_source
 from aedr_jax.errors import ImageError, SourceError
-from aedr_jax.images import FORMATS
-from aedr_jax.sources import SUFFIXES, Files, Item, find_images, said_of_passed_over
+from aedr_jax.images.codec import FORMATS
+from aedr_jax.inputs.containers import open_source
+from aedr_jax.inputs.sources import SUFFIXES, Files, Item, find_images, said_of_passed_over
 
 
 @pytest.fixture

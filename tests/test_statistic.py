@@ -6,10 +6,10 @@ import pytest
 import scipy.stats
 
 import aedr_jax as aedr
-from aedr_jax.intervals import acceptance_interval, share_interval, threshold_interval
-from aedr_jax.statistic import Statistic, cross_fit, fit_statistic
-from aedr_jax.threshold import p_value, threshold
-from aedr_jax.validation import ALPHAS, pick_alpha
+from aedr_jax.decision.intervals import acceptance_interval, share_interval, threshold_interval
+from aedr_jax.decision.statistic import Statistic, cross_fit, fit_statistic
+from aedr_jax.decision.threshold import p_value, threshold
+from aedr_jax.decision.validation import ALPHAS, pick_alpha
 
 
 def measurement(rng, n, shift=0.0):

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aedr_jax.errors import SourceError
-from aedr_jax.sources import find_images
-from aedr_jax.tables import CELL, check_output, for_terminal, to_json, write_csv, write_rows
+from aedr_jax.inputs.sources import find_images
+from aedr_jax.scoring.tables import CELL, check_output, for_terminal, to_json, write_csv, write_rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ from aedr_jax.autoencoders import loading, tensors
 from aedr_jax.autoencoders.checkpoints import from_state_dict, weights_hash
 from aedr_jax.autoencoders.config import parse_config
 from aedr_jax.autoencoders.loading import convert, load_autoencoder
-from aedr_jax.cli import main
+from aedr_jax.cli.main import main
 from aedr_jax.errors import AutoencoderError, BaselineError
-from aedr_jax.perceptual import load_lpips
+from aedr_jax.signal.perceptual import load_lpips
 
 INDEX = f"{WEIGHTS}.index.json"
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 334643276\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from aedr_jax.texture import PAIR_BLOCK, cooccurrence_matrix, gray_levels, homogeneity
+from aedr_jax.signal.texture import PAIR_BLOCK, cooccurrence_matrix, gray_levels, homogeneity
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 import aedr_jax as aedr
-from aedr_jax.threshold import MIN_SIGNALS
+from aedr_jax.decision.threshold import MIN_SIGNALS
 
 
 @pytest.fixture

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aedr_jax import workers
-from aedr_jax.decoding import Decoded, Decoder, Refused
 from aedr_jax.errors import RunError
-from aedr_jax.scoring import grouped
-from aedr_jax.sources import Item, find_images
-from aedr_jax.workers import decode_all
+from aedr_jax.inputs import workers
+from aedr_jax.inputs.decoding import Decoded, Decoder, Refused
+from aedr_jax.inputs.sources import Item, find_images
+from aedr_jax.inputs.workers import decode_all
+from aedr_jax.scoring.scorer import grouped
 
 # A worker that dies, hangs or lies on some names, in place of a decoder bug that a file sets off.
 HOSTILE = """
 import os, sys, time
-import aedr_jax.decoding as d
+import aedr_jax.inputs.decoding as d
 whole = d.Decoder.__call__
 def call(self, item):
     if "kill" in item.id: os.kill(os.getpid(), 9)
@@ -39,7 +39,7 @@ dup = os.dup
 def remember(fd):
     os.environ["BACK"] = str(dup(fd)); return int(os.environ["BACK"])
 os.dup = remember
-from aedr_jax.workers import main
+from aedr_jax.inputs.workers import main
 main()
 """
 
@@ -119,7 +119,7 @@ def test_a_worker_that_is_killed_from_outside_costs_nothing(items):
 
 def test_a_worker_that_hangs_ends_though_its_run_was_killed(items):
     """A run that was killed cannot end its workers; one that waits for work sees its input end."""
-    patience = "import aedr_jax.workers as w; w.SECONDS = 1.0\n"
+    patience = "import aedr_jax.inputs.workers as w; w.SECONDS = 1.0\n"
     call = [sys.executable, "-c", patience + HOSTILE, json.dumps(dataclasses.asdict(Decoder()))]
     with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdout.readline() == workers.READY

@@ -17,8 +17,9 @@ import numpy as np
 
 from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, fit_statistic
 from aedr_jax.autoencoders.registry import REGISTRY, calibration_file
-from aedr_jax.demo import PHOTOGRAPHS
-from aedr_jax.experiments import (
+from aedr_jax.cli.demo import PHOTOGRAPHS
+from aedr_jax.decision.intervals import share_interval
+from aedr_jax.study.candidates import (
     CANDIDATES,
     PAPER,
     TURNED,
@@ -29,7 +30,6 @@ from aedr_jax.experiments import (
     resample,
     score_candidates,
 )
-from aedr_jax.intervals import share_interval
 from evaluate import CALIBRATION, MODELS, clusters, print_table, read_tables
 from photos import read_index, subject
 

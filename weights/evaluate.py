@@ -33,11 +33,11 @@ from aedr_jax import Calibration, homogeneity, load_autoencoder, read_gray, read
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import calibration_file
-from aedr_jax.demo import PHOTOGRAPHS, miniature_models
-from aedr_jax.experiments import area_under_curve, columns, measurement_of, resample
+from aedr_jax.cli.demo import PHOTOGRAPHS, miniature_models
 from aedr_jax.files import whole_file
-from aedr_jax.generation import generate, plan_images
-from aedr_jax.pipelines import choose_settings
+from aedr_jax.generate.folder import generate, plan_images
+from aedr_jax.generate.pipelines import choose_settings
+from aedr_jax.study.candidates import area_under_curve, columns, measurement_of, resample
 from photos import random_crop, read_index, subject, subjects_split
 
 MODELS = miniature_models()

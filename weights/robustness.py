@@ -4,7 +4,7 @@
     python weights/robustness.py print --work WORK
 
 Own images and photographs are those of `weights/evaluate.py generate`; 100 of each are processed and measured under
-each condition of `aedr_jax.processing.GRID`. Scores are kept in WORK/robustness model by model and condition by
+each condition of `aedr_jax.images.processing.GRID`. Scores are kept in WORK/robustness model by model and condition by
 condition. Thresholds are at alpha .05, fitted on 100 other images of the model (seeds 0 to 99), as they are or under
 one of `PASTS`.
 """
@@ -25,11 +25,11 @@ from tqdm import tqdm
 from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, load_autoencoder, read_image
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import REGISTRY
-from aedr_jax.demo import PHOTOGRAPHS
-from aedr_jax.experiments import area_under_curve, columns, measurement_of
-from aedr_jax.images import fit_crop
-from aedr_jax.processing import GRID, Processing
-from aedr_jax.texture import gray_levels
+from aedr_jax.cli.demo import PHOTOGRAPHS
+from aedr_jax.images.codec import fit_crop
+from aedr_jax.images.processing import GRID, Processing
+from aedr_jax.signal.texture import gray_levels
+from aedr_jax.study.candidates import area_under_curve, columns, measurement_of
 from evaluate import CALIBRATION, MODELS, print_table, read_csv, write_csv
 
 COUNT = 100

@@ -25,7 +25,7 @@ from tqdm import trange
 
 from aedr_jax import load_autoencoder
 from aedr_jax.autoencoders.registry import REGISTRY
-from aedr_jax.miniature import FlowConfig, LatentFlow, save_flow
+from aedr_jax.generate.miniature import FlowConfig, LatentFlow, save_flow
 from photos import random_crop, subjects_split
 
 CHECKPOINT_EVERY = 250

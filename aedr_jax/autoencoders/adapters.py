@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from aedr_jax.arrays import check_floats
 from aedr_jax.autoencoders.models import normal_like
 from aedr_jax.errors import AutoencoderError
+from aedr_jax.images.arrays import check_floats
 
 __all__ = ["FunctionAutoencoder", "from_flax_diffusers", "from_functions"]
 

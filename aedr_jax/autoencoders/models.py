@@ -17,11 +17,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aedr_jax.arrays import check_floats
 from aedr_jax.autoencoders.blocks import DownBlock, MidBlock, Numerics, UpBlock, apply_norm, conv, make_norm
 from aedr_jax.autoencoders.config import DOWN_BLOCKS, UP_BLOCKS, AutoencoderConfig, KLArchitecture, VQArchitecture
 from aedr_jax.autoencoders.quantizer import Quantizer
 from aedr_jax.errors import AutoencoderError
+from aedr_jax.images.arrays import check_floats
 
 __all__ = ["Autoencoder", "AutoencoderKL", "VQModel", "build", "is_per_image", "normal_like"]
 

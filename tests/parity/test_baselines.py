@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import aedr_jax as aedr
-from aedr_jax.baselines import (
+from aedr_jax.rivals import (
     aeroblade_score,
     did_score,
     entropy_2d,
@@ -20,7 +20,7 @@ from aedr_jax.baselines import (
     rdd_score,
     ronan_losses,
 )
-from aedr_jax.baselines.rdd import gaussian_blur
+from aedr_jax.rivals.rdd import gaussian_blur
 
 from .references import DOWN, UP, assert_close, nchw, nhwc, random_images, random_network
 

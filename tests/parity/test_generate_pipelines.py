@@ -18,8 +18,8 @@ from huggingface_hub.errors import GatedRepoError
 from PIL import Image
 from safetensors.torch import load_file
 
-from aedr_jax.cli import main
-from aedr_jax.pipelines import RECIPES
+from aedr_jax.cli.main import main
+from aedr_jax.generate.pipelines import RECIPES
 
 from .tiny_pipelines import PIPELINES, kandinsky_decoder, kandinsky_prior, save, stable_diffusion
 

@@ -16,10 +16,10 @@ import pytest
 from make_tiny import SMALLEST, make_tensors, write_folder
 from PIL import Image
 
-from aedr_jax.containers import from_hugging_face, from_tfds, open_source
-from aedr_jax.dataset import score_dataset
 from aedr_jax.errors import SourceError
-from aedr_jax.sources import Files
+from aedr_jax.inputs.containers import from_hugging_face, from_tfds, open_source
+from aedr_jax.inputs.sources import Files
+from aedr_jax.scoring.dataset import score_dataset
 
 COUNT = 24
 ENVIRONMENT = {
@@ -30,7 +30,7 @@ ENVIRONMENT = {
 }
 SCORE = """
 import sys
-from aedr_jax.dataset import score_dataset
+from aedr_jax.scoring.dataset import score_dataset
 root, out = sys.argv[1:]
 score_dataset(root + "/images", {"m1": root + "/m1"}, out, batch_size=1, workers=1, part_images=4)
 """
@@ -96,11 +96,11 @@ def test_a_file_system_that_is_full(world, tmp_path, whole):
 
 POD = """
 import sys
-from aedr_jax.sharding import pod_share
+from aedr_jax.scoring.sharding import pod_share
 root, out = sys.argv[1:]
 share = pod_share()
 import jax
-from aedr_jax.dataset import score_dataset
+from aedr_jax.scoring.dataset import score_dataset
 print(share, len(jax.local_devices()), flush=True)
 score_dataset(root + "/images", {"m1": root + "/m1"}, out, batch_size=1, workers=1, part_images=4, shard=share)
 """

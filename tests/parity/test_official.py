@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 import aedr_jax
-from aedr_jax.images import fit_official
-from aedr_jax.reconstruction import split_keys
-from aedr_jax.signal import SignalConfig
+from aedr_jax.images.codec import fit_official
+from aedr_jax.signal.measurement import SignalConfig
+from aedr_jax.signal.reconstruction import split_keys
 
 from .references import KL, SMALL_KL, nhwc, random_network
 

@@ -1,0 +1,7 @@
+"""`python -m aedr_jax.cli`."""
+
+import sys
+
+from aedr_jax.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""From measurements to verdicts: statistics, thresholds, calibrations, attribution."""

@@ -1,0 +1,75 @@
+"""Whether a calibration agrees with itself: what follows from its scores is derived again and compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from aedr_jax.decision.intervals import acceptance_interval, share_interval, threshold_interval
+from aedr_jax.decision.threshold import RULES, check_signals, threshold
+from aedr_jax.decision.validation import Validation
+
+__all__ = ["contradiction"]
+
+SAME = 1e-9  # of the range of the scores, or of a share: float64 on another machine
+
+
+def contradiction(
+    scores: tuple[float, ...],
+    *,
+    alpha: float,
+    rule: str,
+    tau: float,
+    tau_interval: tuple[float | None, float | None],
+    accepts: tuple[float, float],
+    cross_fitted: bool,
+    validation: Validation | None,
+) -> str:
+    """The first thing that a calibration says and that does not follow from its scores, or "".
+
+    Args:
+      scores: the belonging images'.
+      alpha, rule: the threshold's.
+      tau: the threshold that it says.
+      tau_interval, accepts: its `threshold_interval` and `acceptance_interval`.
+      cross_fitted: whether a statistic was fitted.
+      validation: what it says of other images.
+
+    Raises:
+      CalibrationError: on scores, or an alpha, that give no threshold.
+    """
+    if rule not in RULES:
+        return f"rule {rule!r}: expected one of {', '.join(RULES)}"
+    own = check_signals(scores, what="scores")
+    follows = threshold(own, alpha=alpha, rule=rule)
+    pairs: dict[str, tuple[Any, Any]] = {
+        "threshold": (tau, follows),
+        "threshold_interval": (tau_interval, threshold_interval(own, alpha)),
+        "acceptance_interval": (accepts, acceptance_interval(own, follows, cross_fitted=cross_fitted)),
+    }
+    if (np.diff(own) < 0).any():
+        return "scores: they are not sorted"
+    if validation is not None:
+        others = np.array(validation.scores)
+        if (np.diff(others) < 0).any() or not others.size:
+            return "validation scores: they are none, or not sorted"
+        accepted = int((others < follows).sum())
+        accuracy = ((own < follows).mean() + (others >= follows).mean()) / 2
+        pairs |= {
+            "validation accuracy": (validation.accuracy, accuracy),
+            "validation false_accepts": (validation.false_accepts, accepted / others.size),
+            "validation false_accepts_interval": (
+                validation.false_accepts_interval,
+                share_interval(accepted, others.size),
+            ),
+        }
+        if not 0 <= validation.held_out_accuracy <= 1:
+            return f"validation held_out_accuracy {validation.held_out_accuracy}: expected a share"
+    for name, (says, derived) in pairs.items():
+        # None, a side without a bound, becomes NaN and has to be one on both sides.
+        one, other = (np.array(value, np.float64) for value in (says, derived))
+        scale = np.ptp(own) if name.startswith("threshold") else 1.0
+        if not np.allclose(one, other, rtol=0, atol=SAME * scale, equal_nan=True):
+            return f"{name}: it says {says}, but {derived} follows from its scores"
+    return ""

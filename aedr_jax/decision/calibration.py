@@ -1,0 +1,369 @@
+"""A model's calibration: where its own images' scores lie, the threshold that follows, and how it came about."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import re
+import warnings
+from collections.abc import Collection
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from aedr_jax.autoencoders.registry import REGISTRY
+from aedr_jax.decision.agreement import contradiction
+from aedr_jax.decision.domain import Domain
+from aedr_jax.decision.intervals import acceptance_interval, threshold_interval
+from aedr_jax.decision.statistic import Statistic, cross_fit, fit_statistic
+from aedr_jax.decision.threshold import check_signals, hold_in, kde_logpdf, on_its_side, p_value, threshold
+from aedr_jax.decision.validation import Validation, pick_alpha
+from aedr_jax.errors import CalibrationError, CalibrationWarning
+from aedr_jax.files import whole_file
+from aedr_jax.images.processing import Processing
+from aedr_jax.signal.measurement import Measurement, SignalConfig, Values
+from aedr_jax.signal.protocol import Identity, Protocol, told_apart
+from aedr_jax.typed import build
+
+__all__ = ["FEW", "Calibration", "Provenance", "calibrate"]
+
+FORMAT = "aedr_jax calibration 4"
+FEW = 20
+ALPHA = 0.05
+VERSIONED = ("aedr-jax", "jax", "jaxlib", "flax", "numpy", "dm-pix", "pillow")
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """Where a calibration came from, for the record: nothing of it is compared.
+
+    Attributes:
+      source: what the autoencoder was loaded from: a registry name, a folder or a hub path; None where it was not told.
+      images_hash: sha256 over the sorted sha256 of the belonging images' files; None likewise.
+      versions: of the packages that take part in a score.
+      created: UTC date and time.
+    """
+
+    source: str | None = None
+    images_hash: str | None = None
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    created: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """A threshold on the scores of one model, and the belonging images' scores that it comes from.
+
+    Attributes:
+      protocol: what was measured, with which model, and how; it holds for scores of the same only (`check_against`).
+      domain: the sizes and values of the belonging images; it holds for images like these only.
+      statistic: what was fitted to the belonging images; None where scores are the signal itself or a rival's.
+      scores: of the belonging images, sorted; each by a fit that the image took no part in.
+      threshold: an image belongs where its score is below.
+      threshold_interval: 95 %, for the threshold that endless belonging images would give; a side is None where these
+        are too few to bound it.
+      alpha: the share of belonging images to turn away.
+      acceptance_interval: 95 %, for the share of belonging images that this threshold accepts.
+      rule: of the threshold (`threshold.RULES`).
+      validation: what images of other origin said; None where there were none.
+      provenance: what it was made from.
+    """
+
+    protocol: Protocol
+    domain: Domain
+    statistic: Statistic | None
+    scores: tuple[float, ...]
+    threshold: float
+    threshold_interval: tuple[float | None, float | None]
+    alpha: float
+    acceptance_interval: tuple[float, float]
+    rule: str
+    validation: Validation | None
+    provenance: Provenance
+
+    @property
+    def model(self) -> str | None:
+        """The model's name."""
+        return self.protocol.identity.name
+
+    def score(self, measured: Measurement | Values) -> Float[Array, " n"]:
+        """The statistic on whose scale threshold and p-values live: small where the image belongs. jit-able.
+
+        Args:
+          measured: a `Measurement`, or the scores of a rival, which stay as they are.
+        """
+        if isinstance(measured, Measurement):
+            return jnp.asarray(measured.signal) if self.statistic is None else self.statistic(measured)
+        return jnp.asarray(measured)
+
+    def p_value(self, scores: Values) -> Float[Array, " n"]:
+        """The share of the model's own images with at least this score (`threshold.p_value`). jit-able.
+
+        Never below 1 / (n + 1) of n belonging images. It exceeds alpha exactly where the score is below the threshold.
+        With an alpha below 1 / (n + 1), which only a density's tail can promise, it always does: the threshold decides.
+        """
+        scores = jnp.asarray(scores)
+        scores = scores if scores.dtype == jnp.float64 else scores.astype(jnp.float32)
+        p = p_value(scores, jnp.asarray(self.scores, scores.dtype), rule=self.rule)
+        if self.alpha < 1 / (len(self.scores) + 1):
+            return p
+        return on_its_side(p, scores, threshold=self.threshold, alpha=self.alpha)
+
+    def foreign_p_value(self, scores: Values) -> Float[Array, " n"]:
+        """The p-value of the other null hypothesis, "not this model's": the share of the validation images, the image
+        itself counted among them, with a score at most as large. NaN without validation images. jit-able."""
+        if self.validation is None:
+            return jnp.full(jnp.shape(scores), jnp.nan)
+        others, scores = jnp.asarray(self.validation.scores, jnp.float32), jnp.asarray(scores)
+        below = (others <= scores[..., None]).sum(-1)
+        return jnp.where(jnp.isnan(scores), jnp.nan, (1 + below) / (1 + others.shape[0]))
+
+    def likelihood_ratio(self, scores: Values) -> Float[Array, " n"]:
+        """How many times likelier such a score is from this model than from the validation images' origins. jit-able.
+
+        The ratio of both sides' estimated densities, at the score brought between their medians: further out than that
+        the ratio of two tails is the bandwidths' doing. Capped at what the data support: never above the number of
+        validation images + 1, never below 1 / (number of belonging images + 1). NaN without validation images.
+        """
+        if self.validation is None:
+            return jnp.full(jnp.shape(scores), jnp.nan)
+        own, others = (hold_in(jnp.asarray(x, jnp.float32), jnp) for x in (self.scores, self.validation.scores))
+        inside = jnp.clip(jnp.asarray(scores), jnp.median(own), jnp.maximum(jnp.median(own), jnp.median(others)))
+        log_ratio = kde_logpdf(inside, own) - kde_logpdf(inside, others)
+        return jnp.clip(jnp.exp(log_ratio), 1 / (own.shape[0] + 1), others.shape[0] + 1.0)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON, whole or not at all, with a digest of its own content."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = {"format": FORMAT, **dataclasses.asdict(self)}
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps({**values, "digest": told_apart(values)}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Read what `save` wrote. What follows from the scores is derived again and compared.
+
+        Nothing here proves who made it: a file can be forged that agrees with itself. Use those of people you trust.
+
+        Raises:
+          CalibrationError: with the file, when it is no calibration of this format or does not hold together.
+        """
+        try:
+            values = json.loads(Path(path).read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise CalibrationError(f"{path}: not readable as JSON: {error}") from error
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise CalibrationError(
+                f"{path}: not a calibration of format {FORMAT!r}; make it anew from the model's own images: "
+                f"aedr calibrate FOLDER --model M --out {path}"
+            )
+        try:
+            digest = values.pop("digest")
+            if told_apart(values) != digest:
+                raise CalibrationError("it was changed after it was written: its digest is of other content")
+            del values["format"]
+            return _checked(build(cls, values))
+        except CalibrationError as error:
+            raise CalibrationError(f"{path}: {error}") from error
+        except (KeyError, ValueError) as error:
+            raise CalibrationError(f"{path}: a field is missing, unknown or of the wrong type: {error}") from error
+
+    def check_against(self, measured: Protocol, *, where: str = "calibration") -> None:
+        """Refuse to judge scores that were measured in any other way than its own.
+
+        Its `processing` is the past that it stands for: scores of images as they come are measured without it.
+
+        Args:
+          measured: how the scores that it is to judge are measured (`scoring.Scorer.protocol`).
+          where: how errors call it.
+
+        Raises:
+          CalibrationError: naming both sides of everything that differs; what is known on one side only does.
+
+        Warns:
+          CalibrationWarning: where the weights are known on neither side (functions that close over them).
+        """
+        processing = self.protocol.processing if measured.processing == "none" else measured.processing
+        found = self.protocol.differences(dataclasses.replace(measured, processing=processing))
+        if found:
+            sides = "; ".join(f"{what}: calibrated {_short(a)}, now {_short(b)}" for what, (a, b) in found.items())
+            raise CalibrationError(f"{where}: made with other weights or settings: {sides}")
+        if measured.identity.weights_hash is None:
+            message = f"{where}: weights that cannot be hashed: nothing tells this autoencoder from the calibrated one"
+            warnings.warn(message, CalibrationWarning, stacklevel=2)
+
+    def trusted_source(self, asked: Collection[str] = ()) -> str:
+        """What to load its model from, unless that is the file's word alone.
+
+        A registry name and a folder on this machine are followed; whatever else a file says, a download from the hub
+        above all, only where the user named it.
+
+        Args:
+          asked: what the user named as models.
+
+        Raises:
+          CalibrationError: where it says a source that nobody asked for, or none.
+        """
+        source = self.provenance.source or self.model
+        if source is None:
+            raise CalibrationError("a calibration that names neither its model nor a source")
+        if source in REGISTRY or source in asked or (Path(source) / "config.json").is_file():
+            return source
+        raise CalibrationError(
+            f"calibration of {self.model}: its model {source!r} is neither in the registry nor a folder here, and "
+            f"nothing is downloaded on a file's word; say where it is (--models {self.model}=FOLDER), or if you trust "
+            f"it: --models {source}"
+        )
+
+
+def calibrate(
+    measured: Measurement | Values,
+    *,
+    config: SignalConfig = SignalConfig(),
+    method: str = "aedr",
+    autoencoder: Any = None,
+    alpha: float | None = None,
+    validation: Measurement | Float[Array | np.ndarray, " m"] | None = None,
+    false_accepts: float | None = None,
+    quantized: bool | None = None,
+    model: str | None = None,
+    rule: str = "exact",
+    source: str | None = None,
+    images_hash: str | None = None,
+    size_rule: str | None = None,
+    processing: str = "none",
+    sizes: Int[np.ndarray, "n 2"] | None = None,
+) -> Calibration:
+    """A threshold from images known to belong to a model.
+
+    Args:
+      measured: a `Measurement` of belonging images, or any scores [n] where small means that an image belongs.
+      config: the settings that they were measured with.
+      method: what was measured; a rival's name for a rival's scores.
+      autoencoder: what they were measured with; its identity is recorded, and required of what it judges later.
+      alpha: the share of the model's own images to turn away; None: .05, or picked on the validation images.
+      validation: the same of images known *not* to belong; where no alpha is given it is picked on them for best
+        accuracy. Foreign p-values and likelihood ratios come of them.
+      false_accepts: pick the smallest alpha that accepts at most this share of the validation images instead.
+      quantized: whether the model decodes codebook entries; None: what the autoencoder says, without one whether a
+        codebook was measured (`latent_error`). Give it where the codebook cannot be reached.
+      model: its name.
+      rule: how the threshold follows from the scores (`threshold.RULES`).
+      source: what the autoencoder was loaded from, for the record.
+      images_hash: of the images' files, for the record.
+      size_rule: how they were sized; what it judges later has to be sized likewise.
+      processing: what was done to them: the past that the calibration stands for.
+      sizes: height and width of each image as it was measured: at other sizes the calibration does not speak. None: it
+        speaks at all.
+
+    Raises:
+      CalibrationError: on fewer than 5 images, 6 where a statistic is fitted, signals that give no threshold
+        (`threshold.check_signals`), an alpha outside (0, 1), an alpha beside `false_accepts`, or a fit that fails
+        (`statistic.fit_statistic`).
+
+    Warns:
+      CalibrationWarning: below 20 images; where some lie far from the rest (`threshold.hold_in`), naming them; where
+        the autoencoder's weights cannot be hashed.
+    """
+    if not isinstance(config, SignalConfig):
+        raise CalibrationError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
+    for what, given in (("measured", measured), ("validation", validation)):
+        if isinstance(given, list | tuple) and any(isinstance(part, Measurement) for part in given):
+            raise CalibrationError(
+                f"{what}: a list of measurements; join them: jax.tree.map(lambda *x: np.concatenate(x), *{what})"
+            )
+    statistic = None
+    if isinstance(measured, Measurement) and config.fitted and method == "aedr":
+        check_signals(measured.signal)
+        quantized = _decodes_entries(measured, autoencoder) if quantized is None else quantized
+        statistic = fit_statistic(measured, quantized=quantized)
+        scores = cross_fit(measured, quantized=quantized)
+    else:
+        scores = np.asarray(measured.signal if isinstance(measured, Measurement) else measured, dtype=np.float64)
+    scores = check_signals(scores, what="scores")
+    if scores.size < FEW:
+        message = f"{scores.size} belonging images: below {FEW} a threshold means little; see acceptance_interval"
+        warnings.warn(message, CalibrationWarning, stacklevel=2)
+    if far := np.flatnonzero(hold_in(scores, np) != scores).tolist():
+        where = ", ".join(f"image {i} (score {scores[i]:g})" for i in far)
+        warnings.warn(
+            f"far from the rest of the {scores.size} belonging images, counted from 0: {where}. Are they the model's "
+            'own? The rule "exact" takes each as if it lay nearer',
+            CalibrationWarning,
+            stacklevel=2,
+        )
+    validated = None
+    if validation is not None:
+        others = validation
+        if isinstance(validation, Measurement):
+            others = validation.signal if statistic is None else statistic(validation)
+        alpha, validated = pick_alpha(scores, np.asarray(others), alpha=alpha, false_accepts=false_accepts, rule=rule)
+    elif false_accepts is not None:
+        raise CalibrationError(f"a target of {false_accepts:g} false accepts needs validation images")
+    alpha = ALPHA if alpha is None else alpha
+    tau = threshold(scores, alpha=alpha, rule=rule)
+    identity = Identity.of(autoencoder, name=model)
+    if autoencoder is not None and identity.weights_hash is None:
+        message = "functions that close over their weights: nothing will tell another autoencoder from this one"
+        warnings.warn(message, CalibrationWarning, stacklevel=2)
+    settings = config.describe() if method == "aedr" else {}
+    provenance = Provenance(
+        source=source,
+        images_hash=images_hash,
+        versions={name: metadata.version(name) for name in VERSIONED},
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    return Calibration(
+        protocol=Protocol(identity, method, settings, size_rule, processing),
+        domain=Domain.of(measured, sizes),
+        statistic=statistic,
+        scores=tuple(sorted(scores.tolist())),
+        threshold=tau,
+        threshold_interval=threshold_interval(scores, alpha),
+        alpha=alpha,
+        acceptance_interval=acceptance_interval(scores, tau, cross_fitted=statistic is not None),
+        rule=rule,
+        validation=validated,
+        provenance=provenance,
+    )
+
+
+def _checked(made: Calibration) -> Calibration:
+    """The calibration, if what it says follows from what it holds."""
+    hashes = {"weights_hash": made.protocol.identity.weights_hash, "images_hash": made.provenance.images_hash}
+    for name, digest in hashes.items():
+        if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
+            raise CalibrationError(f"{name} {digest!r}: expected 64 hexadecimal digits")
+    Processing.parse(made.protocol.processing)
+    if made.protocol.method == "aedr" and made.protocol.settings.keys() != SignalConfig().describe().keys():
+        raise CalibrationError(f"settings {sorted(made.protocol.settings)}: not those of a SignalConfig")
+    wrong = contradiction(
+        made.scores,
+        alpha=made.alpha,
+        rule=made.rule,
+        tau=made.threshold,
+        tau_interval=made.threshold_interval,
+        accepts=made.acceptance_interval,
+        cross_fitted=made.statistic is not None,
+        validation=made.validation,
+    )
+    if wrong:
+        raise CalibrationError(f"{wrong}; make it anew with aedr calibrate")
+    return made
+
+
+def _short(value: Any) -> str:
+    """Of a hash its beginning."""
+    return repr(value[:12] if isinstance(value, str) and len(value) == 64 else value)
+
+
+def _decodes_entries(measured: Measurement, autoencoder: Any) -> bool:
+    known = getattr(autoencoder, "quantize_on_decode", None)
+    return bool(np.isfinite(np.asarray(measured.latent_error)).all()) if known is None else bool(known)

@@ -1,0 +1,1 @@
+"""Images that a model makes, to calibrate and to test on."""

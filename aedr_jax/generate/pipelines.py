@@ -1,0 +1,340 @@
+"""The pipelines that the models generate with, and how the authors ran them.
+
+The models of the paper run in diffusers, an optional extra that is imported only when images are made; the miniature
+models need none of it. What would alter the pixels afterwards is off: Stable Diffusion's safety checker, which blacks
+images out, and SDXL's invisible watermark, which otherwise depends on the packages installed. Pickles are never
+loaded, nor code from a repository.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+from jaxtyping import UInt8
+
+from aedr_jax.autoencoders.names import looks_local
+from aedr_jax.autoencoders.registry import REGISTRY
+from aedr_jax.errors import GenerationError
+
+__all__ = ["RECIPES", "Make", "Recipe", "Settings", "choose_settings", "open_pipeline"]
+
+MINIATURE = "aedr_jax.generate.miniature.sample_images"
+COMBINED, DECODER = "KandinskyCombinedPipeline", "KandinskyPipeline"
+EXTRA = 'pip install "aedr-jax[generate]"'
+PICKLED = """not all of its weights are there as safetensors. Pickled ones are never loaded here, since unpickling
+runs code. If you trust them, convert them once, where PyTorch is, and pass --pipeline FOLDER:
+  hf download {source} --local-dir FOLDER
+  python weights/convert_bin.py FOLDER/NAME     for each NAME that holds a diffusion_pytorch_model.bin
+  python -c "import transformers as t; f = 'FOLDER/text_encoder'; t.CLIPTextModel.from_pretrained(f).save_pretrained(f)"
+(the class of another text encoder stands in its config.json)"""
+DTYPES = ("float32", "bfloat16", "float16")
+Make = Callable[[Sequence[str | None], Sequence[int]], np.ndarray]  # prompts, seeds -> uint8 [n, h, w, 3]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model of the registry is run.
+
+    Attributes:
+      pipeline: its class in diffusers.
+      steps: of the authors' generation (AEDR, AAAI 2026).
+      guidance: likewise.
+      multiple: the side in pixels that the pipeline's own source asks for a multiple of.
+      options: what its class is loaded with.
+      dtypes: of the weights, that its source can run.
+      batched: whether it takes a generator for each image; if not, images are made one at a time, and their noise is
+        drawn on the pipeline's device.
+      sized: whether it takes a size; if not, the size is that of its transformer.
+      whole: whether diffusers can load it from its folder; if not, its parts are loaded one by one.
+      prior: the repository of the pipeline that makes its image embeddings.
+    """
+
+    pipeline: str
+    steps: int = 50
+    guidance: float = 7.5
+    multiple: int = 8
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    dtypes: tuple[str, ...] = DTYPES
+    batched: bool = True
+    sized: bool = True
+    whole: bool = True
+    prior: str | None = None
+
+
+_NO_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
+
+# Steps and guidance are the paper's for every model. What it does not give stays as each pipeline's __call__ has it:
+# Kandinsky's prior (25 steps, guidance 4), VQ-Diffusion's truncation rate (1) and the longest prompt of T5 (256 tokens
+# for SD3.5, 512 for FLUX). FLUX.1-dev is distilled: its guidance is an input of the transformer, with no second pass.
+RECIPES: dict[str, Recipe] = {
+    "sd1.5": Recipe("StableDiffusionPipeline", options=_NO_CHECKER),
+    "sd2-base": Recipe("StableDiffusionPipeline", options=_NO_CHECKER),
+    "sd2.1": Recipe("StableDiffusionPipeline", options=_NO_CHECKER),
+    "sdxl": Recipe("StableDiffusionXLPipeline", options={"add_watermarker": False}),
+    # Latents are cut into 2×2 patches: 8 × 2 pixels, in both pipelines.
+    "sd3.5": Recipe("StableDiffusion3Pipeline", steps=35, multiple=16),
+    "flux": Recipe("FluxPipeline", steps=35, multiple=16),
+    # Its scheduler draws with one generator for the whole batch, on the device of the logits. diffusers 0.39 keeps it
+    # among its deprecated pipelines, where neither download nor from_pretrained finds the class of its embeddings. Its
+    # images become NumPy arrays as they are, and NumPy has no bfloat16.
+    "vqdm": Recipe("VQDiffusionPipeline", dtypes=("float32", "float16"), batched=False, sized=False, whole=False),
+    # Other sizes are rounded up to 8 × 8 pixels (get_new_h_w).
+    "kandinsky2.1": Recipe(COMBINED, multiple=64, prior="kandinsky-community/kandinsky-2-1-prior"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides the pixels of a folder of images, next to each one's prompt.
+
+    Attributes:
+      model: a name of the registry.
+      pipeline: the class that makes the images.
+      source: the pipeline's repository or folder; None for a miniature model.
+      revision: its commit; before the download the revision asked for, or None for the newest.
+      prior: the repository of the prior, and `prior_revision` its commit, where the pipeline has one apart.
+      steps: of sampling; None for a miniature model's own number.
+      guidance: the scale; None without text.
+      size: the side in pixels.
+      dtype: of the weights; None for a miniature model.
+      first_seed: the seed of image 0.
+      noise: the kind of device that draws the noise; None before the pipeline is loaded.
+    """
+
+    model: str
+    pipeline: str
+    size: int
+    first_seed: int = 0
+    source: str | None = None
+    revision: str | None = None
+    prior: str | None = None
+    prior_revision: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    dtype: str | None = None
+    noise: str | None = None
+
+
+def choose_settings(
+    model: str,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    dtype: str | None = None,
+    pipeline: str | None = None,
+    revision: str | None = None,
+) -> Settings:
+    """The settings of a run: the paper's where nothing else is asked.
+
+    Args:
+      model: a name of the registry.
+      steps: of sampling.
+      guidance: the scale, in the pipeline's own meaning.
+      size: the side in pixels; None: the model's native size.
+      seed: of the first image.
+      dtype: of the weights; None: the authors' (the registry's `official_dtype`).
+      pipeline: a folder or hub path in place of the registry's repository.
+      revision: a commit, tag or branch of the hub path.
+
+    Raises:
+      GenerationError: for a model without a name here, or a setting that it cannot have.
+    """
+    if model not in REGISTRY:
+        raise GenerationError(f"{model!r} is no model of the registry ({', '.join(REGISTRY)})")
+    entry, recipe = REGISTRY[model], RECIPES.get(model)
+    size = entry.native_size if size is None else size
+    multiple = recipe.multiple if recipe else 8
+    if size < 1 or size % multiple:
+        raise GenerationError(f"size {size}: {model} makes images whose side is a multiple of {multiple}")
+    if steps is not None and steps < 1:
+        raise GenerationError(f"{steps} steps: expected at least 1")
+    if seed < 0:
+        raise GenerationError(f"seed {seed}: expected 0 or more")
+    if recipe is None:
+        asked = {"guidance": guidance, "dtype": dtype, "pipeline": pipeline, "revision": revision}
+        if refused := [f"--{name}" for name, value in asked.items() if value is not None]:
+            raise GenerationError(f"{model} is a miniature model that ships with this package: no {', '.join(refused)}")
+        return Settings(model, MINIATURE, size, seed, steps=steps)
+    if dtype is not None and dtype not in recipe.dtypes:
+        raise GenerationError(f"dtype {dtype}: {model} runs in {', '.join(recipe.dtypes)}")
+    return Settings(
+        model,
+        recipe.pipeline,
+        size,
+        seed,
+        source=_source(pipeline or str(entry.repository), revision),
+        revision=revision or (None if pipeline else entry.revision),
+        steps=recipe.steps if steps is None else steps,
+        guidance=recipe.guidance if guidance is None else guidance,
+        dtype=dtype or entry.official_dtype,
+    )
+
+
+def _source(name: str, revision: str | None) -> str:
+    """The absolute path of a folder, or a hub path as it is."""
+    if Path(name).is_dir():
+        if revision is not None:
+            raise GenerationError(f"{name}: a folder has no revision; leave out --revision")
+        return str(Path(name).resolve())
+    if looks_local(name) or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        raise GenerationError(f"{name}: no such folder, and no hub path (org/name)")
+    return name
+
+
+def open_pipeline(settings: Settings, device: str | None = None) -> tuple[Make, Settings]:
+    """Load a pipeline, from the hub if it is not on this machine.
+
+    Args:
+      settings: of a model with a recipe.
+      device: in PyTorch's words; None: the first GPU, or else the CPU.
+
+    Returns:
+      A function of prompts and seeds that makes images, and the settings with the commits and the noise's device.
+
+    Raises:
+      GenerationError: when the extra is not installed, or the pipeline cannot be loaded or is another model's.
+    """
+    recipe = RECIPES[settings.model]
+    try:
+        import accelerate  # noqa: F401 (without it diffusers 0.39 leaves SD3.5 in float32 whatever is asked)
+        import diffusers
+        import torch
+        import transformers  # noqa: F401 (without it diffusers has only stand-ins for its pipelines)
+    except ImportError as error:
+        raise GenerationError(f"{settings.model} runs in PyTorch and diffusers: {EXTRA} ({error})") from error
+    if not hasattr(diffusers, recipe.pipeline):
+        raise GenerationError(
+            f"diffusers {diffusers.__version__} has no {recipe.pipeline}: pip install diffusers==0.39.0, which has"
+        )
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise GenerationError(f"device {device}: PyTorch cannot use it ({str(error).splitlines()[0]})") from error
+
+    pipe, settings = _load(diffusers, getattr(torch, str(settings.dtype)), settings, recipe)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.to(place)
+    noise = torch.device("cpu") if recipe.batched else place
+    size = {"height": settings.size, "width": settings.size} if recipe.sized else {}
+
+    def make(prompts: Sequence[str | None], seeds: Sequence[int]) -> UInt8[np.ndarray, "n h w 3"]:
+        generators = [torch.Generator(noise).manual_seed(seed) for seed in seeds]
+        images = pipe(
+            prompt=list(prompts),
+            generator=generators if recipe.batched else generators[0],
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            output_type="np",
+            **size,
+        ).images
+        return _to_uint8(images, settings)
+
+    return make, dataclasses.replace(settings, noise=noise.type)
+
+
+def _to_uint8(images: np.ndarray, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
+    """[0, 1] to 0..255, rounded as diffusers rounds; what is no image must not get into a calibration."""
+    height, width = images.shape[1:3]
+    if (height, width) != (settings.size, settings.size):
+        raise GenerationError(
+            f"{settings.source}: makes {width}×{height} images, asked for {settings.size}: set --size"
+        )
+    if not np.isfinite(images).all():
+        raise GenerationError(
+            f"{settings.source}: not a number among the pixels in {settings.dtype}: try another --dtype"
+        )
+    return (images * 255).round().astype(np.uint8)
+
+
+def _load(diffusers: Any, dtype: Any, settings: Settings, recipe: Recipe) -> tuple[Any, Settings]:
+    """The pipeline with all its parts, and the settings with the commits that were loaded."""
+
+    def load(name: str, source: str, folder: Path) -> Any:
+        cls = getattr(diffusers, name)
+        with _explained(source):
+            if not recipe.whole:
+                return _load_parts(cls, folder, dtype)
+            return cls.from_pretrained(
+                folder, torch_dtype=dtype, use_safetensors=True, trust_remote_code=False, **recipe.options
+            )
+
+    source = str(settings.source)
+    folder, revision = _fetch(diffusers, source, settings.revision, recipe)
+    settings = dataclasses.replace(settings, revision=revision)
+    found = _class_name(folder)
+    if found == recipe.pipeline:
+        return load(found, source, folder), settings
+    if recipe.prior is None or found != DECODER:
+        raise GenerationError(f"{source}: holds a {found}; {settings.model} is made by {recipe.pipeline}")
+    # The decoder alone, as its repository has it: the prior comes from a repository of its own.
+    prior_folder, prior_revision = _fetch(diffusers, recipe.prior, settings.prior_revision, recipe)
+    prior = load("KandinskyPriorPipeline", recipe.prior, prior_folder)
+    parts = {f"prior_{name}": part for name, part in prior.components.items()}
+    pipe = getattr(diffusers, recipe.pipeline)(**load(DECODER, source, folder).components, **parts)
+    return pipe, dataclasses.replace(settings, prior=recipe.prior, prior_revision=prior_revision)
+
+
+def _load_parts(cls: Any, folder: Path, dtype: Any) -> Any:
+    """A pipeline from the folders and classes that its constructor names."""
+    networks = {"torch_dtype": dtype, "use_safetensors": True}
+    return cls(
+        **{
+            name: part.from_pretrained(folder / name, **(networks if hasattr(part, "state_dict") else {}))
+            for name, part in get_type_hints(cls.__init__).items()
+            if name != "return"
+        }
+    )
+
+
+def _fetch(diffusers: Any, source: str, revision: str | None, recipe: Recipe) -> tuple[Path, str | None]:
+    """The pipeline's folder on this machine, and its commit (None for the user's own folder)."""
+    if Path(source).is_dir():
+        return Path(source), None
+    with _explained(source):
+        if recipe.whole:
+            found = diffusers.DiffusionPipeline.download(
+                source, revision=revision, use_safetensors=True, trust_remote_code=False, **recipe.options
+            )
+        else:
+            from huggingface_hub import snapshot_download
+
+            found = snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"])
+    folder = Path(found)
+    return folder, folder.name if folder.parent.name == "snapshots" else revision
+
+
+def _class_name(folder: Path) -> str:
+    """The pipeline class that a folder says it holds."""
+    path = folder / "model_index.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])
+    except FileNotFoundError as error:
+        raise GenerationError(f"{folder}: no diffusers pipeline (no {path.name}); pass the whole pipeline") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GenerationError(f"{path}: is no index of a pipeline ({error})") from error
+
+
+@contextlib.contextmanager
+def _explained(source: str) -> Iterator[None]:
+    from huggingface_hub.errors import GatedRepoError
+
+    try:
+        yield
+    except Exception as error:  # OSError, those of whichever HTTP client it uses, of safetensors, of a wrong class, ...
+        if isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError):
+            reason = "this model is gated. Accept its licence on its hub page, then log in with `hf auth login`"
+        elif re.search(r"(no file named|Could not find the necessary) \S*safetensors", str(error)):
+            reason = PICKLED.format(source=source)
+        else:
+            reason = f"the pipeline cannot be loaded: {error.__cause__ or error}"
+        raise GenerationError(f"{source}: {reason}") from error

@@ -1,0 +1,364 @@
+"""Image files in: one decoder for the losses and for the grey-level texture.
+
+Rules, the same for every image:
+
+- Metadata are cut out before anything is decoded (`metadata.py`), but for the orientation, which is applied once.
+- Only the first frame counts; colour profiles are not applied (the authors' code applies none).
+- Alpha is dropped and the stored colours are kept: blending with a background would invent pixels.
+- Grey becomes three equal channels; other samples than 8 bits have one rule each (`samples.py`).
+- Files of other formats than `FORMATS`, above `MAX_PIXELS` (or what `most_pixels` says), or truncated are an
+  `ImageError`.
+
+`read_gray` gives the grey that the AEDR authors' code sees, which is what OpenCV's grey reader returns and depends on
+the file: from a JPEG the stored luma channel itself; from a PNG libpng's weights; elsewhere OpenCV's own weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Integer, UInt8
+from PIL import Image, UnidentifiedImageError
+
+from aedr_jax.errors import ImageError
+from aedr_jax.images.metadata import bare
+from aedr_jax.images.samples import describe_tiff, eight_bit
+
+__all__ = [
+    "FORMATS",
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "Photo",
+    "decode_photo",
+    "decode_quality",
+    "decode_size",
+    "fit_centre",
+    "fit_crop",
+    "fit_official",
+    "jpeg_quality",
+    "read_bytes",
+    "read_gray",
+    "read_image",
+    "read_photo",
+    "read_size",
+]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # JPEG includes MPO, the several-picture JPEG of phones
+MAX_PIXELS = 1 << 27  # that are decoded, for safety; how many are measured is `decoding.MAX_SCORED_PIXELS`
+SIGNATURES = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"RIFF": "WEBP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"GIF8": "GIF",
+}
+MAX_FILE_BYTES = 1 << 29
+# Annex K.1 of the JPEG standard, which libjpeg scales.
+LUMINANCE = np.array(
+    [
+        *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55),
+        *(14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62),
+        *(18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
+        *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+    ]
+)
+BAND = 256  # rows
+MIN_SIDE = 64  # below this an image holds too few latents to say anything
+
+
+class Photo(NamedTuple):
+    """A decoded file.
+
+    Attributes:
+      image: uint8 [h,w,3], RGB.
+      gray: uint8 [h,w], as OpenCV's grey reader gives it.
+      format: what Pillow calls the format ("PNG", "JPEG", ...).
+      sha256: of the file's bytes, in hex.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    gray: UInt8[np.ndarray, "h w"]
+    format: str
+    sha256: str
+
+
+def read_image(
+    path: str | os.PathLike[str], *, orient: bool = True, most_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The RGB pixels of an image file.
+
+    Args:
+      path: the file.
+      orient: whether EXIF orientation is applied (the authors' losses ignore it).
+      most_pixels: an image of more is refused before it is decoded.
+
+    Returns:
+      uint8 [h,w,3].
+
+    Raises:
+      ImageError: with the file and the reason.
+    """
+    with _explained(path), _opened(read_bytes(path), path, most_pixels) as (image, orientation):
+        return _oriented(_rgb(image), orientation if orient else 1)
+
+
+def read_gray(path: str | os.PathLike[str], *, most_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "h w"]:
+    """The grey levels that the AEDR authors' code sees: `cv2.imread(path, cv2.IMREAD_GRAYSCALE)`.
+
+    Equal to OpenCV 4.13 pixel by pixel for 8-bit PNG, JPEG, WebP, BMP, TIFF and GIF and for 16-bit grey PNG; within one
+    level for 16-bit RGB PNG (Pillow cuts it to 8 bit first); another conversion for CMYK.
+
+    Returns:
+      uint8 [h,w].
+
+    Raises:
+      ImageError: with the file and the reason.
+    """
+    with _explained(path), _opened(read_bytes(path), path, most_pixels) as (image, orientation):
+        return _oriented(_gray(image), orientation)
+
+
+def read_photo(path: str | os.PathLike[str], *, orient: bool = True, most_pixels: int = MAX_PIXELS) -> Photo:
+    """Pixels, grey levels, format and hash of a file, read once. See `read_image` and `read_gray`."""
+    return decode_photo(read_bytes(path), name=path, orient=orient, most_pixels=most_pixels)
+
+
+def decode_photo(
+    data: bytes, *, name: str | os.PathLike[str], orient: bool = True, most_pixels: int = MAX_PIXELS
+) -> Photo:
+    """`read_photo` for bytes that are in memory; `name` stands in for the path in errors."""
+    with _explained(name):
+        with _opened(data, name, most_pixels) as (image, orientation):
+            format_name, rgb = str(image.format), _rgb(image)
+        if format_name == "JPEG":
+            with _opened(data, name, most_pixels) as (image, _):
+                gray = _gray(image)
+        else:
+            gray = gray_of(rgb, format_name)
+    turned = _oriented(rgb, orientation) if orient else rgb
+    return Photo(turned, _oriented(gray, orientation), format_name, hashlib.sha256(data).hexdigest())
+
+
+def read_size(path: str | os.PathLike[str], *, most_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height as `read_image` will return them; no pixel is decoded.
+
+    Raises:
+      ImageError: with the file and the reason.
+    """
+    return decode_size(read_bytes(path), name=path, most_pixels=most_pixels)
+
+
+def decode_size(data: bytes, *, name: str | os.PathLike[str], most_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """`read_size` for bytes that are in memory; `name` stands in for the path in errors."""
+    with _explained(name), _opened(data, name, most_pixels) as (image, orientation):
+        return (image.height, image.width) if orientation >= 5 else image.size
+
+
+def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
+    """The quality that a JPEG was last saved at, from its luminance quantization table; no pixel is decoded.
+
+    Exact for tables that libjpeg scales for a quality from 1 to 100; for others the quality of the nearest such table,
+    by the sum of absolute differences.
+
+    Returns:
+      1..100; None for a file of another format.
+
+    Raises:
+      ImageError: with the file and the reason.
+
+    Source: `jpeg_quality_scaling` and `jpeg_add_quant_table` of the Independent JPEG Group's libjpeg.
+    """
+    return decode_quality(read_bytes(path), name=path)
+
+
+def decode_quality(data: bytes, *, name: str | os.PathLike[str]) -> int | None:
+    """`jpeg_quality` for bytes that are in memory; `name` stands in for the path in errors."""
+    with _explained(name), _opened(data, name, None) as (image, _):
+        if image.format != "JPEG":
+            return None
+        tables: dict[int, list[int]] = getattr(image, "quantization", {})
+        if not tables:
+            raise ImageError(f"{name}: a JPEG without quantization tables")
+        luminance = np.array(tables[min(tables)], np.int64)
+        return 1 + int(np.abs(_ijg_tables() - luminance).sum(axis=1).argmin())
+
+
+def fit_crop(image: UInt8[np.ndarray, "h w *c"], multiple: int) -> UInt8[np.ndarray, "hh ww *c"]:
+    """Crop right and bottom to a multiple: keeps the decoder's grid, where resampling would destroy the fixed point."""
+    height, width = image.shape[:2]
+    return image[: height - height % multiple, : width - width % multiple]
+
+
+def fit_centre(height: int, width: int, *, most_pixels: int, grid: int) -> tuple[slice, slice]:
+    """The middle of an image, of at most so many pixels: its rows and its columns.
+
+    It is as near to a square as the image allows. A side that is cut becomes a multiple of `grid`, and the cut begins
+    on one, so that the grids of decoders and of JPEG stay where they are.
+
+    Args:
+      height, width: of the image.
+      most_pixels: at least `grid` squared.
+      grid: in pixels.
+    """
+    rows = _cut(height, max(math.isqrt(most_pixels), most_pixels // width), grid)
+    columns = _cut(width, most_pixels // (rows.stop - rows.start), grid)
+    return rows, columns
+
+
+def _cut(side: int, most: int, grid: int) -> slice:
+    if side <= most:
+        return slice(0, side)
+    kept = most - most % grid
+    start = (side - kept) // 2
+    return slice(start - start % grid, start - start % grid + kept)
+
+
+def fit_official(
+    image: UInt8[np.ndarray, "h w 3"], multiple: int = 8, size: int | None = None
+) -> UInt8[np.ndarray, "hh ww 3"]:
+    """The authors' resizing: Pillow's bicubic, to the nearest multiple (Python's `round`: halves to even).
+
+    Args:
+      image: RGB pixels.
+      multiple: what both sides are to be divisible by.
+      size: both sides, whatever the image's; the authors do this for Kandinsky 2.1.
+    """
+    height, width = image.shape[:2]
+    target = (size, size) if size else (round(width / multiple) * multiple, round(height / multiple) * multiple)
+    if target == (width, height):
+        return image
+    return np.asarray(Image.fromarray(image).resize(target))
+
+
+def _ijg_tables() -> Integer[np.ndarray, "100 64"]:
+    """libjpeg's baseline luminance tables of the qualities 1 to 100, row by row as Pillow gives them."""
+    quality = np.arange(1, 101)
+    percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    return ((LUMINANCE * percent[:, None] + 50) // 100).clip(1, 255)
+
+
+def _check_regular(path: str | os.PathLike[str]) -> None:
+    """Pipes and devices may never end."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ImageError(f"{path}: is a pipe or device, not an image file")
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """A file's bytes, if it is a regular file of at most `MAX_FILE_BYTES`.
+
+    Raises:
+      ImageError: with the file and the reason.
+    """
+    _check_regular(path)
+    with _explained(path):
+        if (size := os.stat(path).st_size) > MAX_FILE_BYTES:
+            raise ImageError(f"{path}: {size} bytes; files above {MAX_FILE_BYTES} are not read")
+        return Path(path).read_bytes()
+
+
+@contextmanager
+def _explained(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever Pillow raises on hostile bytes becomes an `ImageError` that names the file."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name}: is a folder, not an image") from None
+    except MemoryError:
+        raise ImageError(f"{name}: not enough memory to decode it") from None
+    except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ValueError, ...
+        raise ImageError(f"{name}: cannot be decoded: {error}") from error
+
+
+@contextmanager
+def _opened(data: bytes, name: str | os.PathLike[str], most_pixels: int | None) -> Iterator[tuple[Image.Image, int]]:
+    """A file without its metadata, not decoded yet, and its orientation."""
+    pixels, orientation = bare(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # large sizes are dealt with below
+        try:
+            opened = Image.open(io.BytesIO(pixels), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ImageError(f"{name}: {_unread(pixels)}") from None
+        with opened as image:
+            if most_pixels is not None and image.width * image.height > most_pixels:
+                raise ImageError(
+                    f"{name}: {image.width}×{image.height} is above the {most_pixels} pixels that are decoded; crop it "
+                    "first, or allow more"
+                )
+            yield image, orientation
+
+
+def _unread(data: bytes) -> str:
+    """Why no decoder takes a file."""
+    kind = next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), None)
+    if kind is None:
+        return f"not an image of a known format ({', '.join(FORMATS)})"
+    told = f" ({told})" if kind == "TIFF" and (told := describe_tiff(data)) else ""
+    return f"a {kind} file that is broken or of a kind that is not read{told}; save it anew, as an 8-bit PNG"
+
+
+def _oriented(pixels: UInt8[np.ndarray, "h w *c"], orientation: int) -> UInt8[np.ndarray, "hh ww *c"]:
+    match orientation:
+        case 2:
+            pixels = pixels[:, ::-1]
+        case 3:
+            pixels = pixels[::-1, ::-1]
+        case 4:
+            pixels = pixels[::-1]
+        case 5:
+            pixels = pixels.swapaxes(0, 1)
+        case 6:
+            pixels = np.rot90(pixels, -1)
+        case 7:
+            pixels = pixels[::-1, ::-1].swapaxes(0, 1)
+        case 8:
+            pixels = np.rot90(pixels)
+    return np.ascontiguousarray(pixels)
+
+
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    image = eight_bit(image)
+    if "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _gray(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
+    format_name = str(image.format)
+    if format_name == "JPEG":
+        image.draft("L", image.size)
+    image = eight_bit(image)
+    if image.mode == "L" and "transparency" not in image.info:
+        return np.asarray(image)
+    return gray_of(_rgb(image), format_name)
+
+
+def gray_of(image: UInt8[np.ndarray, "h w 3"], format_name: str = "PNG") -> UInt8[np.ndarray, "h w"]:
+    """Grey levels of RGB pixels by the weights that OpenCV's reader uses for files of this format."""
+    red, green, blue, half, shift = {
+        "PNG": (9797, 19234, 3737, 0, 15),  # libpng
+        "BMP": (4899, 9617, 1868, 1 << 13, 14),
+        "TIFF": (4899, 9617, 1868, 1 << 13, 14),
+    }.get(format_name, (9798, 19235, 3735, 1 << 14, 15))
+    gray = np.empty(image.shape[:2], np.uint8)
+    for at in range(0, len(image), BAND):  # a hundred megapixels at once would take gigabytes
+        band = image[at : at + BAND].astype(np.uint32)
+        gray[at : at + BAND] = (red * band[..., 0] + green * band[..., 1] + blue * band[..., 2] + half) >> shift
+    return gray

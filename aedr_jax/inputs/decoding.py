@@ -1,0 +1,152 @@
+"""From an item to the pixels that models see. It runs in worker processes (`workers.py`), so it needs no JAX."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from aedr_jax.errors import ImageError
+from aedr_jax.images.codec import (
+    MAX_PIXELS,
+    MIN_SIDE,
+    Photo,
+    decode_photo,
+    decode_quality,
+    decode_size,
+    fit_centre,
+    fit_crop,
+    fit_official,
+    gray_of,
+)
+from aedr_jax.images.processing import Processing
+from aedr_jax.inputs.sources import Item
+
+__all__ = ["CENTRE_GRID", "MAX_SCORED_PIXELS", "Decoded", "Decoder", "Refused"]
+
+MAX_SCORED_PIXELS = 1 << 22  # 2048×2048: larger images are measured in their middle, for time and memory's sake
+CENTRE_GRID = 64  # what its cut keeps to, beside the decoder's own multiple
+
+
+class Decoded(NamedTuple):
+    """An image as the models see it.
+
+    Attributes:
+      id: the item's.
+      path: the item's.
+      sha256: of the file's bytes, in hex.
+      format: what Pillow calls the format.
+      width: of the whole image in pixels.
+      height: likewise.
+      gray: uint8 [h,w], the grey levels of the whole image, or of the middle that is measured of a large one.
+      images: uint8 [h,w,3] each, one for each of the decoder's fits.
+      quality: that a JPEG was last saved at; 0 for a file of another format.
+    """
+
+    id: str
+    path: str | Path
+    sha256: str
+    format: str
+    width: int
+    height: int
+    gray: np.ndarray
+    images: tuple[np.ndarray, ...]
+    quality: int = 0
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of `images`: what can share a batch."""
+        return tuple(image.shape for image in self.images)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all its pixels."""
+        return self.gray.nbytes + sum(image.nbytes for image in self.images)
+
+
+class Refused(NamedTuple):
+    """An item that is no image which can be scored, and why."""
+
+    id: str
+    path: str | Path
+    error: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """What is done to an image file before models see it.
+
+    Attributes:
+      multiple: crop right and bottom to a multiple of this.
+      fits: the authors' resizing in place of the crop: (multiple, size) of each kind of model, as `fit_official` takes
+        them; EXIF orientation is then ignored. Empty: the crop.
+      processing: what is done to the image first, by its name.
+      most_pixels: what is measured of an image. Of a larger one it is the middle (`fit_centre`), just as if that had
+        been the file; the authors' resizing knows no such thing, and a larger one is refused.
+      most_decoded: an image of more pixels is refused before it is decoded.
+    """
+
+    multiple: int = 1
+    fits: tuple[tuple[int, int | None], ...] = ()
+    processing: str = "none"
+    most_pixels: int = MAX_SCORED_PIXELS
+    most_decoded: int = MAX_PIXELS
+
+    def __call__(self, item: Item) -> Decoded | Refused:
+        """Decode an item; whatever is wrong with it is a `Refused` that names the file and the reason."""
+        try:
+            data, cap = item.read(), self.most_decoded
+            self._check_size(*decode_size(data, name=item.path, most_pixels=cap), item)
+            photo = decode_photo(data, name=item.path, orient=not self.fits, most_pixels=cap)
+            photo = self._processed(photo, item)
+            quality = (decode_quality(data, name=item.path) or 0) if photo.format == "JPEG" else 0
+            height, width = photo.image.shape[:2]
+            self._check_size(width, height, item)
+            photo = self._centred(photo)
+            images = self._fitted(photo.image)
+        except ImageError as error:
+            return Refused(item.id, item.path, str(error))
+        return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, photo.gray, images, quality)
+
+    def _check_size(self, width: int, height: int, item: Item) -> None:
+        if min(width, height) < MIN_SIDE:
+            raise ImageError(f"{item.path}: {width}×{height}; the shorter side must be at least {MIN_SIDE} pixels")
+        if self.fits and width * height > self.most_pixels:
+            raise ImageError(
+                f"{item.path}: {width}×{height} is above {self.most_pixels} pixels, and the official preset resizes "
+                "whole images; allow more (--most-pixels), crop it first, or measure with another preset"
+            )
+        used = (width - width % self.multiple, height - height % self.multiple)
+        if not self.fits and min(used) < MIN_SIDE:
+            raise ImageError(
+                f"{item.path}: {width}×{height} leaves {used[0]}×{used[1]} of a multiple of {self.multiple}"
+            )
+
+    def _processed(self, photo: Photo, item: Item) -> Photo:
+        if self.processing == "none":
+            return photo
+        processing = Processing.parse(self.processing)
+        image = processing.apply(photo.image, seed=int(photo.sha256[:8], 16))
+        if min(image.shape[:2]) < MIN_SIDE:
+            raise ImageError(f"{item.path}: {processing} leaves {image.shape[1]}×{image.shape[0]} pixels")
+        return photo._replace(image=image, gray=gray_of(image))  # as if saved to PNG
+
+    def cut(self, width: int, height: int) -> str:
+        """What the size rule of an image of this size has beside the run's: that its middle alone is measured."""
+        return f",centre{self.most_pixels}" if not self.fits and width * height > self.most_pixels else ""
+
+    def _centred(self, photo: Photo) -> Photo:
+        height, width = photo.gray.shape
+        if self.fits or width * height <= self.most_pixels:
+            return photo
+        grid = math.lcm(CENTRE_GRID, self.multiple)
+        middle = fit_centre(height, width, most_pixels=self.most_pixels, grid=grid)
+        return photo._replace(image=photo.image[middle].copy(), gray=photo.gray[middle].copy())  # the whole is let go
+
+    def _fitted(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        if self.fits:
+            return tuple(fit_official(image, multiple, size) for multiple, size in self.fits)
+        return (fit_crop(image, self.multiple),)

@@ -1,0 +1,266 @@
+"""The folder that rows are written into, part by part, so that a run can stop anywhere and go on.
+
+- A part holds whole images: a row for each of the models. It is written under another name, flushed to the disk and
+  renamed, so it is whole or absent; its name is a hash of the ids and models in it, so that writing it twice is writing
+  it once.
+- `FOLDER.run.json`, beside the folder, holds the settings. A run with others is refused: their rows do not mix.
+- An image whose id is in a part is finished, whether scored or an error, and skipped by the next run; another image of
+  that id is not. Ids that the parts hold twice are named at the end of each run (`check`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from aedr_jax import __version__
+from aedr_jax.errors import ImageError, RunError, SourceError
+from aedr_jax.files import whole_file
+from aedr_jax.inputs.ids import Done, Ids, digest
+from aedr_jax.inputs.sources import Item
+from aedr_jax.scoring.tables import printable
+from aedr_jax.signal.protocol import differences
+
+if TYPE_CHECKING:
+    from aedr_jax.scoring.scorer import Row
+
+__all__ = ["Fresh", "Parts", "as_table"]
+
+LANE = 1_000_000
+SCHEMA_VERSION_KEY = b"aedr_jax.schema_version"
+
+
+class Fresh:
+    """The items of a source that no part holds yet, each id once.
+
+    An id in a part is finished if it was of this image: read from the same place, or of the same bytes (a folder that
+    was moved). Otherwise another image took it, and that is said. So is an id that comes twice in the source.
+    """
+
+    def __init__(self, source: Iterable[Item], done: Done, on_skip: Callable[[int], Any] = lambda images: None) -> None:
+        self.source, self.done, self.seen, self.on_skip = source, done, Ids(), on_skip
+        self.skipped = self.doubles = 0
+        self.example = ""
+
+    def __iter__(self) -> Iterator[Item]:
+        for item in self.source:
+            fresh = item.id not in self.done
+            if not self.seen.add(item.id) or not (fresh or self._is_done(item)):
+                self.doubles += 1
+                self.example = self.example or f"{item.id} ({item.path})"
+            elif fresh:
+                yield item
+            else:
+                self.skipped += 1
+                self.on_skip(1)
+
+    def _is_done(self, item: Item) -> bool:
+        if self.done.at(item.id, str(item.path)):
+            return True
+        try:
+            return self.done.with_bytes(item.id, hashlib.sha256(item.read()).hexdigest())
+        except ImageError:
+            return False
+
+    def complaint(self) -> str:
+        """That ids came twice: images under a taken name are not scored, and that is said."""
+        return (
+            f"{self.doubles} images have an id that another has too, such as {self.example}, and no row: give each its "
+            "own, or score them into a folder of their own"
+        )
+
+
+class Parts:
+    """The folder of parts, and the run's settings beside it."""
+
+    def __init__(self, folder: Path, *, tag: str) -> None:
+        self.folder, self.tag = folder, tag
+        self.manifest = folder.with_name(folder.name + ".run.json")
+
+    def open(self, wanted: Mapping[str, Any]) -> Path:
+        """Begin a run, or check that this one goes on with the same settings; the manifest's path.
+
+        Raises:
+          SourceError: on other settings, on files in the folder that no run wrote.
+        """
+        if not self.folder.parent.is_dir():
+            raise SourceError(f"{self.folder}: the folder {self.folder.parent} does not exist")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise SourceError(f"{self.folder}: is a file; a name without an ending is a Parquet folder")
+        self.folder.mkdir(exist_ok=True)  # before the manifest, so that both names are on the disk when that is written
+        if not self.manifest.exists():
+            if any(self.folder.iterdir()):
+                raise SourceError(
+                    f"{self.folder}: holds files, but {self.manifest.name} is not beside it; name another"
+                )
+            started = time.strftime("%FT%TZ", time.gmtime())
+            about = {"version": __version__, "python": platform.python_version(), "started": started}
+            text = json.dumps({"settings": wanted, "about": about}, indent=1)
+            with _written(self.manifest, tag=self.tag, keep=True) as partial:
+                partial.write_text(text, encoding="utf-8")
+        found = self.settings()
+        if different := differences(found, json.loads(json.dumps(wanted))):
+            sides = "; ".join(f"{name}: there {there!r}, now {now!r}" for name, (there, now) in different.items())
+            raise SourceError(
+                f"{self.folder}: holds rows of other settings ({sides}; see {self.manifest.name}); name another folder"
+            )
+        return self.manifest
+
+    def settings(self) -> dict[str, Any]:
+        """Those of the run, from its manifest.
+
+        Raises:
+          SourceError: where it is none.
+        """
+        try:
+            return dict(json.loads(self.manifest.read_text(encoding="utf-8"))["settings"])
+        except (ValueError, KeyError, TypeError):
+            raise SourceError(
+                f"{self.manifest}: does not hold the settings of a run; restore it, or name another folder"
+            ) from None
+
+    @contextmanager
+    def going_on(self, wanted: Mapping[str, Any], shard: tuple[int, int]) -> Iterator[Done]:
+        """Begin or go on with a run, alone in doing this share; the images that have rows already.
+
+        What ends it in a `RunError`, and ids that two images have by then (`check`), are said in one."""
+        with _locked(self.open(wanted), self.folder, shard):
+            self.sweep(shard[1])
+            try:
+                yield self.done()
+            except RunError as error:
+                try:
+                    self.check()
+                except RunError as doubles:
+                    raise RunError(f"{error}; {doubles}") from error
+                raise
+            self.check()
+
+    def sweep(self, shares: int) -> None:
+        """Remove what killed processes left half-written: this share's, and that of runs with other shares, of which
+        none is under way now."""
+        for left in self.folder.glob(".*.partial"):
+            tag = left.name.split(".")[1]
+            if tag == self.tag or not tag.endswith(f"-of-{shares}"):
+                left.unlink(missing_ok=True)
+
+    def done(self) -> Done:
+        """All images that have rows.
+
+        Raises:
+          SourceError: for a part that cannot be read.
+        """
+        return Done(images for _, images in self._images())
+
+    def _images(self) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+        """For each part its name, and the id, path and sha256 of each image in it."""
+        import pyarrow.parquet as pq
+
+        for part in sorted(self.folder.glob("part-*.parquet")):
+            try:
+                columns = pq.ParquetFile(part).read(columns=["id", "path", "sha256"]).to_pydict()
+            except Exception as error:  # pyarrow's and the file system's
+                raise SourceError(
+                    f"{part}: cannot be read ({error}); remove it, and its images are scored again"
+                ) from None
+            rows = zip(columns["id"], columns["path"], columns["sha256"], strict=True)
+            yield part.name, list({row[0]: row for row in rows}.values())  # there is one for each model
+
+    def check(self) -> None:
+        """Raise a `RunError` if an id has its rows in two parts: processes that did not see each other's have written
+        rows of two images. Whichever ends last sees both, and so does every later run."""
+        doubles = set(self.done().doubles().tolist())
+        if not doubles:
+            return
+        images = (image for _, images in self._images() for image in images)
+        key = min(doubles)
+        first, second, *_ = ((name, path) for name, path, _ in images if _stored(name) == key)
+        raise RunError(
+            f"{self.folder}: {len(doubles)} ids have rows of several images, such as {first[0]} ({first[1]} and "
+            f"{second[1]}); give each image its own id, and score them into another folder"
+        )
+
+    def name(self, keys: Iterable[tuple[str, str]]) -> str:
+        """Of the part that holds rows of these ids and models."""
+        return f"part-{hashlib.sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:32]}.parquet"
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write rows as a part; none is written for none."""
+        import pyarrow.parquet as pq
+
+        if not rows:
+            return
+        ordered = sorted(rows, key=lambda row: (row.id, row.model))
+        path = self.folder / self.name((printable(row.id), row.model) for row in ordered)
+        with _written(path, tag=self.tag) as partial:
+            pq.write_table(as_table(ordered), partial)
+
+
+def _stored(text: str) -> bytes:
+    """As NumPy gives a hash back: without zeros at its end."""
+    return digest(text).rstrip(b"\0")
+
+
+def as_table(rows: Sequence[Row]) -> Any:
+    """Rows as an Arrow table, whose columns have the same types whatever is in them."""
+    import pyarrow as pa
+
+    from aedr_jax.scoring.scorer import SCHEMA_VERSION, Row
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool | None: pa.bool_()}
+    fields = [(name, types[hint]) for name, hint in get_type_hints(Row).items()]
+    schema = pa.schema(fields, metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION).encode()})
+    columns = {name: [printable(getattr(row, name)) for row in rows] for name, _ in fields}
+    return pa.Table.from_pydict(columns, schema=schema)
+
+
+@contextmanager
+def _written(path: Path, *, tag: str, keep: bool = False) -> Iterator[Path]:
+    """`whole_file`, with an error that says how to go on."""
+    try:
+        with whole_file(path, tag=tag, keep=keep) as partial:
+            yield partial
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written: {error.strerror or error}. Every part before it is whole; make room and give "
+            "the same command again"
+        ) from error
+
+
+@contextmanager
+def _locked(manifest: Path, folder: Path, shard: tuple[int, int]) -> Iterator[None]:
+    """Refuse to do what another process is doing: both would write rows of the same images. The lock is the kernel's
+    and goes with the process, however that ends; file systems without locks go without.
+
+    Byte N · LANE + I of the manifest stands for share I of N; its process holds it alone, and asks first whether anyone
+    holds a byte of another N, whose shares overlap with its own."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    index, shares = shard
+    others = ((0, shares * LANE), ((shares + 1) * LANE, 0))  # start and length; 0: to the end
+    busy = f"{folder}: another process is scoring into it, share {{}}; two at once would double its rows"
+    with open(manifest, "rb+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, shares * LANE + index)
+        except BlockingIOError:
+            raise SourceError(busy.format(f"{index}/{shares}")) from None
+        except OSError:
+            yield
+            return
+        try:
+            for start, length in others:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
+        except BlockingIOError:
+            raise SourceError(busy.format("of another N")) from None
+        for start, length in others:
+            fcntl.lockf(file, fcntl.LOCK_UN, length, start)
+        yield

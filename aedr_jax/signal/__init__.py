@@ -1,0 +1,1 @@
+"""From images to what is measured of them: reconstructions, losses, texture."""

@@ -1,0 +1,230 @@
+"""From images to the signal: two losses, their ratio, the homogeneity, and their product.
+
+Scale of every signal: small means that the image belongs to the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Integer
+
+from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.errors import ArgumentError
+from aedr_jax.images.arrays import check_gray, check_homogeneity, check_images
+from aedr_jax.signal import losses, texture
+from aedr_jax.signal.reconstruction import split_keys, to_display
+
+__all__ = ["PRESETS", "Measurement", "SignalConfig", "Values", "measure"]
+
+LATENTS = ("mode", "sample")
+PRESETS = ("default", "paper", "official")
+OFFICIAL_SEED = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class SignalConfig:
+    """How an image is measured and scored. The default is the project's own; `paper` and `official` are the authors'.
+
+    Attributes:
+      latents: "mode" makes a score a function of the image alone; "sample" draws from the posterior.
+      clip: whether the first reconstruction is clipped to [-1, 1] before the second pass.
+      round8: whether it is also rounded to 8 bit.
+      kind: of the homogeneity (`texture.KINDS`).
+      gamma: the power of the homogeneity in the signal ratio · H^gamma; 0 switches it off.
+      loss: a function (a, b) -> [n] of two batches in [-1, 1], small where they are alike.
+      loss_dtype: what the loss is computed in: None for float32, "model" for the autoencoder's own dtype.
+      decimals: round losses and homogeneity to that many decimals (losses, homogeneity), as the authors' files do.
+      fitted: whether a calibration fits a statistic to belonging images (`statistic.Statistic`), or takes the signal
+        ratio · H^gamma as it is.
+    """
+
+    latents: str = "mode"
+    clip: bool = True
+    round8: bool = False
+    kind: str = "inverse_difference"
+    gamma: float = 1.0
+    loss: Callable[[Array, Array], Array] = losses.mse
+    loss_dtype: str | None = None
+    decimals: tuple[int, int] | None = None
+    fitted: bool = True
+
+    def __post_init__(self) -> None:
+        if self.latents not in LATENTS:
+            raise ValueError(f"latents {self.latents!r}: expected one of {', '.join(LATENTS)}")
+        if self.kind not in texture.KINDS:
+            raise ValueError(f"kind {self.kind!r}: expected one of {', '.join(texture.KINDS)}")
+        if self.loss_dtype not in (None, "model"):
+            raise ValueError(f"loss_dtype {self.loss_dtype!r}: expected None or 'model'")
+
+    @classmethod
+    def paper(cls) -> SignalConfig:
+        """The method as the paper writes it: posterior mode, no clipping, inverse difference."""
+        return cls(clip=False, fitted=False)
+
+    @classmethod
+    def official(cls) -> SignalConfig:
+        """The method as the authors' code runs it: posterior sample, no clipping, inverse difference moment, loss in
+        the model's dtype, losses to 8 and homogeneity to 6 decimals. Sizes are theirs too where files are read."""
+        return cls(
+            latents="sample",
+            clip=False,
+            kind="inverse_difference_moment",
+            loss_dtype="model",
+            decimals=(8, 6),
+            fitted=False,
+        )
+
+    @classmethod
+    def preset(cls, name: str) -> SignalConfig:
+        """A preset by name: "default", "paper" or "official".
+
+        Raises:
+          ValueError: on another name.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
+        presets: tuple[Callable[[], SignalConfig], ...] = (cls, cls.paper, cls.official)
+        return dict(zip(PRESETS, presets, strict=True))[name]()
+
+    @property
+    def name(self) -> str:
+        """Of the preset that these settings are, or "custom"."""
+        return next((name for name in PRESETS if SignalConfig.preset(name) == self), "custom")
+
+    def describe(self) -> dict[str, Any]:
+        """The settings as JSON values; the loss by its name."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["loss"] = f"{self.loss.__module__}.{getattr(self.loss, '__qualname__', repr(self.loss))}"
+        values["decimals"] = None if self.decimals is None else list(self.decimals)
+        return values
+
+
+Values = Float[Array | np.ndarray, " n"]
+
+
+class Measurement(NamedTuple):
+    """What one model's autoencoder says of each image; float [n] each, NaN where undefined.
+
+    Attributes:
+      first_loss: between the first reconstruction and the image.
+      second_loss: between the second reconstruction and the first.
+      ratio: first_loss / second_loss; NaN where second_loss is 0.
+      homogeneity: of the image's grey levels.
+      signal: ratio · homogeneity^gamma, the unfitted statistic.
+      latent_error: mean squared distance of the image's latents to their codebook entries; NaN without a codebook.
+    """
+
+    first_loss: Values
+    second_loss: Values
+    ratio: Values
+    homogeneity: Values
+    signal: Values
+    latent_error: Values
+
+    def take(self, chosen: Any) -> Measurement:
+        """Some of the images, by indices, a slice or a mask; on the host, in numpy's float64."""
+        return Measurement(*(np.asarray(column, np.float64)[chosen] for column in self))
+
+    @classmethod
+    def from_losses(
+        cls,
+        first_loss: Values,
+        second_loss: Values,
+        homogeneity: Values,
+        *,
+        latent_error: Values | None = None,
+        gamma: float = 1.0,
+    ) -> Measurement:
+        """A measurement from losses and homogeneities that are known, such as published ones."""
+        first_loss, second_loss, homogeneity = map(jnp.asarray, (first_loss, second_loss, homogeneity))
+        defined = second_loss > 0
+        # The inner where keeps the gradient finite: d(a/b) at b = 0 would be NaN even where it is not selected.
+        ratio = jnp.where(defined, first_loss / jnp.where(defined, second_loss, 1.0), jnp.nan)
+        if latent_error is None:
+            latent_error = jnp.full_like(first_loss, jnp.nan)
+        signal = ratio * homogeneity**gamma if gamma else ratio
+        return cls(first_loss, second_loss, ratio, homogeneity, signal, latent_error)
+
+
+def measure(
+    autoencoder: Autoencoder,
+    images: Float[Array | np.ndarray, "n h w 3"],
+    *,
+    gray: Integer[Array | np.ndarray, "n hg wg"] | None = None,
+    homogeneity: Values | None = None,
+    config: SignalConfig = SignalConfig(),
+    key: Array | None = None,
+) -> Measurement:
+    """Reconstruct images twice and measure both losses, their ratio, the homogeneity and the signal.
+
+    Pure and un-jitted: wrap it in `jax.jit`, `make_sharded` or `jax.pmap` with `config` closed over.
+
+    Args:
+      autoencoder: the candidate model's.
+      images: float32 in [-1, 1], as `prepare` makes them of pixels; h and w multiples of the autoencoder's factor.
+      gray: grey levels of the same images for the homogeneity, in their original size (-1 is padding); None: computed
+        from `images`, as if saved to PNG.
+      homogeneity: known homogeneities; `gray` is not looked at then.
+      config: what to measure.
+      key: for `latents="sample"`: a key, or one key an image (so that an image's noise does not depend on its
+        batch); None: seed 1, as the authors have it.
+
+    Raises:
+      ArgumentError: on what cannot be right: images that are no float32 or float64 [n,h,w,3], sides that are no
+        multiples of the factor or under four latents and 32 pixels, grey values that are no integers; where values are
+        known (outside of `jit`, at the cost of waiting for the device), images outside [-1, 1] or with NaN, grey values
+        outside 0..255, homogeneities outside [0, 1].
+
+    Warns:
+      RangeWarning: on known values that look like [0, 1] (`arrays.check_images`).
+
+    Source: AEDR, arXiv 2507.18988, Eqs. 1 to 5.
+    """
+    if not isinstance(config, SignalConfig):
+        raise ArgumentError(f"config: {config!r}; expected a SignalConfig, such as SignalConfig.paper()")
+    check_images(images, autoencoder.factor)
+    if homogeneity is not None:
+        check_homogeneity(homogeneity, images=images)
+    elif gray is not None:
+        check_gray(gray, images=images)
+    images = jnp.asarray(images, jnp.float32)
+    first_key = second_key = None
+    if config.latents == "sample":
+        first_key, second_key = split_keys(jax.random.key(OFFICIAL_SEED) if key is None else key)
+
+    latents = autoencoder.encode(images, first_key)
+    first = to_display(autoencoder.decode(latents), clip=config.clip, round8=config.round8)
+    second = autoencoder.decode(autoencoder.encode(first, second_key))
+
+    if homogeneity is None:
+        gray = texture.gray_levels(jax.lax.stop_gradient(images)) if gray is None else gray
+        homogeneity = texture.homogeneity(gray, kind=config.kind)
+    # The network's own output dtype is that of its latents; images come back in float32.
+    dtype = latents.dtype if config.loss_dtype == "model" else jnp.float32
+    first_loss, second_loss = (
+        config.loss(a.astype(dtype), b.astype(dtype)).astype(jnp.float32) for a, b in ((first, images), (second, first))
+    )
+    if config.decimals is not None:
+        first_loss, second_loss = (jnp.round(loss, config.decimals[0]) for loss in (first_loss, second_loss))
+        homogeneity = jnp.round(homogeneity, config.decimals[1])
+    return Measurement.from_losses(
+        first_loss,
+        second_loss,
+        homogeneity,
+        latent_error=_codebook_distance(autoencoder, latents),
+        gamma=config.gamma,
+    )
+
+
+def _codebook_distance(autoencoder: Autoencoder, latents: Float[Array, "n hz wz c"]) -> Float[Array, " n"] | None:
+    quantize = getattr(autoencoder, "quantize", None)
+    if quantize is None:
+        return None
+    entries = jax.lax.stop_gradient(quantize(latents))  # straight-through, the difference would have no gradient
+    return jnp.mean(jnp.square(entries - latents).astype(jnp.float32), axis=(1, 2, 3))

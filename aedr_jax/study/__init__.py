@@ -1,0 +1,1 @@
+"""Experiments: which signal, how sure, against which rivals and attacks."""

@@ -1,0 +1,108 @@
+"""Two ways to be misled: laundering through an autoencoder, and small perturbations made against the measurement.
+
+Images are float32 NHWC in [-1, 1]; what is returned is on the 256 levels of a saved image. Pure and un-jitted: wrap
+them in `jax.jit` or `make_sharded` with everything but the autoencoder, the images and the key closed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from aedr_jax.autoencoders.models import Autoencoder, normal_like
+from aedr_jax.signal.measurement import Measurement, SignalConfig, measure
+from aedr_jax.signal.reconstruction import to_display
+
+__all__ = ["launder", "log_ratio", "perturb"]
+
+LEVEL = 2 / 255  # of an 8-bit image, in units of [-1, 1]
+TARGETS = ("accept", "reject")
+
+
+def launder(autoencoder: Autoencoder, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
+    """Images passed once through an autoencoder and saved: a foreign one comes to look like the model's own.
+
+    Args:
+      autoencoder: whose images these are to look like.
+      images: [n,h,w,3] in [-1, 1]; h and w multiples of the autoencoder's factor.
+
+    Returns:
+      The reconstructions, clipped and rounded to 8 bit.
+    """
+    return to_display(autoencoder.decode(autoencoder.encode(images)), clip=True, round8=True)
+
+
+def log_ratio(measured: Measurement) -> Float[Array, " n"]:
+    """Logarithm of the ratio of the two losses: a statistic to attack, small where an image belongs."""
+    return jnp.log(jnp.asarray(measured.ratio))
+
+
+def perturb(
+    autoencoder: Autoencoder,
+    images: Float[Array, "n h w 3"],
+    statistic: Callable[[Measurement], Float[Array, " n"]] = log_ratio,
+    *,
+    target: str,
+    config: SignalConfig = SignalConfig(),
+    epsilon: float = LEVEL,
+    steps: int = 20,
+    step_size: float | None = None,
+    key: Array | None = None,
+) -> Float[Array, "n h w 3"]:
+    """Change images by little so that a model accepts or rejects them, with its autoencoder at hand (white box).
+
+    Projected signed gradient steps in an L∞ ball. Only the losses are attacked: the homogeneity is piecewise constant,
+    and straight-through quantization leaves `latent_error` without a gradient too, so that a statistic of these alone
+    moves nothing, which says nothing of how robust it is.
+
+    Args:
+      autoencoder: the candidate model's.
+      images: [n,h,w,3] in [-1, 1], taken as rounded to 8 bit; h and w multiples of the autoencoder's factor.
+      statistic: what is to fall or rise, from a measurement, [n]; small means that the image belongs. A calibration's
+        `score`, for instance.
+      target: "accept" lowers the statistic, "reject" raises it.
+      config: what the attacked detector measures.
+      epsilon: radius of the ball in units of the images, rounded down to whole 8-bit levels of 2/255 each.
+      steps: how many.
+      step_size: of each, in units of the images; None: 2.5 · epsilon / steps, enough to cross the ball.
+      key: None starts at the images; a key, or one key an image, at a random point of the ball around each.
+
+    Returns:
+      Images on the 256 levels of a saved image, inside the ball and [-1, 1]. An image whose statistic is not defined
+      has no gradient and stays where it started.
+
+    Raises:
+      ValueError: on an unknown target, fewer than one step, or an epsilon below one level.
+
+    Source: projected gradient descent, Madry et al., "Towards deep learning models resistant to adversarial attacks",
+    ICLR 2018, arXiv 1706.06083.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"target {target!r}: expected one of {', '.join(TARGETS)}")
+    if steps < 1:
+        raise ValueError(f"steps {steps}: expected at least 1")
+    levels = int(epsilon / LEVEL + 1e-3)  # 3 · (2/255) may come as a little less than three levels
+    if levels < 1:
+        raise ValueError(f"epsilon {epsilon}: expected at least one 8-bit level, 2/255")
+    epsilon = levels * LEVEL
+    sign = 1.0 if target == "reject" else -1.0
+    step_size = 2.5 * epsilon / steps if step_size is None else step_size
+
+    # Whole levels around whole levels: the rounding at the end cannot leave the ball.
+    images = to_display(images, clip=True, round8=True)
+    low, high = jnp.maximum(images - epsilon, -1.0), jnp.minimum(images + epsilon, 1.0)
+    gradient = jax.grad(lambda x: statistic(measure(autoencoder, x, config=config)).sum())
+
+    def step(x: Array, _: None) -> tuple[Array, None]:
+        direction = sign * jnp.sign(jnp.nan_to_num(gradient(x)))
+        return jnp.clip(x + step_size * direction, low, high), None
+
+    start = images
+    if key is not None:  # erf makes a normal draw uniform on (-1, 1)
+        offset = jax.lax.erf(normal_like(key, images) / 2**0.5)
+        start = jnp.clip(images + epsilon * offset, low, high)
+    perturbed, _ = jax.lax.scan(step, start, length=steps)
+    return to_display(perturbed, clip=True, round8=True)

@@ -1,0 +1,345 @@
+"""The tables of the paper's experiments and a few more, as CSV and Markdown; a record is a row, n stands in each.
+
+All of it follows from a `comparison.Study`, and so from the Parquet of scores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from aedr_jax.decision.attribution import attribute
+from aedr_jax.decision.threshold import threshold
+from aedr_jax.decision.validation import ALPHAS
+from aedr_jax.scoring.tables import for_terminal, write_csv
+from aedr_jax.study.candidates import PASSES, area_under_curve, choose, score_candidates
+from aedr_jax.study.comparison import DEFAULT, REAL, Columns, Rule, Scores, Study, decide, part_of, rules, study
+
+__all__ = ["tables", "write_tables"]
+
+Records = list[dict[str, Any]]
+
+SHOWN = ("aedr", DEFAULT)  # where a table has room for few
+SIZES = (10, 20, 50, 100, 200, 500)
+REPEATS = 50
+LOSSES = {"MSE": "aedr", "MAE": "aedr-mae", "SSIM": "aedr-ssim", "LPIPS": "aedr-lpips"}
+HOMOGENEITIES = {"off": "aedr without H", "paper": "aedr", "official": "aedr-official", "default": DEFAULT}
+NO_LPIPS = "absent: no weights of LPIPS were given (--lpips), and nothing stands in for them"
+NO_ENLARGED = "absent: not asked for (--methods latenttracer-512); it brings every image to 512×512 first"
+NOT_CALIBRATED = "absent: too few of these images have a score to calibrate it"
+NOT_MEASURED = "absent: not measured in this run"
+
+
+def tables(scores: Scores) -> dict[str, Records]:
+    """Every table by its name, from what `comparison.read_scores` gives."""
+    done = study(scores)
+    return {
+        "summary": _summary(done),
+        "same_images": _same_images(scores),
+        "table1_models": _pairs(done, real=False),
+        "table2_real": _pairs(done, real=True),
+        "table3_seconds": _seconds(done),
+        "table4_autoencoders": _kinds(done),
+        "losses": _variants(done, LOSSES),
+        "homogeneity": _variants(done, HOMOGENEITIES),
+        "candidates": _candidates(done),
+        "alpha": _alphas(done),
+        "calibration_size": _sizes(done),
+        "robustness": _robustness(scores),
+        "attribution": _attributions(done),
+        "control": _control(done),
+    }
+
+
+def _summary(done: Study) -> Records:
+    """Each method's mean over all pairs, over pairs of models, and against photographs."""
+    records: Records = []
+    for rule in dict.fromkeys(rule for rule, _ in done.decided):
+        cells = [key for key in done.drawn if key[0] == rule]
+        real = [key for key in cells if key[2] == REAL]
+        for against, keys in (("all", cells), ("models", [k for k in cells if k not in real]), (REAL, real)):
+            if keys:
+                records.append({"method": rule, "against": against, "pairs": len(keys), **done.record(keys)})
+    there = {rule for rule, _ in done.decided}
+    absent = {f"{name}-lpips": NO_LPIPS for name in ("aeroblade", "rdd") if f"{name}-mse" in there}
+    absent |= {"latenttracer-512": NO_ENLARGED} if "latenttracer" in there else {}
+    absent |= dict.fromkeys((rule.name for rule in rules(done.scores)), NOT_CALIBRATED)
+    return records + [{"method": name, "note": note} for name, note in absent.items() if name not in there]
+
+
+def _same_images(scores: Scores) -> Records:
+    """The dear methods, each beside AEDR on the very images that it scored, in the same halves."""
+    records: Records = []
+    sizes: dict[str, int] = {}
+    for (_, method, _, _), cell in scores.items():
+        sizes[method] = max(sizes.get(method, 0), len(cell["image"]))
+    for dear in [method for method, size in sizes.items() if size < max(sizes.values())]:
+        pairs = {key[2:]: cell for key, cell in scores.items() if key[:2] == ("none", dear)}
+        chosen = {
+            ("none", method, *pair): _of_images(scores["none", method, *pair], cell)
+            for method in (*SHOWN, dear)
+            for pair, cell in pairs.items()
+            if ("none", method, *pair) in scores
+        }
+        done = study(chosen)
+        for rule in [rule.name for rule in rules(chosen)]:
+            keys = [key for key in done.drawn if key[0] == rule]
+            record = {"pairs": len(keys), **done.record(keys)} if keys else {"note": NOT_CALIBRATED}
+            records.append({"images_of": dear, "method": rule, **record})
+    return records or [{"note": "absent: every method scored every image"}]
+
+
+def _of_images(cell: Columns, wanted: Columns) -> Columns:
+    """The rows of the images that are wanted, in that order and those parts."""
+    places = {image: i for i, image in enumerate(cell["image"])}
+    chosen = [places[image] for image in wanted["image"]]
+    return {name: values[chosen] for name, values in cell.items()} | {"part": wanted["part"]}
+
+
+def _pairs(done: Study, *, real: bool) -> Records:
+    records: Records = []
+    for key in done.drawn:
+        rule, model, source = key
+        if (source == REAL) == real:
+            decision = done.decided[rule, model]
+            tau = decision.calibration.threshold
+            record = {"method": rule, "model": model, "other": source, **done.record([key]), "tpr": decision.tpr}
+            record |= {"tnr": float((decision.others[source] >= tau).mean()), "threshold": tau}
+            alpha = None if decision.rule.method == "ronan" else decision.calibration.alpha
+            records.append(record | {"alpha": alpha, "alpha_picked": decision.picked})
+    return records
+
+
+def _seconds(done: Study) -> Records:
+    """Medians over timed batches: the cheap methods are timed on one batch of each shape, the dear ones on all."""
+    records: Records = []
+    for method in dict.fromkeys(method for _, method, _, _ in done.scores):
+        for model in done.models:
+            cells = [c for (p, m, x, _), c in done.scores.items() if (p, m, x) == ("none", method, model)]
+            if cells:
+                seconds, compiling = (np.concatenate([c[n] for c in cells]) for n in ("seconds", "compile_seconds"))
+                record = {"method": method, "model": model, "seconds_an_image": float(np.median(seconds))}
+                record |= {"seconds_to_compile": float(np.max(compiling)), "batches_timed": len(np.unique(seconds))}
+                records.append(record | {"n": len(seconds)})
+    of_aedr = {r["model"]: r["seconds_an_image"] for r in records if r["method"] == "aedr"}
+    return [r | {"times_aedr": r["seconds_an_image"] / of_aedr.get(r["model"], np.nan)} for r in records]
+
+
+def _kinds(done: Study) -> Records:
+    kinds = {model: str(cell["kind"][0]) for (_, _, model, _), cell in done.scores.items()}
+    records: Records = []
+    for rule in dict.fromkeys(rule for rule, _ in done.decided):
+        for kind in dict.fromkeys(kinds.values()):
+            keys = [key for key in done.drawn if key[0] == rule and kinds[key[1]] == kind]
+            if keys:
+                of = ", ".join(dict.fromkeys(model for _, model, _ in keys))
+                records.append({"method": rule, "autoencoder": kind, "models": of, **done.record(keys)})
+    return records
+
+
+def _variants(done: Study, variants: Mapping[str, str]) -> Records:
+    records: Records = []
+    for variant, rule in variants.items():
+        models = [model for name, model in done.decided if name == rule]
+        for model in models:
+            keys = [key for key in done.drawn if key[:2] == (rule, model)]
+            records.append({"variant": variant, "method": rule, "model": model, **done.record(keys)})
+        if not models:
+            records.append({"variant": variant, "note": NO_LPIPS if variant == "LPIPS" else NOT_MEASURED})
+    return records
+
+
+def _candidates(done: Study) -> Records:
+    """The AUC of every candidate statistic, and of the one that half of the test images and models would choose.
+
+    Candidates are fitted to own images of the first half. The one chosen is reported on the other half of the test
+    images of the other models (`experiments.choose`).
+    """
+    scores: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    for model in done.models:
+        cells = {s: c for s in _sources(done) if (c := _losses(done.scores, model, s)) is not None}
+        if model in cells and len(cells) > 1:
+            tests = {source: part_of(cell, "test") for source, cell in cells.items()}
+            scores[model] = score_candidates(part_of(cells[model], "calibration"), tests)
+    records: Records = []
+    for model, candidates in scores.items():
+        for name, of in candidates.items():
+            areas = [area_under_curve(of[model], of[source]) for source in of if source != model]
+            record = {"candidate": name, "model": model, "auc": float(np.mean(areas)), "worst_auc": min(areas)}
+            others = sum(len(values) for source, values in of.items() if source != model)
+            records.append(record | {"sources": len(areas), "n_own": len(of[model]), "n_other": others})
+    models = list(scores)
+    halves = models[::2], models[1::2]
+    for choice in choose(scores, (halves, halves[::-1])) if all(halves) else ():
+        record = {"candidate": choice.candidate, "chosen_on": ", ".join(choice.chosen_on)}
+        record |= {"model": ", ".join(choice.reported_on), "auc": choice.auc, "paper_auc": choice.paper_auc}
+        reported = {m: {s: len(v[1::2]) for s, v in scores[m][choice.candidate].items()} for m in choice.reported_on}
+        own, every = sum(of[m] for m, of in reported.items()), sum(sum(of.values()) for of in reported.values())
+        records.append(record | {"n_own": own, "n_other": every - own})
+    return records or [{"note": NOT_MEASURED}]
+
+
+def _sources(done: Study) -> list[str]:
+    return list(dict.fromkeys(source for _, _, _, source in done.scores))
+
+
+def _losses(scores: Scores, model: str, source: str) -> Columns | None:
+    """What `experiments.columns` would hold of an evaluation's images; NaN what was not measured."""
+    raw, clip = (scores.get(("none", method, model, source)) for method in ("aedr", DEFAULT))
+    if raw is None or clip is None:
+        return None
+    nothing = np.full(len(raw["part"]), np.nan)
+    found = {f"{order}_{name}": nothing for name in (*PASSES, "codebook") for order in ("first", "second")}
+    for name, cell in (("raw", raw), ("clip", clip)):
+        found |= {f"{order}_{name}": cell[f"{order}_loss"] for order in ("first", "second")}
+    found |= {"homogeneity": raw["homogeneity"], "part": raw["part"]}
+    defined = np.isfinite(raw["score"]) & np.isfinite(clip["score"])
+    return {name: values[defined] for name, values in found.items()}
+
+
+def _alphas(done: Study) -> Records:
+    records: Records = []
+    for (rule, model), decision in done.decided.items():
+        for alpha in ALPHAS[::3] if rule in SHOWN else ():
+            tau = threshold(decision.calibration.scores, alpha=alpha)
+            record = {"method": rule, "model": model, "alpha": alpha, "accuracy": decision.accuracy(tau)}
+            counts = {"n_calibration": len(decision.calibration.scores), "n_own": len(decision.own)}
+            counts |= {"n_other": sum(map(len, decision.others.values()))}
+            records.append(record | {"tpr": float((decision.own < tau).mean()), "threshold": tau} | counts)
+    return records
+
+
+def _sizes(done: Study) -> Records:
+    """Some of the calibration images at a time, alpha .05, tested on all of the second halves."""
+    records: Records = []
+    for rule in [rule for rule in rules(done.scores) if rule.name in SHOWN]:
+        for model in [model for model in done.models if (rule.name, model) in done.decided]:
+            at = ("none", rule.method, model, model)
+            cell = done.scores[at]
+            first, second = (np.flatnonzero(cell["part"] == part) for part in ("calibration", "test"))
+            for size in [size for size in SIZES if size <= len(first)]:
+                found = []
+                for repeat in range(REPEATS):
+                    chosen = np.random.default_rng([size, repeat]).choice(first, size, replace=False)
+                    few = {name: values[np.concatenate([chosen, second])] for name, values in cell.items()}
+                    if decision := decide({**done.scores, at: few}, rule, model, alpha=0.05):
+                        found.append((decision.accuracy(), decision.tpr))
+                if found:
+                    accuracies, tprs = np.array(found).T
+                    low, high = np.percentile(accuracies, [2.5, 97.5])
+                    record = {"method": rule.name, "model": model, "n_calibration": size, "repeats": len(found)}
+                    record |= {"accuracy": float(accuracies.mean()), "accuracy_low": float(low)}
+                    record |= {"accuracy_high": float(high), "tpr": float(tprs.mean()), "n_own": len(second)}
+                    others = done.decided[rule.name, model].others
+                    records.append(record | {"n_other": sum(map(len, others.values()))})
+    return records
+
+
+def _robustness(scores: Scores) -> Records:
+    """Test images are processed, thresholds come from images as they were."""
+    processings = list(dict.fromkeys(processing for processing, _, _, _ in scores))
+    if len(processings) < 2:
+        return [{"processing": "none", "note": "absent: not asked for (--robustness N)"}]
+    known = {key: cell for key, cell in scores.items() if key[1] in SHOWN}
+    records: Records = []
+    for processing in processings:
+        done = study(known, processing=processing)
+        for (rule, model), decision in done.decided.items():
+            keys = [key for key in done.drawn if key[:2] == (rule, model)]
+            record = {"method": rule, "processing": processing, "model": model, **done.record(keys)}
+            records.append(record | {"tpr": decision.tpr})
+    return records
+
+
+def _attributions(done: Study) -> Records:
+    """How often the default gives each verdict to the test images of a source, all models asked, alpha .05."""
+    rule = Rule(DEFAULT, DEFAULT)
+    decided = {model: d for model in done.models if (d := decide(done.scores, rule, model, alpha=0.05))}
+    calibrations = {model: decision.calibration for model, decision in decided.items()}
+    records: Records = []
+    for source in dict.fromkeys(s for _, m, _, s in done.scores if m == DEFAULT and calibrations):
+        cells = {model: part_of(done.scores["none", DEFAULT, model, source], "test") for model in calibrations}
+        verdicts = attribute({model: rule.values(cell) for model, cell in cells.items()}, calibrations).verdicts
+        short = ["ambiguous" if verdict.startswith("ambiguous") else verdict for verdict in verdicts]
+        for verdict in dict.fromkeys((*calibrations, "ambiguous", "none", *short)):
+            share = short.count(verdict) / len(short)
+            records.append({"source": source, "verdict": verdict, "share": share, "n": len(short)})
+    return records or [{"note": NOT_MEASURED}]
+
+
+def _control(done: Study) -> Records:
+    """What bytes a pixel and the format of the files tell: a bias of the data, for which no method deserves credit."""
+    method = next(method for _, method, _, _ in done.scores)
+    records: Records = []
+    for model in done.models:
+        cells = {s: c for (p, m, x, s), c in done.scores.items() if (p, m, x) == ("none", method, model)}
+        for source in [source for source in cells if source != model]:
+            pair = cells[model], cells[source]
+            for name, predict in (("bytes a pixel", _by_size), ("format", _by_format)):
+                own, other = predict(*pair)
+                record = {
+                    "by": name,
+                    "model": model,
+                    "other": source,
+                    "accuracy": float(own.mean() - other.mean() + 1) / 2,
+                }
+                counts = {"n_calibration": sum((cell["part"] == "calibration").sum() for cell in pair)}
+                records.append(record | counts | {"n_own": len(own), "n_other": len(other)})
+    return records
+
+
+def _by_size(own: Columns, other: Columns) -> list[Bool[np.ndarray, " n"]]:
+    """Which test images the best threshold and side of the first halves takes for the model's own."""
+
+    def sizes(cell: Columns, part: str) -> Float[np.ndarray, " n"]:
+        of = part_of(cell, part)
+        return of["bytes"] / (of["width"] * of["height"])
+
+    first = [sizes(cell, "calibration") for cell in (own, other)]
+    seen = np.unique(np.concatenate(first))
+    between = (np.append(seen, seen[-1]) + np.append(seen[0], seen)) / 2
+    _, sign, tau = max(
+        ((sign * first[0] <= sign * tau).mean() - (sign * first[1] <= sign * tau).mean(), sign, tau)
+        for tau in between
+        for sign in (1.0, -1.0)
+    )
+    return [sign * sizes(cell, "test") <= sign * tau for cell in (own, other)]
+
+
+def _by_format(own: Columns, other: Columns) -> list[Bool[np.ndarray, " n"]]:
+    """Which test images have a format that is commoner among the model's own in the first halves."""
+    first = [part_of(cell, "calibration")["format"] for cell in (own, other)]
+    taken = [name for name in set(first[0]) if (first[0] == name).mean() > (first[1] == name).mean()]
+    return [np.isin(part_of(cell, "test")["format"].astype(str), taken) for cell in (own, other)]
+
+
+def write_tables(found: Mapping[str, Sequence[Mapping[str, Any]]], out: str | os.PathLike[str]) -> list[Path]:
+    """`OUT/NAME.csv` and `OUT/NAME.md` of each table; in Markdown an interval stands beside its figure."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, records in found.items():
+        columns = list(dict.fromkeys(column for record in records for column in record))
+        with open(out / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+            write_csv([dict(record) for record in records], file, ending="\n")
+        shown = [column for column in columns if not column.endswith(("_low", "_high"))]
+        lines = [shown, ["---"] * len(shown), *([_cell(record, column) for column in shown] for record in records)]
+        text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        (out / f"{name}.md").write_text(text, encoding="utf-8")
+        written += [out / f"{name}.csv", out / f"{name}.md"]
+    return written
+
+
+def _cell(record: Mapping[str, Any], column: str) -> str:
+    value = record.get(column)
+    if not isinstance(value, float):
+        return "" if value is None else for_terminal(str(value)).replace("|", "\\|")  # a folder's name, say
+    if f"{column}_low" in record:
+        return f"{value:.3f} [{record[f'{column}_low']:.3f}, {record[f'{column}_high']:.3f}]"
+    exact = column in ("alpha", "threshold", "times_aedr") or column.startswith("seconds")
+    return f"{value:.4g}" if exact else f"{value:.3f}"
