@@ -518,8 +518,8 @@ def test_command_line(world, tmp_path, capsys, loaded, monkeypatch):
     assert main([*call, "--shard", "0/2"]) == 0
     assert "6 images scored" in capsys.readouterr().out
     assert main([*call, "--json"]) == 0
-    expected = {"out": str(out), "scored": 7, "unreadable": 0, "skipped": 6, "passed_over": {}}
-    assert json.loads(capsys.readouterr().out) == expected
+    counts = {"scored": 7, "unreadable": 0, "skipped": 6, "not_finite": 0}
+    assert json.loads(capsys.readouterr().out) == {"out": str(out), **counts, "passed_over": {}}
     assert main([*call[:-1], str(tmp_path / "s.csv"), "--shard", "0/2"]) == 2
     assert "--shard needs a folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
