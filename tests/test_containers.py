@@ -154,9 +154,8 @@ def test_shares_of_rows_follow_their_ids_and_read_no_image_for_it(contents):
             return super().__getitem__(number)
 
     fetched = []
-    rows = Dataset(
-        {"image": data, "file": "same" if i % 2 else name} for i, (name, data) in enumerate(contents.items())
-    )
+    names = ["same" if i % 2 else name for i, name in enumerate(NAMES)]
+    rows = Dataset({"image": data, "file": name} for name, data in zip(names, contents.values(), strict=True))
     source = Rows(rows, name="set", id_column="file", ids=[{"file": name} for name in names])
     shares = [source.share(i, 3) for i in range(3)]
     assert sorted(number for share in shares for number in share.numbers) == list(range(8))
