@@ -72,7 +72,7 @@ def test_families_by_name_by_hash_or_by_equal_measurements(calibrations):
     # What is known of one joins it to whatever either side is equal to.
     chain = {"a": with_hash(calibrations["a"], "x"), "b": with_hash(calibrations["b"], "x"), "c": unknown["c"]}
     assert verdict(chain) == "a|b|c"
-    nothing = a._replace(ratio=np.full(2, np.nan))
+    nothing = aedr.Measurement.from_losses(np.ones(2), np.zeros(2), np.ones(2))
     result = aedr.attribute({"a": nothing, "c": nothing}, unknown)
     assert result.verdicts == ("not assessable",) * 2
     # A rival's scores can be equal by chance.
