@@ -127,7 +127,7 @@ def test_scores_calibrate_and_attribute(images, name):
             model: aedr.calibrate(values, method=name, model=model, autoencoder=a if model == "a" else b)
             for model, values in scores.items()
         }
-    assert calibrations["a"].method == name
+    assert calibrations["a"].protocol.method == name
     assert len(aedr.attribute(scores, calibrations).verdicts) == 8
 
 

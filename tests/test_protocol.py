@@ -92,6 +92,20 @@ def test_the_authors_size_of_a_model_is_part_of_its_size_rule():
     assert rules == ["official512", "official"]
 
 
+def test_losses_without_a_name_are_compared_by_nobody(rng, tmp_path):
+    """Two lambdas of one module describe themselves alike."""
+    one, other = (aedr.SignalConfig(loss=loss) for loss in (lambda a, b: aedr.mse(a, b), lambda a, b: aedr.mae(a, b)))
+    assert one.describe() == other.describe()
+    made = aedr.calibrate(rng.lognormal(0, 0.1, 60), config=one)
+    with pytest.raises(aedr.AedrError, match="<lambda>: no name tells it from another"):
+        made.save(tmp_path / "m.json")
+    autoencoder = tiny_autoencoder("functions")
+    scorer = Scorer([Candidate("m", autoencoder, aedr.weights_hash(autoencoder))], preset=one)
+    with pytest.raises(aedr.AedrError, match="<lambda>: no name tells it from another"):
+        settings(scorer)
+    assert not list(tmp_path.iterdir())
+
+
 def test_functions_that_close_over_their_weights_have_no_identity():
     closed = Identity.of(aedr.from_functions(lambda p, x: x, lambda p, z: z))
     assert closed.weights_hash is closed.family is None

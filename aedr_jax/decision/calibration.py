@@ -139,10 +139,14 @@ class Calibration:
         return jnp.clip(jnp.exp(log_ratio), 1 / (own.shape[0] + 1), others.shape[0] + 1.0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON, whole or not at all, with a digest of its own content."""
+        """Write it as JSON, whole or not at all, with a digest of its own content.
+
+        Raises:
+          AedrError: where its loss has no name of its own (`Protocol.record`).
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        values = {"format": FORMAT, **dataclasses.asdict(self)}
+        values = {"format": FORMAT, **dataclasses.asdict(self), "protocol": self.protocol.record()}
         with whole_file(path) as partial:
             partial.write_text(json.dumps({**values, "digest": told_apart(values)}, indent=1) + "\n")
 

@@ -78,7 +78,7 @@ def settings(scorer: Scorer) -> dict[str, Any]:
     """What rows depend on, as JSON: a run goes on only with the same."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "models": {candidate.name: scorer.protocol(candidate).describe() for candidate in scorer.candidates},
+        "models": {candidate.name: scorer.protocol(candidate).record() for candidate in scorer.candidates},
         "most_pixels": scorer.decoder.most_pixels,
         "most_decoded": scorer.decoder.most_decoded,
     }

@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from aedr_jax.autoencoders.checkpoints import weights_hash
-from aedr_jax.errors import AutoencoderError
+from aedr_jax.errors import AedrError, AutoencoderError
 
 __all__ = ["Identity", "Protocol", "differences", "told_apart"]
 
@@ -85,6 +85,17 @@ class Protocol:
     def describe(self) -> dict[str, Any]:
         """All of it as JSON values."""
         return dataclasses.asdict(self)
+
+    def record(self) -> dict[str, Any]:
+        """`describe`, to be written down and compared in another process.
+
+        Raises:
+          AedrError: where the loss has no name that tells it from others: a lambda, a local or a partial function.
+        """
+        loss = str(self.settings.get("loss", ""))
+        if "<" in loss:
+            raise AedrError(f"loss {loss}: no name tells it from another; define it with def, outside of functions")
+        return self.describe()
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits: equal where nothing but the model's name differs."""
