@@ -11,7 +11,7 @@ from conftest import tiny_autoencoder
 
 import aedr_jax as aedr
 from aedr_jax.decision.calibration import FORMAT
-from aedr_jax.decision.statistic import TERMS, cross_fit, fit_statistic
+from aedr_jax.decision.statistic import DEFAULT_TERMS, cross_fit, fit_statistic
 from aedr_jax.decision.threshold import RULES
 from aedr_jax.decision.validation import ALPHAS
 from aedr_jax.signal.protocol import Identity, Protocol, told_apart
@@ -117,14 +117,14 @@ def test_a_fitted_calibration_and_its_json(belonging, others, tmp_path):
 
 def test_quantized_decoders_are_known_by_the_autoencoder_the_codebook_or_the_caller(belonging):
     def terms(measured=belonging, **options):
-        return aedr.calibrate(measured, **options).statistic.terms
+        return tuple(term.name for term in aedr.calibrate(measured, **options).statistic.terms)
 
-    assert terms() == TERMS[False]
-    assert terms(quantized=True) == TERMS[True]
-    assert terms(autoencoder=tiny_autoencoder("vq")) == TERMS[True]
+    assert terms() == DEFAULT_TERMS[False]
+    assert terms(quantized=True) == DEFAULT_TERMS[True]
+    assert terms(autoencoder=tiny_autoencoder("vq")) == DEFAULT_TERMS[True]
     seen = belonging._replace(latent_error=np.ones(120))
-    assert terms(seen) == TERMS[True]
-    assert terms(seen, autoencoder=tiny_autoencoder("functions")) == TERMS[False]
+    assert terms(seen) == DEFAULT_TERMS[True]
+    assert terms(seen, autoencoder=tiny_autoencoder("functions")) == DEFAULT_TERMS[False]
 
 
 def test_few_images_warn_and_fewer_are_refused(belonging):
@@ -225,11 +225,11 @@ CHANGES = [
     (lambda v: v.update(threshold_interval=[0.0, 9.0]), "threshold_interval"),
     (lambda v: v.update(threshold_interval=[None, None]), "threshold_interval"),
     (lambda v: v.update(acceptance_interval=[0.99, 1.0]), "acceptance_interval"),
-    (lambda v: v["statistic"].update(terms=["ratio", "residual"]), "ratio"),
-    (lambda v: v["statistic"].update(means=[1.0]), "1 means"),
-    (lambda v: v["statistic"]["spreads"].__setitem__(0, 0.0), "spreads"),
-    (lambda v: v["statistic"]["spreads"].__setitem__(1, -1.0), "spreads"),
-    (lambda v: v["statistic"].update(slopes=[1.0]), "expected 2"),
+    (lambda v: v["statistic"]["terms"][0].update(name="ratio"), "ratio"),
+    (lambda v: v["statistic"]["terms"][0].update(spread=0.0), "positive"),
+    (lambda v: v["statistic"]["terms"][1].update(spread=-1.0), "positive"),
+    (lambda v: v["statistic"]["terms"][0].pop("mean"), "field mean missing"),
+    (lambda v: v["statistic"]["terms"][1].update(slopes=[1.0]), "expected two"),
     (lambda v: v["validation"].pop("objective"), "objective"),
     (lambda v: v["validation"].update(scores=[]), "validation scores"),
     (lambda v: v["validation"]["scores"].reverse(), "validation scores"),

@@ -7,7 +7,7 @@ import scipy.stats
 
 import aedr_jax as aedr
 from aedr_jax.decision.intervals import acceptance_interval, share_interval, threshold_interval
-from aedr_jax.decision.statistic import Statistic, cross_fit, fit_statistic
+from aedr_jax.decision.statistic import Term, cross_fit, fit_statistic
 from aedr_jax.decision.threshold import p_value, threshold
 from aedr_jax.decision.validation import ALPHAS, pick_alpha
 
@@ -26,7 +26,7 @@ def test_the_terms_by_hand(rng):
     )
     design = np.stack([np.ones(40), np.log(second), np.log(texture)], axis=1)
     _, a, b = np.linalg.solve(design.T @ design, design.T @ np.log(first))
-    assert statistic.slopes == pytest.approx((a, b), rel=1e-6)
+    assert statistic.terms[1].slopes == pytest.approx((a, b), rel=1e-6)
     terms = [np.log(first / second * texture), np.log(first) - a * np.log(second) - b * np.log(texture)]
     expected = np.max([(t - t.mean()) / t.std(ddof=1) for t in terms], axis=0)
     # The losses are float32, and logarithms of 1e-4 lose three digits to their size.
@@ -48,7 +48,7 @@ def test_the_score_does_not_depend_on_the_scale_of_the_losses(rng):
 def test_images_of_one_homogeneity_leave_its_slope_out(rng):
     measured = measurement(rng, 40)._replace(homogeneity=np.full(40, 0.5))
     slope, _ = np.polyfit(np.log(measured.second_loss), np.log(measured.first_loss), 1)
-    assert fit_statistic(measured).slopes == pytest.approx((slope, 0.0), rel=1e-5)
+    assert fit_statistic(measured).terms[1].slopes == pytest.approx((slope, 0.0), rel=1e-5)
 
 
 def test_cross_fit_is_leave_one_out_up_to_twenty_images(rng):
@@ -101,8 +101,10 @@ def test_fits_that_are_refused(rng):
     alike = aedr.Measurement(*(np.repeat(np.asarray(c)[:1], 30) for c in measured))
     with pytest.raises(aedr.CalibrationError, match="measure alike"):
         fit_statistic(alike)
-    with pytest.raises(ValueError, match="expected product"):
-        Statistic(("ratio",), (1.0, 0.0), (0.0,), (1.0,))
+    with pytest.raises(ValueError, match="expected one of product"):
+        Term("ratio", (), 0.0, 1.0)
+    with pytest.raises(ValueError, match="positive"):
+        Term("product", (), 0.0, 0.0)
 
 
 def test_share_interval_is_clopper_pearson():

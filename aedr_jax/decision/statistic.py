@@ -1,19 +1,22 @@
-"""What a calibration fits to a model's own images before it draws a threshold: the larger of two standardized values.
+"""What a calibration fits to a model's own images before it draws a threshold: the largest of standardized terms.
 
 The paper's product t · H has fixed exponents: 1 for each loss, 1 for the homogeneity. On some models' images H
 over-corrects for texture, on others it corrects too little. A regression of log L1 on log L2 and log H over belonging
 images finds the model's own exponents, but they hold where belonging images lie, and other images may lie far outside:
-there the product is the better guide. So an image has to pass both. Each value is standardized by belonging images
+there the product is the better guide. So an image has to pass both. Each term is standardized by belonging images
 alone; no image of another origin takes part.
 
 Decoders of codebook entries differ: an index that flips between two entries adds the same amount to both losses
 whatever the picture, so there the difference L1 − L2 stands in for the product.
+
+A term is a line of `TERMS`, a statistic a tuple of terms: the default is the line `DEFAULT_TERMS`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,39 +26,105 @@ from aedr_jax.decision.threshold import hold_in
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement
 
-__all__ = ["TERMS", "Statistic", "cross_fit", "fit_statistic"]
+__all__ = ["DEFAULT_TERMS", "TERMS", "Statistic", "Term", "cross_fit", "fit_statistic"]
 
-# By whether the model decodes codebook entries.
-TERMS = {False: ("product", "residual"), True: ("difference", "residual")}
-LOGS = {False: ("product", "residual"), True: ("residual",)}
 MIN_IMAGES = 5  # two slopes, an intercept and a spread, of what is left when one image is held out
 FOLDS = 20
 TINY = 1e-30  # of a loss that is 0: its logarithm stays finite, and small means "belongs"
 
+# From columns and fitted slopes to a value for each image; xp is jax.numpy, or numpy on the host.
+TermValue = Callable[[Measurement, Sequence[float], Any], Any]
+
+
+def _log(x: Any, xp: Any) -> Any:
+    x = xp.asarray(x)
+    return xp.log(xp.where(x > TINY, x, TINY))  # of an undefined value too: its gradient is 0, not NaN
+
+
+def _product(measured: Measurement, slopes: Sequence[float], xp: Any) -> Any:
+    return _log(measured.signal, xp)
+
+
+def _residual(measured: Measurement, slopes: Sequence[float], xp: Any) -> Any:
+    on_second, on_homogeneity = slopes
+    explained = on_second * _log(measured.second_loss, xp) + on_homogeneity * _log(measured.homogeneity, xp)
+    return _log(measured.first_loss, xp) - explained
+
+
+def _difference(measured: Measurement, slopes: Sequence[float], xp: Any) -> Any:
+    return xp.asarray(measured.first_loss) - xp.asarray(measured.second_loss)
+
+
+class TermKind(NamedTuple):
+    """What a term is before it is fitted.
+
+    Attributes:
+      value: its values.
+      regressed: whether it takes off a regression, whose slopes are fitted.
+      tells: whether an image that is far from the rest shows in it: differences have a long tail of their own.
+    """
+
+    value: TermValue
+    regressed: bool = False
+    tells: bool = True
+
+
+# "product" is log(L1 / L2 · H^gamma); "residual" is log L1 less its regression on log L2 and log H; "difference" is
+# L1 − L2.
+TERMS: Mapping[str, TermKind] = {
+    "product": TermKind(_product),
+    "residual": TermKind(_residual, regressed=True),
+    "difference": TermKind(_difference, tells=False),
+}
+
+# By whether the model decodes codebook entries.
+DEFAULT_TERMS: Mapping[bool, tuple[str, ...]] = {False: ("product", "residual"), True: ("difference", "residual")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One term as fitted to belonging images: (value − mean) / spread.
+
+    Attributes:
+      name: of `TERMS`.
+      slopes: of log L1 on log L2 and log H, by least squares, where the term has a regression; else empty.
+      mean, spread: of its values over belonging images; the standard deviation with ddof 1.
+
+    Raises:
+      ValueError: on a name that is no term, slopes that are not its own, or a spread that is not positive.
+    """
+
+    name: str
+    slopes: tuple[float, ...]
+    mean: float
+    spread: float
+
+    def __post_init__(self) -> None:
+        if self.name not in TERMS:
+            raise ValueError(f"term {self.name!r}: expected one of {', '.join(TERMS)}")
+        if len(self.slopes) != (2 if TERMS[self.name].regressed else 0):
+            raise ValueError(f"slopes {self.slopes} of the term {self.name}: expected two for a regression, else none")
+        if not self.spread > 0:
+            raise ValueError(f"spread {self.spread!r} of the term {self.name}: expected a positive number")
+
+    def __call__(self, measured: Measurement, xp: Any = jnp) -> Any:
+        """The standardized value of each image."""
+        return (TERMS[self.name].value(measured, self.slopes, xp) - self.mean) / self.spread
+
 
 @dataclasses.dataclass(frozen=True)
 class Statistic:
-    """`max_k (term_k − mean_k) / spread_k`, a score for each image: small where it belongs.
+    """The largest of its terms, a score for each image: small where it belongs.
 
-    Attributes:
-      terms: "product" is log(L1 / L2 · H^gamma); "residual" is log L1 − slopes · (log L2, log H); "difference" is
-        L1 − L2.
-      slopes: of log L1 on log L2 and log H over belonging images, by least squares.
-      means, spreads: of each term over belonging images; the standard deviation with ddof 1.
+    >>> import numpy as np, aedr_jax as aedr
+    >>> losses = np.geomspace(1e-4, 1e-2, 8)
+    >>> own = aedr.Measurement.from_losses(1.1 * losses, losses ** 1.02, np.linspace(0.4, 0.6, 8))
+    >>> statistic = aedr.fit_statistic(own)
+    >>> [term.name for term in statistic.terms]
+    ['product', 'residual']
     """
 
-    terms: tuple[str, ...]
-    slopes: tuple[float, float]
-    means: tuple[float, ...]
-    spreads: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if unknown := set(self.terms) - {"product", "residual", "difference"}:
-            raise ValueError(f"terms {sorted(unknown)}: expected product, residual or difference")
-        if not len(self.terms) == len(self.means) == len(self.spreads) > 0:
-            raise ValueError(f"{len(self.terms)} terms, {len(self.means)} means, {len(self.spreads)} spreads")
-        if not all(spread > 0 for spread in self.spreads):
-            raise ValueError(f"spreads {self.spreads}: expected numbers above 0")
+    terms: tuple[Term, ...]
 
     def __call__(self, measured: Measurement) -> Float[Array, " n"]:
         """The score of each image; NaN where the ratio is undefined. jit-able."""
@@ -66,12 +135,11 @@ class Statistic:
         return self._score(measured, np)
 
     def _score(self, measured: Measurement, xp: Any) -> Any:
-        values = _terms(measured, self.terms, self.slopes, xp)
-        standardized = [(v - m) / s for v, m, s in zip(values, self.means, self.spreads, strict=True)]
-        return xp.where(xp.isnan(measured.ratio), xp.nan, xp.stack(standardized).max(0))
+        values = [term(measured, xp) for term in self.terms]
+        return xp.where(xp.isnan(measured.ratio), xp.nan, xp.stack(values).max(0))
 
 
-def fit_statistic(measured: Measurement, *, quantized: bool = False) -> Statistic:
+def fit_statistic(measured: Measurement, *, quantized: bool = False, terms: Sequence[str] | None = None) -> Statistic:
     """Slopes, means and spreads of a model's own images, without those that lie far from the rest.
 
     One image of another kind among 200 would otherwise turn the slopes and widen the spreads for all: of images of
@@ -81,6 +149,7 @@ def fit_statistic(measured: Measurement, *, quantized: bool = False) -> Statisti
     Args:
       measured: belonging images, [n].
       quantized: whether the model decodes codebook entries.
+      terms: names of `TERMS`; None: the default's (`DEFAULT_TERMS`).
 
     Raises:
       CalibrationError: on too few images, undefined ratios, losses that are not positive, or terms without spread.
@@ -96,18 +165,25 @@ def fit_statistic(measured: Measurement, *, quantized: bool = False) -> Statisti
                 f"a {name} of {worst:g}: the fitted statistic takes logarithms; drop such images, "
                 "or measure with SignalConfig(fitted=False)"
             )
-    terms, kept = TERMS[quantized], np.full(first.size, True)
+    names = DEFAULT_TERMS[quantized] if terms is None else tuple(terms)
+    telling = [name for name in names if TERMS[name].tells]
+    kept = np.full(first.size, True)
     for _ in range(2):
-        # Differences have a long tail of their own; what makes one far shows in the losses' logarithms.
-        logs = [np.log(first), *_terms(measured, LOGS[quantized], _slopes(measured.take(kept)), np)]
+        slopes = _slopes(measured.take(kept))
+        logs = [np.log(first), *(TERMS[name].value(measured, slopes, np) for name in telling)]
         near = np.all([hold_in(values, np) == values for values in logs], axis=0)
         kept = near if near.sum() >= MIN_IMAGES else kept
-    slopes = _slopes(measured.take(kept))
-    values = np.stack(_terms(measured.take(kept), terms, slopes, np))
-    spreads = values.std(axis=1, ddof=1)
-    if not (spreads > 1e-12).all():
-        raise CalibrationError(f"all {first.size} images measure alike; are they {first.size} different images?")
-    return Statistic(terms, slopes, tuple(values.mean(axis=1).tolist()), tuple(spreads.tolist()))
+    near_ones = measured.take(kept)
+    return Statistic(tuple(_fitted(name, near_ones, _slopes(near_ones)) for name in names))
+
+
+def _fitted(name: str, measured: Measurement, slopes: tuple[float, float]) -> Term:
+    used = slopes if TERMS[name].regressed else ()
+    values = TERMS[name].value(measured, used, np)
+    spread = float(values.std(ddof=1))
+    if not spread > 1e-12:
+        raise CalibrationError(f"all {values.size} images measure alike; are they {values.size} different images?")
+    return Term(name, used, float(values.mean()), spread)
 
 
 def _slopes(measured: Measurement) -> tuple[float, float]:
@@ -117,7 +193,9 @@ def _slopes(measured: Measurement) -> tuple[float, float]:
     return first, second
 
 
-def cross_fit(measured: Measurement, *, quantized: bool = False) -> Float[np.ndarray, " n"]:
+def cross_fit(
+    measured: Measurement, *, quantized: bool = False, terms: Sequence[str] | None = None
+) -> Float[np.ndarray, " n"]:
     """Each image's score by a statistic that was fitted on the others: float64, as a new image would score.
 
     Image i is held out in fold i mod 20; up to twenty images that is leave-one-out. A score under a fit that the image
@@ -129,23 +207,6 @@ def cross_fit(measured: Measurement, *, quantized: bool = False) -> Float[np.nda
     folds = np.arange(n) % min(n, FOLDS)
     scores = np.empty(n)
     for fold in range(min(n, FOLDS)):
-        statistic = fit_statistic(measured.take(folds != fold), quantized=quantized)
+        statistic = fit_statistic(measured.take(folds != fold), quantized=quantized, terms=terms)
         scores[folds == fold] = statistic.on_host(measured.take(folds == fold))
     return scores
-
-
-def _terms(measured: Measurement, terms: tuple[str, ...], slopes: tuple[float, ...], xp: Any) -> list[Any]:
-    """The terms before they are standardized; on the host xp is numpy, in float64."""
-
-    def log(x: Any) -> Any:
-        x = xp.asarray(x)
-        return xp.log(xp.where(x > TINY, x, TINY))  # of an undefined value too: its gradient is 0, not NaN
-
-    values: dict[str, Any] = {
-        "product": lambda: log(measured.signal),
-        "residual": lambda: (
-            log(measured.first_loss) - slopes[0] * log(measured.second_loss) - slopes[1] * log(measured.homogeneity)
-        ),
-        "difference": lambda: xp.asarray(measured.first_loss) - xp.asarray(measured.second_loss),
-    }
-    return [values[name]() for name in terms]
