@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from aedr_jax.images.arrays import check_gray, check_homogeneity, check_images
 from aedr_jax.signal import losses, texture
 from aedr_jax.signal.reconstruction import split_keys, to_display
 
-__all__ = ["PRESETS", "Measurement", "SignalConfig", "Values", "measure"]
+__all__ = ["PRESETS", "Measurement", "Passes", "SignalConfig", "Values", "loss_ratio", "measure", "times_texture"]
 
 LATENTS = ("mode", "sample")
 PRESETS = ("default", "paper", "official")
@@ -109,7 +110,10 @@ Values = Float[Array | np.ndarray, " n"]
 
 
 class Measurement(NamedTuple):
-    """What one model's autoencoder says of each image; float [n] each, NaN where undefined.
+    """What one model's autoencoder says of each image; float [n] each, NaN where undefined or not asked for.
+
+    A pytree of named columns: `jax.tree.map` slices and joins it, rows of scores and their schema have a column for
+    each. The property of `Passes` with a column's name computes it.
 
     Attributes:
       first_loss: between the first reconstruction and the image.
@@ -118,6 +122,10 @@ class Measurement(NamedTuple):
       homogeneity: of the image's grey levels.
       signal: ratio · homogeneity^gamma, the unfitted statistic.
       latent_error: mean squared distance of the image's latents to their codebook entries; NaN without a codebook.
+
+    >>> import numpy as np
+    >>> Measurement.from_losses(np.array([2e-3]), np.array([1e-3]), np.array([0.5])).signal
+    Array([1.], dtype=float32)
     """
 
     first_loss: Values
@@ -138,18 +146,113 @@ class Measurement(NamedTuple):
         second_loss: Values,
         homogeneity: Values,
         *,
-        latent_error: Values | None = None,
         gamma: float = 1.0,
+        **others: Values | None,
     ) -> Measurement:
-        """A measurement from losses and homogeneities that are known, such as published ones."""
+        """A measurement from losses and homogeneities that are known, such as published ones.
+
+        Args:
+          first_loss, second_loss, homogeneity: [n] each.
+          gamma: the power of the homogeneity in the signal.
+          others: further columns by name; those not given are NaN.
+        """
         first_loss, second_loss, homogeneity = map(jnp.asarray, (first_loss, second_loss, homogeneity))
-        defined = second_loss > 0
-        # The inner where keeps the gradient finite: d(a/b) at b = 0 would be NaN even where it is not selected.
-        ratio = jnp.where(defined, first_loss / jnp.where(defined, second_loss, 1.0), jnp.nan)
-        if latent_error is None:
-            latent_error = jnp.full_like(first_loss, jnp.nan)
-        signal = ratio * homogeneity**gamma if gamma else ratio
-        return cls(first_loss, second_loss, ratio, homogeneity, signal, latent_error)
+        ratio = loss_ratio(first_loss, second_loss)
+        known = {name: column for name, column in others.items() if column is not None}
+        known |= {"first_loss": first_loss, "second_loss": second_loss, "homogeneity": homogeneity}
+        known |= {"ratio": ratio, "signal": times_texture(ratio, homogeneity, gamma)}
+        nothing = jnp.full_like(first_loss, jnp.nan)
+        return cls(**dict.fromkeys(cls._fields, nothing) | known)
+
+
+def loss_ratio(first_loss: Float[Array, " n"], second_loss: Float[Array, " n"]) -> Float[Array, " n"]:
+    """L1 / L2; NaN where L2 is 0, with finite gradients everywhere else."""
+    defined = second_loss > 0
+    # The inner where keeps the gradient finite: d(a/b) at b = 0 would be NaN even where it is not selected.
+    return jnp.where(defined, first_loss / jnp.where(defined, second_loss, 1.0), jnp.nan)
+
+
+def times_texture(scores: Float[Array, " n"], homogeneity: Float[Array, " n"], gamma: float) -> Float[Array, " n"]:
+    """score · H^gamma; without H where gamma is 0."""
+    return scores * homogeneity**gamma if gamma else scores
+
+
+class Passes:
+    """A batch and its passes through an autoencoder, each made when a value first asks for it, and once.
+
+    Args are those of `measure`.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        images: Float[Array, "n h w 3"],
+        config: SignalConfig,
+        *,
+        gray: Integer[Array, "n hg wg"] | None = None,
+        homogeneity: Values | None = None,
+        key: Array | None = None,
+    ) -> None:
+        self.autoencoder, self.images, self.config = autoencoder, images, config
+        self._gray, self._homogeneity = gray, homogeneity
+        self._keys: tuple[Array | None, Array | None] = (None, None)
+        if config.latents == "sample":
+            self._keys = split_keys(jax.random.key(OFFICIAL_SEED) if key is None else key)
+
+    @cached_property
+    def latents(self) -> Float[Array, "n hz wz c"]:
+        """Of the images."""
+        return self.autoencoder.encode(self.images, self._keys[0])
+
+    @cached_property
+    def first(self) -> Float[Array, "n h w 3"]:
+        """The first reconstruction, as it goes into the second pass."""
+        decoded = self.autoencoder.decode(self.latents)
+        return to_display(decoded, clip=self.config.clip, round8=self.config.round8)
+
+    @cached_property
+    def second(self) -> Float[Array, "n h w 3"]:
+        """The second reconstruction, as decoded."""
+        return self.autoencoder.decode(self.autoencoder.encode(self.first, self._keys[1]))
+
+    @cached_property
+    def first_loss(self) -> Float[Array, " n"]:
+        return self._loss(self.first, self.images)
+
+    @cached_property
+    def second_loss(self) -> Float[Array, " n"]:
+        return self._loss(self.second, self.first)
+
+    @cached_property
+    def ratio(self) -> Float[Array, " n"]:
+        return loss_ratio(self.first_loss, self.second_loss)
+
+    @cached_property
+    def homogeneity(self) -> Float[Array, " n"]:
+        if self._homogeneity is None:
+            gray = texture.gray_levels(jax.lax.stop_gradient(self.images)) if self._gray is None else self._gray
+            found = texture.homogeneity(gray, kind=self.config.kind)
+        else:
+            found = jnp.asarray(self._homogeneity)
+        return found if self.config.decimals is None else jnp.round(found, self.config.decimals[1])
+
+    @cached_property
+    def signal(self) -> Float[Array, " n"]:
+        return times_texture(self.ratio, self.homogeneity, self.config.gamma)
+
+    @cached_property
+    def latent_error(self) -> Float[Array, " n"]:
+        quantize = getattr(self.autoencoder, "quantize", None)
+        if quantize is None:
+            return jnp.full(len(self.images), jnp.nan)
+        entries = jax.lax.stop_gradient(quantize(self.latents))  # straight-through, it would have no gradient
+        return jnp.mean(jnp.square(entries - self.latents).astype(jnp.float32), axis=(1, 2, 3))
+
+    def _loss(self, a: Float[Array, "n h w 3"], b: Float[Array, "n h w 3"]) -> Float[Array, " n"]:
+        # The network's own output dtype is that of its latents; images come back in float32.
+        dtype = self.latents.dtype if self.config.loss_dtype == "model" else jnp.float32
+        loss = self.config.loss(a.astype(dtype), b.astype(dtype)).astype(jnp.float32)
+        return loss if self.config.decimals is None else jnp.round(loss, self.config.decimals[0])
 
 
 def measure(
@@ -194,37 +297,5 @@ def measure(
     elif gray is not None:
         check_gray(gray, images=images)
     images = jnp.asarray(images, jnp.float32)
-    first_key = second_key = None
-    if config.latents == "sample":
-        first_key, second_key = split_keys(jax.random.key(OFFICIAL_SEED) if key is None else key)
-
-    latents = autoencoder.encode(images, first_key)
-    first = to_display(autoencoder.decode(latents), clip=config.clip, round8=config.round8)
-    second = autoencoder.decode(autoencoder.encode(first, second_key))
-
-    if homogeneity is None:
-        gray = texture.gray_levels(jax.lax.stop_gradient(images)) if gray is None else gray
-        homogeneity = texture.homogeneity(gray, kind=config.kind)
-    # The network's own output dtype is that of its latents; images come back in float32.
-    dtype = latents.dtype if config.loss_dtype == "model" else jnp.float32
-    first_loss, second_loss = (
-        config.loss(a.astype(dtype), b.astype(dtype)).astype(jnp.float32) for a, b in ((first, images), (second, first))
-    )
-    if config.decimals is not None:
-        first_loss, second_loss = (jnp.round(loss, config.decimals[0]) for loss in (first_loss, second_loss))
-        homogeneity = jnp.round(homogeneity, config.decimals[1])
-    return Measurement.from_losses(
-        first_loss,
-        second_loss,
-        homogeneity,
-        latent_error=_codebook_distance(autoencoder, latents),
-        gamma=config.gamma,
-    )
-
-
-def _codebook_distance(autoencoder: Autoencoder, latents: Float[Array, "n hz wz c"]) -> Float[Array, " n"] | None:
-    quantize = getattr(autoencoder, "quantize", None)
-    if quantize is None:
-        return None
-    entries = jax.lax.stop_gradient(quantize(latents))  # straight-through, the difference would have no gradient
-    return jnp.mean(jnp.square(entries - latents).astype(jnp.float32), axis=(1, 2, 3))
+    passes = Passes(autoencoder, images, config, gray=gray, homogeneity=homogeneity, key=key)
+    return Measurement(*(getattr(passes, name) for name in Measurement._fields))
