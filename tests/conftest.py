@@ -82,7 +82,7 @@ def random_autoencoder(config: dict, seed: int = 0, numerics=None, quantize=None
     from aedr_jax.autoencoders.blocks import Numerics
     from aedr_jax.autoencoders.checkpoints import from_state_dict
     from aedr_jax.autoencoders.config import parse_config
-    from aedr_jax.autoencoders.models import build
+    from aedr_jax.autoencoders.family import build
 
     numerics = numerics or Numerics()
     parsed = parse_config(config)

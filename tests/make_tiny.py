@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.config import parse_config
-from aedr_jax.autoencoders.models import build
+from aedr_jax.autoencoders.family import build
 
 KL = {
     "_class_name": "AutoencoderKL",

@@ -2,7 +2,9 @@
 
 import pytest
 
-from aedr_jax.autoencoders.config import KLArchitecture, VQArchitecture, parse_config
+from aedr_jax.autoencoders.config import parse_config
+from aedr_jax.autoencoders.families.kl import KLArchitecture
+from aedr_jax.autoencoders.families.vq import VQArchitecture
 from aedr_jax.errors import AutoencoderError
 
 BLOCKS = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}

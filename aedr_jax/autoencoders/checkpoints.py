@@ -6,6 +6,7 @@ named as ignored, every slot of the network is filled, and shapes agree; what is
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import re
@@ -18,20 +19,19 @@ import numpy as np
 from flax import nnx
 
 from aedr_jax.autoencoders.blocks import Numerics
-from aedr_jax.autoencoders.config import AutoencoderConfig, KLArchitecture, VQArchitecture
-from aedr_jax.autoencoders.models import AutoencoderKL, VQModel, build
+from aedr_jax.autoencoders.family import AutoencoderConfig, Family, Network, build
 from aedr_jax.errors import AutoencoderError
 
 __all__ = ["from_state_dict", "is_ignored", "to_flat_dict", "weights_hash"]
 
-# Checkpoint key -> dotted module path, applied in order: each is one habit of diffusers, old or new.
+# Checkpoint key -> dotted module path, applied in order after the family's own: each is one habit of diffusers, old or
+# new.
 KEY_RULES: tuple[tuple[str, str], ...] = (
     (r"\.query\.(weight|bias)$", r".to_q.\1"),  # attention before diffusers 0.18
     (r"\.key\.(weight|bias)$", r".to_k.\1"),
     (r"\.value\.(weight|bias)$", r".to_v.\1"),
     (r"\.proj_attn\.(weight|bias)$", r".to_out.\1"),
     (r"\.to_out\.0\.(weight|bias)$", r".to_out.\1"),
-    (r"^quantize\.embedding\.weight$", "quantizer.embedding.embedding"),
     (r"norm(\w*)\.weight$", r"norm\1.scale"),  # norm1, group_norm, conv_norm_out, norm_layer
     (r"\.weight$", ".kernel"),
 )
@@ -52,7 +52,7 @@ def from_state_dict(
     numerics: Numerics = Numerics(),
     quantize: bool | None = None,
     where: str = "checkpoint",
-) -> AutoencoderKL | VQModel:
+) -> Network:
     """The autoencoder with a checkpoint's weights.
 
     Args:
@@ -65,21 +65,25 @@ def from_state_dict(
     Raises:
       AutoencoderError: one error with every unused tensor, unfilled slot and wrong shape.
     """
-    abstract = _abstract(config.architecture, numerics, quantize)
+    family = config.family
+    # The scaling factor is a value, not a part of the network.
+    abstract = _abstract(dataclasses.replace(config, scaling_factor=1.0), numerics, quantize)
     slots = {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(abstract, nnx.Param))}
 
     filled: dict[str, np.ndarray] = {}
     problems = []
     for key in sorted(tensors):
-        if is_ignored(key):
+        if is_ignored(key, family):
             continue
-        path = module_path(key)
+        path = module_path(key, family)
         if path not in slots:
             problems.append(f"tensor without a place: {key} {tuple(tensors[key].shape)}")
         elif path in filled:
             problems.append(f"two tensors for one place: {path}")
         else:
-            value = to_flax_layout(key, path, np.asarray(tensors[key]), slots[path])
+            value = np.asarray(tensors[key])
+            value = value if key == path else family.adapt(key, value)
+            value = to_flax_layout(key, path, value, slots[path])
             if value.shape != slots[path]:
                 problems.append(f"wrong shape: {key} {tuple(tensors[key].shape)}, in Flax's layout {slots[path]}")
             filled[path] = value.astype(np.float32)
@@ -99,22 +103,19 @@ def from_state_dict(
 
 
 @functools.lru_cache(maxsize=16)
-def _abstract(
-    architecture: KLArchitecture | VQArchitecture, numerics: Numerics, quantize: bool | None
-) -> AutoencoderKL | VQModel:
+def _abstract(config: AutoencoderConfig, numerics: Numerics, quantize: bool | None) -> Network:
     """The network without values, only to be read; tracing its construction takes seconds, and models share it."""
-    config = AutoencoderConfig(architecture)
     return nnx.eval_shape(lambda: build(config, numerics, nnx.Rngs(0), quantize=quantize))
 
 
-def is_ignored(key: str) -> bool:
-    """Whether a checkpoint key is one that no reconstruction looks at; its dtype and shape then do not matter."""
-    return any(re.search(pattern, key) for pattern, _ in IGNORED_KEYS)
+def is_ignored(key: str, family: Family) -> bool:
+    """Whether no reconstruction of this family looks at a checkpoint key; its dtype and shape then do not matter."""
+    return any(re.search(pattern, key) for pattern, _ in (*family.ignored_keys, *IGNORED_KEYS))
 
 
-def module_path(key: str) -> str:
+def module_path(key: str, family: Family) -> str:
     """The dotted path of the module parameter that a checkpoint key fills."""
-    for pattern, replacement in KEY_RULES:
+    for pattern, replacement in (*family.key_rules, *KEY_RULES):
         key = re.sub(pattern, replacement, key)
     return key
 

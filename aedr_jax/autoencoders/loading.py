@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import jax.numpy as jnp
 from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.checkpoints import from_state_dict, is_ignored, to_flat_dict, weights_hash
 from aedr_jax.autoencoders.config import parse_config
+from aedr_jax.autoencoders.family import Network
 from aedr_jax.autoencoders.hub import download, file_sha256
-from aedr_jax.autoencoders.models import AutoencoderKL, VQModel
 from aedr_jax.autoencoders.names import locate
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder
 from aedr_jax.autoencoders.tensors import (
@@ -110,7 +111,7 @@ def load_autoencoder(
     precision: str | None = "highest",
     revision: str | None = None,
     quantize: bool | None = None,
-) -> AutoencoderKL | VQModel:
+) -> Network:
     """An autoencoder with its weights.
 
     Args:
@@ -133,10 +134,10 @@ def load_autoencoder(
     return _load(resolve(model, revision), numerics, quantize)
 
 
-def _load(source: Source, numerics: Numerics, quantize: bool | None) -> AutoencoderKL | VQModel:
+def _load(source: Source, numerics: Numerics, quantize: bool | None) -> Network:
     config = parse_config(read_object(source.config), where=str(source.config))
     quantize = source.quantize if quantize is None else quantize
-    tensors = read_shards(source.weights, ignore=is_ignored)
+    tensors = read_shards(source.weights, ignore=partial(is_ignored, family=config.family))
     return from_state_dict(tensors, config, numerics=numerics, quantize=quantize, where=str(source.weights))
 
 

@@ -402,11 +402,7 @@ def _least(*limits: int | None) -> int:
 
 def _kind(autoencoder: Any) -> str:
     architecture = getattr(autoencoder, "architecture", None)
-    if architecture is None:
-        return type(autoencoder).__name__
-    if not hasattr(autoencoder, "quantize"):
-        return f"KL, {architecture.latent_channels} channels"
-    return "MoVQ" if getattr(architecture, "norm_type", "") == "spatial" else "VQ"
+    return type(autoencoder).__name__ if architecture is None else architecture.label
 
 
 def _join(files: Sequence[Path], out: Path) -> None:

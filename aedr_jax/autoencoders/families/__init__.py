@@ -1,0 +1,21 @@
+"""Every family of autoencoders that this package rebuilds: diffusers' class name -> its record.
+
+A new family is a new file here and its line in the table. The file holds its architecture, its network, and a `Family`
+record with its key rules; layers that families share are in `blocks`, `quantizer` and `vae`, one room up.
+"""
+
+from __future__ import annotations
+
+from aedr_jax.autoencoders.families.kl import KL
+from aedr_jax.autoencoders.families.vq import VQ
+from aedr_jax.autoencoders.family import Family
+
+__all__ = ["FAMILIES"]
+
+FAMILIES: dict[str, Family] = {
+    family.class_name: family
+    for family in (
+        KL,
+        VQ,
+    )
+}
