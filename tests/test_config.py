@@ -166,6 +166,7 @@ WRONG = {
     "negative": ({"latent_channels": -4}, "latent_channels = -4"),
     "number for a flag": ({"use_quant_conv": 0}, "use_quant_conv = 0"),
     "flag for a number": ({"layers_per_block": True}, "layers_per_block = True"),
+    "channels": ({"in_channels": 4}, "in_channels = 4; images have 3 channels"),
     "scaling factor": ({"scaling_factor": "large"}, "scaling_factor = 'large'"),
 }
 

@@ -47,7 +47,7 @@ class AutoencoderPatch(GaussianNetwork):
         p, z = self.architecture.patch_size, self.architecture.z_dim
         options = {"strides": p, "padding": "VALID", "precision": "highest", "rngs": rngs}
         self.down = nnx.Conv(4, 2 * z, (p, p), **options)
-        self.gain = nnx.Param(jnp.ones(z))
+        self.gain = nnx.BatchStat(jnp.ones(z))
         self.up = nnx.ConvTranspose(z, 4, (p, p), **options)
 
     def apply_encoder(self, x):

@@ -24,6 +24,8 @@ from aedr_jax.errors import AutoencoderError
 
 __all__ = ["from_state_dict", "is_ignored", "to_flat_dict", "weights_hash"]
 
+WEIGHTS = nnx.Any(nnx.Param, nnx.BatchStat)  # what checkpoints fill
+
 # Checkpoint key -> dotted module path, applied in order after the family's own: each is one habit of diffusers, old or
 # new.
 KEY_RULES: tuple[tuple[str, str], ...] = (
@@ -68,7 +70,7 @@ def from_state_dict(
     family = config.family
     # The scaling factor is a value, not a part of the network.
     abstract = _abstract(dataclasses.replace(config, scaling_factor=1.0), numerics, quantize)
-    slots = {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(abstract, nnx.Param))}
+    slots = {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(abstract, WEIGHTS))}
 
     filled: dict[str, np.ndarray] = {}
     problems = []
@@ -98,7 +100,8 @@ def from_state_dict(
     flat = dict(nnx.to_flat_state(state))
     for path, leaf in flat.items():
         name = ".".join(map(str, path))
-        flat[path] = leaf.replace(jnp.asarray(filled.get(name, config.scaling_factor), jnp.float32))
+        value = config.scaling_factor if name == "scaling_factor" else filled[name]
+        flat[path] = leaf.replace(jnp.asarray(value, jnp.float32))
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
@@ -135,7 +138,7 @@ def to_flax_layout(key: str, path: str, value: np.ndarray, shape: tuple[int, ...
 
 def to_flat_dict(autoencoder: Any) -> dict[str, np.ndarray]:
     """Every parameter under its dotted path, float32, in Flax's layout: what `aedr convert` writes."""
-    params = nnx.to_flat_state(nnx.state(autoencoder, nnx.Param))
+    params = nnx.to_flat_state(nnx.state(autoencoder, WEIGHTS))
     return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in params}
 
 

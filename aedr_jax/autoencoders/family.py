@@ -25,6 +25,7 @@ from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.models import normal_like
 from aedr_jax.autoencoders.quantizer import Quantizer
 from aedr_jax.errors import AutoencoderError
+from aedr_jax.images.arrays import check_floats
 
 __all__ = ["Architecture", "AutoencoderConfig", "CodebookNetwork", "Family", "GaussianNetwork", "Network", "build"]
 
@@ -111,12 +112,17 @@ class Network(nnx.Module):
         """
         if quantize:
             raise ValueError(f"this {type(self).__name__} has no codebook: quantize must be None or False")
-        return self._to_images(self.apply_decoder(latents.astype(self.numerics.dtype)))
+        return self._to_images(self.apply_decoder(self._from_latents(latents)))
 
     def _from_images(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w c"]:
+        check_floats(images, "images")
         if missing := self.architecture.image_channels - 3:
             images = jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, missing)), constant_values=IMAGE_RANGE[1])
         return _rescale(images, IMAGE_RANGE, self.image_range).astype(self.numerics.dtype)
+
+    def _from_latents(self, latents: Float[Array, "n hz wz c"]) -> Float[Array, "n hz wz c"]:
+        check_floats(latents, "latents")
+        return latents.astype(self.numerics.dtype)
 
     def _to_images(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w 3"]:
         return _rescale(x[..., :3].astype(jnp.float32), self.image_range, IMAGE_RANGE)
@@ -154,7 +160,7 @@ class CodebookNetwork(Network):
 
     def decode(self, latents: Float[Array, "n hz wz c"], *, quantize: bool | None = None) -> Float[Array, "n h w 3"]:
         """Images in float32, not clipped. `quantize` None: as the model generates (its registry entry)."""
-        z = latents.astype(self.numerics.dtype)
+        z = self._from_latents(latents)
         if self.quantize_on_decode if quantize is None else quantize:
             z = self.quantizer(z)
         return self._to_images(self.apply_decoder(z))
