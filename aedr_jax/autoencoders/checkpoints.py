@@ -83,11 +83,11 @@ def from_state_dict(
         elif path in filled:
             problems.append(f"two tensors for one place: {path}")
         else:
-            value = np.asarray(tensors[key])
-            value = value if key == path else family.adapt(key, value)
-            value = to_flax_layout(key, path, value, slots[path])
+            tensor = np.asarray(tensors[key])
+            adapted = tensor if key == path else family.adapt(key, tensor)
+            value = to_flax_layout(key, path, adapted, slots[path])
             if value.shape != slots[path]:
-                problems.append(f"wrong shape: {key} {tuple(tensors[key].shape)}, in Flax's layout {slots[path]}")
+                problems.append(f"wrong shape: {key} {tuple(tensor.shape)}, in Flax's layout {slots[path]}")
             filled[path] = value.astype(np.float32)
     problems += [f"place without a tensor: {path} {slots[path]}" for path in sorted(slots.keys() - filled.keys())]
     if problems:
@@ -100,8 +100,8 @@ def from_state_dict(
     flat = dict(nnx.to_flat_state(state))
     for path, leaf in flat.items():
         name = ".".join(map(str, path))
-        value = config.scaling_factor if name == "scaling_factor" else filled[name]
-        flat[path] = leaf.replace(jnp.asarray(value, jnp.float32))
+        number = config.scaling_factor if name == "scaling_factor" else filled[name]
+        flat[path] = leaf.replace(jnp.asarray(number, jnp.float32))
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
