@@ -65,16 +65,16 @@ CONFIGS = {
         "scaling_factor": 0.18215,
     },
 }
-# width of latents, quant conv, codes, dimension of codes, norm, scaling factor
+# width of latents, quant conv, codes, dimension of codes, norm, scaling factor, where it stands in tables
 EXPECTED = {
-    "sd1.5": (4, True, None, None, None, 0.18215),
-    "sd2-base": (4, True, None, None, None, 0.18215),
-    "sd2.1": (4, True, None, None, None, 0.18215),
-    "sdxl": (4, True, None, None, None, 0.13025),
-    "sd3.5": (16, False, None, None, None, 1.5305),
-    "flux": (16, False, None, None, None, 0.3611),
-    "vqdm": (256, None, 4096, 128, "group", 0.18215),
-    "kandinsky2.1": (4, None, 16384, 4, "spatial", 0.18215),
+    "sd1.5": (4, True, None, None, None, 0.18215, "KL, 4 channels"),
+    "sd2-base": (4, True, None, None, None, 0.18215, "KL, 4 channels"),
+    "sd2.1": (4, True, None, None, None, 0.18215, "KL, 4 channels"),
+    "sdxl": (4, True, None, None, None, 0.13025, "KL, 4 channels"),
+    "sd3.5": (16, False, None, None, None, 1.5305, "KL, 16 channels"),
+    "flux": (16, False, None, None, None, 0.3611, "KL, 16 channels"),
+    "vqdm": (256, None, 4096, 128, "group", 0.18215, "VQ"),
+    "kandinsky2.1": (4, None, 16384, 4, "spatial", 0.18215, "MoVQ"),
 }
 
 
@@ -89,6 +89,7 @@ def test_configs_of_the_eight_models(name):
         getattr(a, "vq_embed_dim", None),
         getattr(a, "norm_type", None),
         config.scaling_factor,
+        a.label,
     )
     assert read == EXPECTED[name]
     assert isinstance(a, KLArchitecture if CONFIGS[name]["_class_name"] == "AutoencoderKL" else VQArchitecture)
