@@ -108,7 +108,7 @@ def test_fits_that_are_refused(rng):
 
 
 def test_share_interval_is_clopper_pearson():
-    for count, total in ((0, 20), (3, 20), (20, 20), (477, 500)):
+    for count, total in ((0, 20), (1, 20), (3, 20), (19, 20), (20, 20), (477, 500)):
         expected = scipy.stats.binomtest(count, total).proportion_ci(method="exact")
         np.testing.assert_allclose(share_interval(count, total), (expected.low, expected.high), atol=1e-9)
 
@@ -263,3 +263,10 @@ def test_pick_alpha_by_its_definition(rng):
     with pytest.raises(aedr.CalibrationError, match="9 belonging"):
         pick_alpha(own[:9], others)
     assert pick_alpha(own[:9], others, alpha=0.3)[0] == 0.3
+
+
+def test_a_score_at_the_threshold_is_turned_away():
+    own = np.arange(1.0, 21.0)
+    tau = threshold(own, alpha=0.2, rule="empirical")
+    _, validation = pick_alpha(own, np.full(10, tau), alpha=0.2, rule="empirical")
+    assert (validation.false_accepts, validation.accuracy) == (0.0, pytest.approx(0.9))
