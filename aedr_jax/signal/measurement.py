@@ -189,7 +189,7 @@ class Passes:
         images: Float[Array, "n h w 3"],
         config: SignalConfig,
         *,
-        gray: Integer[Array, "n hg wg"] | None = None,
+        gray: Integer[Array | np.ndarray, "n hg wg"] | None = None,
         homogeneity: Values | None = None,
         key: Array | None = None,
     ) -> None:
