@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from evaluate import MODELS, print_table
 from tqdm import tqdm
 
 from aedr_jax import Calibration, load_autoencoder, measure, read_image
@@ -24,7 +25,6 @@ from aedr_jax.cli.demo import PHOTOGRAPHS
 from aedr_jax.decision.intervals import share_interval
 from aedr_jax.rivals.inversion import with_fast_gradients
 from aedr_jax.study.attacks import LEVEL, launder, perturb
-from evaluate import MODELS, print_table
 
 BATCH = 4
 

@@ -14,11 +14,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-
-from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, fit_statistic
-from aedr_jax.autoencoders.registry import REGISTRY, calibration_file
-from aedr_jax.cli.demo import PHOTOGRAPHS
-from aedr_jax.decision.intervals import share_interval
 from aedr_jax.study.candidates import (
     CANDIDATES,
     PAPER,
@@ -31,6 +26,11 @@ from aedr_jax.study.candidates import (
     score_candidates,
 )
 from evaluate import CALIBRATION, MODELS, clusters, print_table, read_tables
+
+from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, fit_statistic
+from aedr_jax.autoencoders.registry import REGISTRY, calibration_file
+from aedr_jax.cli.demo import PHOTOGRAPHS
+from aedr_jax.decision.intervals import share_interval
 from photos import read_index, subject
 
 REPEATS = 1000

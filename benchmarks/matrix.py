@@ -26,6 +26,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from aedr_jax.study.candidates import area_under_curve, columns, measurement_of, resample
 from PIL import Image
 from tqdm import tqdm, trange
 
@@ -37,7 +38,6 @@ from aedr_jax.cli.demo import PHOTOGRAPHS, miniature_models
 from aedr_jax.files import whole_file
 from aedr_jax.generate.folder import generate, plan_images
 from aedr_jax.generate.pipelines import choose_settings
-from aedr_jax.study.candidates import area_under_curve, columns, measurement_of, resample
 from photos import random_crop, read_index, subject, subjects_split
 
 MODELS = miniature_models()

@@ -19,6 +19,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from aedr_jax.study.candidates import area_under_curve, columns, measurement_of
+from evaluate import CALIBRATION, MODELS, print_table, read_csv, write_csv
 from PIL import Image
 from tqdm import tqdm
 
@@ -29,8 +31,6 @@ from aedr_jax.cli.demo import PHOTOGRAPHS
 from aedr_jax.images.codec import fit_crop
 from aedr_jax.images.processing import GRID, Processing
 from aedr_jax.signal.texture import gray_levels
-from aedr_jax.study.candidates import area_under_curve, columns, measurement_of
-from evaluate import CALIBRATION, MODELS, print_table, read_csv, write_csv
 
 COUNT = 100
 BATCH = 4

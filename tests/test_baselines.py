@@ -13,7 +13,7 @@ from flax import nnx
 
 import aedr_jax as aedr
 from aedr_jax.rivals import (
-    BASELINES,
+    RIVALS,
     aeroblade_score,
     entropy_2d,
     grubbs_threshold,
@@ -26,15 +26,13 @@ from aedr_jax.rivals import (
 )
 from aedr_jax.rivals.inversion import with_fast_gradients
 from aedr_jax.rivals.rdd import gaussian_blur
+from aedr_jax.rivals.registry import make_methods, rival_of
 from aedr_jax.signal.reconstruction import to_display
 
-# Each method with what it needs, and few enough steps for a test.
+# Each rival with what it needs by its record, and few enough steps for a test.
 OPTIONS = {
-    "aeroblade": {"distance": aedr.mse},
-    "latenttracer": {"steps": 4},
-    "ronan": {"steps": 4},
-    "rdd": {"distance": aedr.mae},
-    "did-ae": {},
+    name: ({"distance": aedr.mae} if rival.distance else {}) | ({"steps": 4} if rival.limits else {})
+    for name, rival in RIVALS.items()
 }
 # Two programs for one function differ by the order of float32 sums, which a descent carries on.
 CLOSE = {"rtol": 2e-4, "atol": 2e-6}
@@ -48,7 +46,7 @@ def images(images):
 
 @functools.cache
 def compiled(name):
-    return jax.jit(functools.partial(BASELINES[name], **OPTIONS[name]))
+    return jax.jit(functools.partial(RIVALS[name].score, **OPTIONS[name]))
 
 
 def projection():
@@ -66,11 +64,16 @@ def projection():
     return aedr.from_functions(encode, decode, jnp.asarray(basis), factor=2, scaling_factor=2.0)
 
 
-def test_every_rival_has_its_options_here():
-    assert BASELINES.keys() == OPTIONS.keys()
+def test_the_table_knows_each_by_its_name():
+    assert all(name == rival.name for name, rival in RIVALS.items())
+    methods = make_methods()
+    for name, rival in RIVALS.items():
+        assert rival_of(f"{name}-mse" if rival.distance else name) is rival
+    assert rival_of("latenttracer-512") is RIVALS["latenttracer"]
+    assert {name for name in methods if rival_of(name) is None} == {name for name in methods if name.startswith("aedr")}
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", RIVALS)
 def test_one_score_an_image(autoencoder, images, name):
     scores = compiled(name)(autoencoder, images)
     assert (scores.shape, scores.dtype) == ((8,), jnp.float32)
@@ -78,7 +81,7 @@ def test_one_score_an_image(autoencoder, images, name):
     assert len(np.unique(scores)) == 8
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", RIVALS)
 def test_a_score_does_not_depend_on_its_company(autoencoder, images, name):
     others = images.at[:3].set(0.3).at[4:].set(-0.7)
     whole = compiled(name)(autoencoder, images)
@@ -92,11 +95,11 @@ def test_keys_of_their_own_make_ronan_independent_of_the_batch(images):
     assert not np.allclose(whole, compiled("ronan")(ae, images, key=keys[::-1]))
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", RIVALS)
 def test_vmapped_and_sharded(images, name):
-    ae, score = tiny_autoencoder("functions"), functools.partial(BASELINES[name], **OPTIONS[name])
+    ae, score = tiny_autoencoder("functions"), functools.partial(RIVALS[name].score, **OPTIONS[name])
     keys = jax.random.split(jax.random.key(2), 8)
-    if name == "ronan":
+    if "key" in RIVALS[name].takes:
         inputs, fn = (images, keys), lambda ae, x, k: score(ae, x, key=k)
     else:
         inputs, fn = (images,), score
@@ -107,18 +110,18 @@ def test_vmapped_and_sharded(images, name):
     np.testing.assert_allclose(mapped[:, 0], expected, **CLOSE)
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", RIVALS)
 def test_own_images_score_smaller(images, name):
     ae = projection()
     own = ae.decode(ae.encode(0.5 * images))  # within [-1, 1], where nothing is clipped
     options = OPTIONS[name] | ({"steps": 60} if "steps" in OPTIONS[name] else {})
-    score = jax.jit(functools.partial(BASELINES[name], **options))
+    score = jax.jit(functools.partial(RIVALS[name].score, **options))
     mine, others = score(ae, own), score(ae, 0.5 * images)
     # Each against its own counterpart: RDD's other terms differ from image to image by design.
     assert (mine < others).all()
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", RIVALS)
 def test_scores_calibrate_and_attribute(images, name):
     a, b = projection(), tiny_autoencoder("functions", seed=5)
     scores = {"a": compiled(name)(a, images), "b": compiled(name)(b, images)}
@@ -278,7 +281,7 @@ def test_official_inputs(rng):
 def test_without_optax_the_error_names_the_extra(images, monkeypatch, name):
     monkeypatch.setitem(sys.modules, "optax", None)
     with pytest.raises(aedr.BaselineError, match=r'pip install "aedr-jax\[baselines\]"'):
-        BASELINES[name](tiny_autoencoder("functions"), images, **OPTIONS[name])
+        RIVALS[name].score(tiny_autoencoder("functions"), images, **OPTIONS[name])
 
 
 @pytest.mark.parametrize("size", [1, 3])

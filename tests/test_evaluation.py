@@ -16,16 +16,18 @@ from PIL import Image
 import aedr_jax as aedr
 from aedr_jax.cli.main import main
 from aedr_jax.images import processing
-from aedr_jax.rivals.methods import Limits, make_methods
+from aedr_jax.rivals import Limits
+from aedr_jax.rivals.registry import make_methods
 from aedr_jax.study import comparison, evaluation
 from aedr_jax.study import tables as report
-from aedr_jax.study.comparison import average_precision, decide, read_scores, rules, tpr_at
+from aedr_jax.study.comparison import contenders, decide, read_scores
 from aedr_jax.study.evaluation import evaluate, find_sources
+from aedr_jax.study.metrics import average_precision, balanced_accuracy, tpr_at
 from aedr_jax.study.tables import tables, write_tables
 
 SIDE = 16
 TINY = {**KL, "mid_block_add_attention": False, "layers_per_block": 1}
-LIMITS = Limits(latenttracer_count=4, latenttracer_steps=2, ronan_count=10, ronan_steps=2, ronan_models=("m1",))
+LIMITS = {"latenttracer": Limits(steps=2, count=4), "ronan": Limits(steps=2, count=10, models=("m1",))}
 FEW = ("aedr", "aedr-default", "aeroblade-mse", "ronan")
 
 
@@ -81,16 +83,16 @@ def test_every_image_is_scored_by_every_method_and_model(results):
     rows = pq.read_table(out / "scores.parquet").to_pylist()
     counts = {}
     for row in rows:
-        key = row["method"], row["model"], row["source"], row["part"]
+        key = row["method"], row["model"], row["source"], row["half"]
         counts[key] = counts.get(key, 0) + 1
     expected = {"aedr": 6, "aedr-default": 6, "aeroblade-mse": 6, "ronan": 5}
     models = {"ronan": ("m1",)}
     assert counts == {
-        (method, model, source, part): n
+        (method, model, source, half): n
         for method, n in expected.items()
         for model in models.get(method, ("m1", "m2"))
         for source in ("m1", "m2", "real", "glow")
-        for part in ("calibration", "test")
+        for half in ("calibration", "test")
     }
     assert {row["format"] for row in rows if row["source"] == "real"} == {"PNG", "JPEG", "WEBP"}
     assert all(np.isfinite(row["score"]) and row["seconds"] > 0 and row["compile_seconds"] > 0 for row in rows)
@@ -161,6 +163,13 @@ def test_tables_come_from_the_parquet_alone(results, tmp_path, monkeypatch):
     assert any(row["method"] == "aeroblade-lpips" and "no weights of LPIPS" in row["note"] for row in found["summary"])
     with pytest.raises(aedr.SourceError, match="no scores there"):
         read_scores(tmp_path / "nothing.parquet")
+    table = pq.read_table(out / "scores.parquet")
+    earlier = [{"half": "part", "autoencoder": "kind"}.get(name, name) for name in table.column_names]
+    pq.write_table(table.rename_columns(earlier), tmp_path / "earlier.parquet")
+    with pytest.raises(
+        aedr.SourceError, match=r"no column autoencoder, half; another version wrote it: run aedr evalu"
+    ):
+        read_scores(tmp_path / "earlier.parquet")
 
 
 def test_processed_images(world, models, tmp_path, monkeypatch):
@@ -172,8 +181,8 @@ def test_processed_images(world, models, tmp_path, monkeypatch):
     assert processings == {"none", "jpeg90", "crop0.75"}
     assert {past for past, method, _, _ in scores if method != "aedr"} == {"none"}
     processed, before = scores["jpeg90", "aedr", "m1", "m1"], scores["none", "aedr", "m1", "m1"]
-    assert set(processed["part"]) == {"test"}  # what calibrates is not processed, and comes from other images
-    assert list(processed["image"]) == list(before["image"][before["part"] == "test"][:2])
+    assert set(processed["half"]) == {"test"}  # what calibrates is not processed, and comes from other images
+    assert list(processed["image"]) == list(before["image"][before["half"] == "test"][:2])
     records = tables(scores)["robustness"]
     assert {record["processing"] for record in records} == processings
 
@@ -193,10 +202,10 @@ def synthetic(n=24, shift=3.0):
                     "first_loss": first,
                     "second_loss": second,
                     "homogeneity": smooth,
-                    "part": np.repeat(["calibration", "test"], n // 2),
+                    "half": np.repeat(["calibration", "test"], n // 2),
                     "image": np.array([f"{i}.png" for i in range(n)]),
                     "quantized": np.zeros(n, bool),
-                    "kind": np.full(n, f"kind of {model}"),
+                    "autoencoder": np.full(n, f"kind of {model}"),
                     "format": np.full(n, "JPEG" if source == "real" else "PNG"),
                     "bytes": np.full(n, 3000 if source == "real" else 1000) + np.arange(n),
                     "width": np.full(n, 16),
@@ -227,10 +236,10 @@ def test_separable_sources_are_told_apart():
     assert times["latenttracer"] == pytest.approx(3.0)
     assert {record["autoencoder"] for record in found["table4_autoencoders"]} == {"kind of a", "kind of b"}
     assert [record["n_calibration"] for record in found["calibration_size"] if record["model"] == "a"] == [10, 10]
-    tried = {(r["candidate"], r["model"]): r for r in found["candidates"] if "chosen_on" not in r}
+    tried = {(r["signal"], r["model"]): r for r in found["signals"] if "chosen_on" not in r}
     assert tried["paper: t·H", "a"]["auc"] == 1.0
     assert not any("round8" in name or "sample" in name for name, _ in tried)  # not measured: left out
-    chosen = [r for r in found["candidates"] if "chosen_on" in r]
+    chosen = [r for r in found["signals"] if "chosen_on" in r]
     assert [(r["chosen_on"], r["model"]) for r in chosen] == [("a", "b"), ("b", "a")]
     assert {(r["n_own"], r["n_other"]) for r in chosen} == {(6, 12)}
     confusion = {(r["source"], r["verdict"]): r["share"] for r in found["attribution"]}
@@ -243,7 +252,7 @@ def test_dear_methods_stand_beside_aedr_on_their_images():
     for key, cell in scores.items():
         if key[1] == "latenttracer":  # fewer, in another order, and in halves of their own
             few = {name: values[[3, 2, 1, 0, 14, 15, 16, 17, 5, 4, 6, 7]] for name, values in cell.items()}
-            scores[key] = few | {"part": np.repeat(["calibration", "test"], 6)}
+            scores[key] = few | {"half": np.repeat(["calibration", "test"], 6)}
     records = {record["method"]: record for record in tables(scores)["same_images"]}
     assert records.keys() == {"aedr", "aedr without H", "aedr-default", "latenttracer", "latenttracer ×H"}
     assert {(r["images_of"], r["n_calibration"], r["n_own"]) for r in records.values()} == {("latenttracer", "6", "6")}
@@ -251,7 +260,7 @@ def test_dear_methods_stand_beside_aedr_on_their_images():
     for key, cell in cut.items():
         wanted = scores["none", "latenttracer", *key[2:]]
         order = [list(cell["image"]).index(image) for image in wanted["image"]]
-        cut[key] = {name: values[order] for name, values in cell.items()} | {"part": wanted["part"]}
+        cut[key] = {name: values[order] for name, values in cell.items()} | {"half": wanted["half"]}
     alone = next(record for record in tables(cut)["summary"] if record["against"] == "all")
     assert {name: records["aedr"][name] for name in comparison.METRICS} == {n: alone[n] for n in comparison.METRICS}
 
@@ -281,6 +290,10 @@ def test_metrics():
     false, true, _ = metrics.roc_curve(truth, score, drop_intermediate=False)
     for rate in (0.01, 0.05, 0.3):
         assert tpr_at(own, others, rate) == pytest.approx(true[false <= rate].max(), abs=1e-12)
+    expected = metrics.balanced_accuracy_score(truth, np.concatenate([own, others]) < 20)
+    assert balanced_accuracy(own, others, threshold=20.0) == pytest.approx(expected, abs=1e-12)
+    each = [balanced_accuracy(own, some, threshold=20.0) for some in (others[:7], others[7:])]
+    assert balanced_accuracy(own, others[:7], others[7:], threshold=20.0) == pytest.approx(np.mean(each), abs=1e-12)
 
 
 def test_what_too_few_images_do_not_calibrate_says_so():
@@ -288,7 +301,7 @@ def test_what_too_few_images_do_not_calibrate_says_so():
     for key, cell in scores.items():
         if key[1] == "latenttracer":  # five calibrate its own threshold, but no fit
             few = {name: values[:10] for name, values in cell.items()}
-            scores[key] = few | {"part": np.repeat(["calibration", "test"], 5)}
+            scores[key] = few | {"half": np.repeat(["calibration", "test"], 5)}
     found = tables({key: cell for key, cell in scores.items() if key[1] in ("aedr-default", "latenttracer")})
     notes = {record["method"]: record.get("note", "") for record in found["same_images"]}
     assert notes["latenttracer"] == ""
@@ -300,9 +313,9 @@ def test_what_too_few_images_do_not_calibrate_says_so():
 
 def test_too_few_images_calibrate_nothing():
     scores = synthetic(n=8)
-    assert decide(scores, rules(scores)[0], "a") is None
-    assert decide(scores, rules(scores)[0], "c") is None
-    assert not decide(synthetic(n=16), rules(scores)[0], "a").picked
+    assert decide(scores, contenders(scores)[0], "a") is None
+    assert decide(scores, contenders(scores)[0], "c") is None
+    assert not decide(synthetic(n=16), contenders(scores)[0], "a").picked
 
 
 def test_sources_that_are_missing(world, models, tmp_path):
@@ -356,7 +369,7 @@ def test_every_method_has_a_name_and_the_limits_reach_it():
     assert {f"{rival}-{distance}" for rival in ("aeroblade", "rdd") for distance in ("mse", "ssim")} < set(methods)
     assert not any("lpips" in name for name in methods)
     assert (methods["ronan"].count, methods["ronan"].models) == (10, ("m1",))
-    assert methods["latenttracer-512"].official_size
+    assert methods["latenttracer-512"].resize is not None
     assert dict(methods["latenttracer"].settings) == {"steps": 2}
 
 

@@ -109,7 +109,7 @@ def test_missing_and_damaged_files(state, tmp_path):
     for path, reason in ((tmp_path / "none.safetensors", "no such file"), (pickled, "nothing is unpickled here")):
         with pytest.raises(aedr.BaselineError, match=reason) as caught:
             aedr.load_lpips("alex", backbone=path, linear=good)
-        for hint in ("alexnet-owt-7be5be79.pth", "lpips==0.1.4", "weights/convert_lpips.py"):
+        for hint in ("alexnet-owt-7be5be79.pth", "lpips==0.1.4", "aedr convert --lpips"):
             assert hint in str(caught.value)
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"not safetensors")

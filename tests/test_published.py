@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import aedr_jax as aedr
-from aedr_jax.study.candidates import area_under_curve
+from aedr_jax.study.metrics import area_under_curve
 
 # model folder -> the number of published images with a published homogeneity
 IMAGES = ("FLUX", "KD2.1", "Real", "SD2base", "SD3.5", "SDXL", "VQDM")

@@ -9,16 +9,15 @@ from conftest import tiny_autoencoder
 
 import aedr_jax as aedr
 from aedr_jax.rivals import rdd_score
-from aedr_jax.study.candidates import (
-    CANDIDATES,
+from aedr_jax.study.metrics import area_under_curve, interval, resample, with_interval
+from aedr_jax.study.signals import (
     PASSES,
-    area_under_curve,
+    SIGNALS,
     choose,
     columns,
     few_images,
     measurement_of,
-    resample,
-    score_candidates,
+    score_signals,
 )
 
 
@@ -39,7 +38,7 @@ def test_columns_are_what_measure_gives(kind, rng):
             # Two programs, one order of float32 sums each; the second pass doubles the difference.
             np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=2e-4, err_msg=name)
     np.testing.assert_allclose(measurement_of(table).latent_error, expected.latent_error, rtol=1e-4)
-    rdd = CANDIDATES["RDD, squared error"](table)(table)
+    rdd = SIGNALS["RDD, squared error"](table)(table)
     # Differences of losses: the tolerance is a share of those.
     expected_rdd = rdd_score(autoencoder, images, distance=aedr.mse)
     np.testing.assert_allclose(rdd, expected_rdd, atol=2e-4 * table["first_clip"].max())
@@ -56,14 +55,14 @@ def table(rng, n, shift=0.0):
     return {**passes, **nothing, "homogeneity": np.exp(rng.normal(-0.7, 0.3, n))}
 
 
-def test_candidates_are_fitted_to_belonging_images_alone(rng):
+def test_signals_are_fitted_to_belonging_images_alone(rng):
     own, tested = table(rng, 100), {"m": table(rng, 50), "other": table(rng, 60, shift=0.5)}
-    found = score_candidates(own, tested)
-    left_out = set(CANDIDATES) - set(found)
-    assert left_out == {name for name in CANDIDATES if "quantization" in name}
+    found = score_signals(own, tested)
+    left_out = set(SIGNALS) - set(found)
+    assert left_out == {name for name in SIGNALS if "quantization" in name}
     tested["other"] = {**tested["other"], "first_sample": np.full(60, np.nan)}
-    assert list(score_candidates(own, tested)["t·H, clipped, posterior sample"]) == ["m"]
-    alone = score_candidates(own, {"m": tested["m"]})
+    assert list(score_signals(own, tested)["t·H, clipped, posterior sample"]) == ["m"]
+    alone = score_signals(own, {"m": tested["m"]})
     for name, scores in alone.items():
         np.testing.assert_array_equal(scores["m"], found[name]["m"])
     statistic = aedr.fit_statistic(measurement_of(own))
@@ -81,8 +80,8 @@ def test_area_under_curve(rng):
 
 
 def test_a_choice_is_reported_where_it_was_not_made(rng):
-    """On the even images of a and b one candidate is perfect by accident; reported elsewhere it is worthless."""
-    names = list(CANDIDATES)[:3]
+    """On the even images of a and b one signal is perfect by accident; reported elsewhere it is worthless."""
+    names = list(SIGNALS)[:3]
 
     def scores(lucky):
         own, other = rng.normal(0, 1, 400), rng.normal(1, 1, 400)
@@ -97,9 +96,9 @@ def test_a_choice_is_reported_where_it_was_not_made(rng):
 
     models = {m: {c: {m: s[0], "x": s[1]} for c, s in scores(m in "ab").items()} for m in "abcd"}
     first, second = choose(models, ((("a", "b"), ("c", "d")), (("c", "d"), ("a", "b"))))
-    assert first.candidate == names[2]
+    assert first.signal == names[2]
     assert first.auc == pytest.approx(0.5, abs=0.06)
-    assert second.candidate == names[1]
+    assert second.signal == names[1]
     assert second.auc > 0.7
 
 
@@ -111,6 +110,21 @@ def test_a_bootstrap_draws_whole_clusters():
         assert counts[2] == counts[3]
         assert len(second) == 4
     assert len({tuple(first) for first, _ in drawn}) > 5
+
+
+def test_images_that_stand_alone_are_drawn_as_by_the_generator():
+    drawn = resample([np.arange(7)], repeats=3, seed=[5, 7])
+    expected = np.random.default_rng([5, 7]).integers(7, size=(3, 7))
+    np.testing.assert_array_equal([indices for (indices,) in drawn], expected)
+
+
+def test_an_interval_is_of_the_metric_on_what_was_drawn(rng):
+    own, other = rng.normal(size=30), rng.normal(size=40) + 1
+    drawn = resample([np.arange(30), np.arange(40)], repeats=40)
+    value, low, high = with_interval(area_under_curve, (own, other), drawn)
+    assert value == area_under_curve(own, other)
+    assert (low, high) == interval([area_under_curve(own[i], other[j]) for i, j in drawn])
+    assert 0.5 < low < value < high < 1.0
 
 
 def test_few_images_realise_their_level(rng):

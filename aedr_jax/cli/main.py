@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aedr_jax.decision.calibration import Calibration
     from aedr_jax.images.processing import Processing
     from aedr_jax.inputs.sources import Item, Source
+    from aedr_jax.rivals import Limits
     from aedr_jax.scoring.scorer import Row, Scorer
     from aedr_jax.scoring.verdicts import Verdict
 
@@ -30,6 +31,7 @@ __all__ = ["main"]
 PRESETS = ("default", "paper", "official")
 MODEL = "a name of the registry, a folder or a hub path; NAME=SOURCE names it"
 NOT_FINITE = "on which a model is not finite"
+LIMITED = ("count", "steps", "models")  # of a dear rival
 OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -71,13 +73,22 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(for_terminal(message))  # a pattern that the shell has filled in brings names too
 
+    # What follows from records whose modules import JAX is added once its command is called.
+    complete: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        complete, self.complete = self.complete, None
+        if complete:
+            complete(self)
+        return super().parse_known_args(*args, **options)
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="aedr", description="Which generative model made this image?")
     parser.add_argument("--version", action="version", version=f"aedr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> _Parser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         sub.add_argument("--json", action="store_true", help="print JSON")
@@ -93,7 +104,15 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("convert", _convert, "write an autoencoder as Flax-ready safetensors that load offline")
     sub.add_argument("source", help="a registry name, a diffusers folder, or a hub path (org/repo/subfolder)")
     sub.add_argument("out", help="the folder to write, such as weights/sd1.5")
-    sub.add_argument("--revision", help="commit, tag or branch of a hub path")
+    alone = sub.add_mutually_exclusive_group()
+    alone.add_argument("--revision", help="commit, tag or branch of a hub path")
+    alone.add_argument(
+        "--pickle",
+        action="store_true",
+        help="SOURCE is a file of pickled PyTorch tensors that you trust (.bin, .pth); write them to OUT as safetensors, "
+        "of the same name, with PyTorch (extra convert)",
+    )
+    alone.add_argument("--lpips", action="store_true", help="likewise, of LPIPS: a backbone's classifier is left out")
 
     sub = command("generate", _generate, "images that belong to a model, made by its own pipeline (to calibrate on)")
     sub.add_argument("--model", required=True, metavar="M", help="a model of the registry")
@@ -183,24 +202,53 @@ def _parser() -> argparse.ArgumentParser:
         "--methods",
         type=_list,
         metavar="A,B",
-        help="default: all but latenttracer-512, which enlarges images (a wrong name lists all)",
+        help="default: all but those that resize images first, such as latenttracer-512 (a wrong name lists all)",
     )
     sub.add_argument("--count", type=_positive, default=1000, metavar="N", help="images a source, half test (1000)")
     sub.add_argument("--side", type=_positive, metavar="N", help="crop to N pixels (default: the models' native size)")
     sub.add_argument("--seed", type=int, default=0, help="of the order of the images, and so of the halves (default 0)")
     sub.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images at once (default 8)")
     sub.add_argument("--robustness", type=int, default=0, metavar="N", help="AEDR on N test images a source, processed")
-    sub.add_argument(
-        "--latenttracer-count", type=_positive, default=20, metavar="N", help="images a source (default 20)"
-    )
-    sub.add_argument("--ronan-count", type=_positive, default=10, metavar="N", help="images a source (default 10)")
-    sub.add_argument("--ronan-steps", type=_positive, default=300, metavar="N", help="default 300; the paper's: 1500")
-    sub.add_argument("--ronan-models", type=_list, metavar="A,B", help="default: the first two models")
-    sub.add_argument(
-        "--lpips", nargs=2, metavar=("BACKBONE", "LINEAR"), help="VGG16's safetensors (weights/convert_lpips.py)"
-    )
+    sub.add_argument("--lpips", nargs=2, metavar=("BACKBONE", "LINEAR"), help="VGG16's safetensors (aedr convert)")
     sub.add_argument("--no-plots", action="store_true", help="tables only (plots need the extra plots)")
+    sub.complete = _add_limits
     return parser
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """How far each dear rival goes, by its record."""
+    from aedr_jax.rivals import RIVALS
+
+    for name, rival in RIVALS.items():
+        if (limits := rival.limits) is None:
+            continue
+        group = parser.add_argument_group(f"how far {name} goes, which is dear")
+        every = "all" if limits.count is None else str(limits.count)
+        asked = "all" if rival.first_models is None else f"the first {rival.first_models}"
+        steps = f"of its descent (default {limits.steps}; published: {rival.published_steps or 'unknown'})"
+        group.add_argument(f"--{name}-count", type=_positive, metavar="N", help=f"images a source (default {every})")
+        group.add_argument(f"--{name}-steps", type=_positive, metavar="N", help=steps)
+        group.add_argument(f"--{name}-models", type=_list, metavar="A,B", help=f"asked about these (default: {asked})")
+
+
+def _limits(args: argparse.Namespace, models: Sequence[str]) -> dict[str, Limits]:
+    """What was asked of each dear rival; else what its record says."""
+    from aedr_jax.rivals import RIVALS, Limits
+
+    found = {}
+    for name, rival in RIVALS.items():
+        if (limits := rival.limits) is None:
+            continue
+        count, steps, asked = (getattr(args, f"{name}_{what}".replace("-", "_")) for what in LIMITED)
+        if unknown := [model for model in asked or () if model not in models]:
+            raise SourceError(f"--{name}-models {', '.join(unknown)}: expected some of {', '.join(models)}")
+        first = None if rival.first_models is None else tuple(models[: rival.first_models])
+        found[name] = Limits(
+            steps=steps or limits.steps,
+            count=count or limits.count,
+            models=tuple(asked) if asked else first,
+        )
+    return found
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -403,6 +451,12 @@ def _family(folder: Path | None, calibrations: Sequence[Path]) -> str | None:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    if args.pickle or args.lpips:
+        from aedr_jax.autoencoders.pickled import convert_pickle
+
+        file, names = convert_pickle(args.source, args.out, leave_out=("classifier.",) if args.lpips else ())
+        print(json.dumps({"file": str(file), "tensors": names}) if args.json else f"{file}: {len(names)} tensors")
+        return OK
     from aedr_jax.autoencoders.loading import convert
 
     manifest = convert(args.source, args.out, revision=args.revision)
@@ -615,7 +669,7 @@ def _attribute(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from aedr_jax.autoencoders.names import name_models
     from aedr_jax.cli.demo import miniature_models
-    from aedr_jax.rivals.methods import Limits, make_methods
+    from aedr_jax.rivals.registry import make_methods
     from aedr_jax.signal.perceptual import load_lpips
     from aedr_jax.study.comparison import read_scores
     from aedr_jax.study.evaluation import evaluate
@@ -625,19 +679,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     if not args.no_plots:
         check_plots()
     models = args.models or list(miniature_models())
-    names = list(name_models(models))
-    of_ronan = args.ronan_models or names[:2]
-    if unknown := [name for name in of_ronan if name not in names]:
-        raise SourceError(f"--ronan-models {', '.join(unknown)}: expected some of {', '.join(names)}")
-    limits = Limits(
-        latenttracer_count=args.latenttracer_count,
-        ronan_count=args.ronan_count,
-        ronan_steps=args.ronan_steps,
-        ronan_models=tuple(of_ronan),
-    )
     perceptual = load_lpips("vgg", backbone=args.lpips[0], linear=args.lpips[1]) if args.lpips else None
-    methods = make_methods(limits, perceptual)
-    default = [name for name, method in methods.items() if not method.official_size]
+    methods = make_methods(_limits(args, list(name_models(models))), perceptual)
+    default = [name for name, method in methods.items() if method.resize is None]
     chosen = args.methods or default
     if unknown := [name for name in chosen if name not in methods]:
         raise SourceError(f"method {', '.join(unknown)}: expected some of {', '.join(methods)}")

@@ -32,7 +32,7 @@ def acceptance_interval(
     Order statistics want scores that are drawn alike. A cross-fitted one comes of a fit that never saw its image, and
     an image far out scores higher under it than under the fit that will judge new ones. `cross_fitted` allows for that
     by one image more at either end; without it, intervals from 20 images covered as seldom as in 75 % of the repeats
-    of `experiments.few_images`, with it in 97 % or more.
+    of `signals.few_images`, with it in 97 % or more.
     """
     below, n = int((np.asarray(scores) < threshold).sum()), len(scores)
     slack = int(cross_fitted)

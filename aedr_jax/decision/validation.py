@@ -15,7 +15,7 @@ from aedr_jax.decision.intervals import share_interval
 from aedr_jax.decision.threshold import MIN_SIGNALS, threshold
 from aedr_jax.errors import CalibrationError
 
-__all__ = ["ALPHAS", "Validation", "pick_alpha"]
+__all__ = ["ALPHAS", "Validation", "balanced_accuracy", "pick_alpha"]
 
 ALPHAS = tuple(float(a) for a in np.round(np.geomspace(0.001, 0.2, 40), 5))
 
@@ -83,11 +83,11 @@ def pick_alpha(
     for chosen, left in (halves, halves[::-1]):
         best = _best(own[chosen], others[chosen], false_accepts, rule, strict=False) if kept is None else kept
         at = threshold(own, alpha=best, rule=rule)
-        held_out.append(_accuracy(own[left], others[left], at))
+        held_out.append(balanced_accuracy(own[left], others[left], threshold=at))
     return alpha, Validation(
         objective="fixed alpha" if kept is not None else "accuracy" if false_accepts is None else "false accepts",
         scores=tuple(sorted(others.tolist())),
-        accuracy=_accuracy(own, others, tau),
+        accuracy=balanced_accuracy(own, others, threshold=tau),
         held_out_accuracy=float(np.mean(held_out)),
         false_accepts=accepted / others.size,
         false_accepts_interval=share_interval(accepted, others.size),
@@ -98,7 +98,7 @@ def _best(own: np.ndarray, others: np.ndarray, target: float | None, rule: str, 
     usable = [a for a in ALPHAS if a >= 1 / (own.size + 1)]  # below, a p-value could not reach it
     thresholds = np.array([threshold(own, alpha=a, rule=rule) for a in usable])
     if target is None:
-        accuracies = np.array([_accuracy(own, others, tau) for tau in thresholds])
+        accuracies = np.array([balanced_accuracy(own, others, threshold=tau) for tau in thresholds])
         best = np.flatnonzero(accuracies >= accuracies.max() - 1e-12)
         return usable[int(best[len(best) // 2])]  # the middle of a plateau: its ends are where images happen to lie
     reached = np.flatnonzero([(others < tau).mean() <= target for tau in thresholds])
@@ -113,5 +113,8 @@ def _best(own: np.ndarray, others: np.ndarray, target: float | None, rule: str, 
     return usable[-1]
 
 
-def _accuracy(own: np.ndarray, others: np.ndarray, tau: float) -> float:
-    return float(((own < tau).mean() + (others >= tau).mean()) / 2)
+def balanced_accuracy(own: Float[np.ndarray, " n"], *others: Float[np.ndarray, " _"], threshold: float) -> float:
+    """The mean of the share of own images that is accepted (below the threshold), and of the share of others that is
+    turned away; of several other sources, each counts the same."""
+    turned_away = [float((scores >= threshold).mean()) for scores in others]
+    return float(((own < threshold).mean() + np.mean(turned_away)) / 2)

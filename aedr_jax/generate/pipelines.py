@@ -31,7 +31,7 @@ EXTRA = 'pip install "aedr-jax[generate]"'
 PICKLED = """not all of its weights are there as safetensors. Pickled ones are never loaded here, since unpickling
 runs code. If you trust them, convert them once, where PyTorch is, and pass --pipeline FOLDER:
   hf download {source} --local-dir FOLDER
-  python weights/convert_bin.py FOLDER/NAME     for each NAME that holds a diffusion_pytorch_model.bin
+  aedr convert --pickle FOLDER/NAME/diffusion_pytorch_model.bin FOLDER/NAME     for each NAME that holds one
   python -c "import transformers as t; f = 'FOLDER/text_encoder'; t.CLIPTextModel.from_pretrained(f).save_pretrained(f)"
 (the class of another text encoder stands in its config.json)"""
 DTYPES = ("float32", "bfloat16", "float16")

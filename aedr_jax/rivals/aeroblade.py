@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.rivals.rival import Rival
 from aedr_jax.signal.reconstruction import to_display
 
-__all__ = ["aeroblade_score"]
+__all__ = ["AEROBLADE", "aeroblade_score"]
 
 
 def aeroblade_score(
@@ -48,3 +49,7 @@ def aeroblade_score(
         levels = jnp.floor(jnp.clip(reconstructions / 2.0 + 0.5, 0.0, 1.0) * 255.0)
         return distance(images, levels / 127.5 - 1.0)
     return distance(images, to_display(reconstructions, clip=True, round8=True))
+
+
+# Theirs is VGG16's second layer.
+AEROBLADE = Rival(name="aeroblade", score=aeroblade_score, passes=2, distance=True, layer=2)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.rivals.rival import Rival
 from aedr_jax.signal import losses
 from aedr_jax.signal.reconstruction import double_reconstruct
 
-__all__ = ["did_score"]
+__all__ = ["DID", "did_score"]
 
 
 def did_score(
@@ -31,3 +32,6 @@ def did_score(
     """
     first, second = double_reconstruct(autoencoder, images, clip=clip, key=key)
     return losses.mae(first, images) - losses.mae(second, first)
+
+
+DID = Rival(name="did-ae", score=did_score, passes=4)

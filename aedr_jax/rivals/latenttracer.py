@@ -6,7 +6,7 @@ arXiv 2405.13360, and github.com/ZhentingWang/LatentTracer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +14,16 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.rivals.inversion import inversion_losses, latent_scale
+from aedr_jax.rivals.rival import Limits, Rival
 
-__all__ = ["STEPS", "latenttracer_losses", "latenttracer_score", "official_inputs"]
+__all__ = ["LATENTTRACER", "STEPS", "latenttracer_losses", "latenttracer_score", "official_inputs"]
 
 STEPS = 100
 LEARNING_RATE = 0.05
 HALVED_EVERY = 50
 OFFICIAL_SIZE = 512
+UNCLAMPED = ("kandinsky2.1",)  # by their code, and so are these, after 512×512
+FURTHER_SIZES: Mapping[str, tuple[int, ...]] = {"sd2.1": (768,), "sdxl": (1024,), "vqdm": (32, 256)}
 
 
 def latenttracer_score(
@@ -123,3 +126,21 @@ def _between(side: int, low: Int[np.ndarray, " to"], share: Float[np.ndarray, " 
     """1 − share of the old pixel `low`, and share of the next."""
     old = np.eye(side)
     return old[low] * (1.0 - share[:, None]) + old[np.minimum(low + 1, side - 1)] * share[:, None]
+
+
+def _inputs_for(images: Sequence[UInt8[np.ndarray, "_ _ 3"]], model: str) -> Float[np.ndarray, "n s s 3"]:
+    return official_inputs(images, FURTHER_SIZES.get(model, ()))
+
+
+LATENTTRACER = Rival(
+    name="latenttracer",
+    score=latenttracer_score,
+    losses=latenttracer_losses,
+    passes=3,
+    takes=("clamp",),
+    limits=Limits(steps=STEPS, count=20),
+    published_steps=STEPS,
+    unclamped=UNCLAMPED,
+    resized={str(OFFICIAL_SIZE): _inputs_for},
+    resized_note=f"it brings every image to {OFFICIAL_SIZE}×{OFFICIAL_SIZE} first",
+)

@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.rivals.rival import Rival
 from aedr_jax.signal.reconstruction import to_display
 
-__all__ = ["gaussian_blur", "rdd_score", "rdd_terms"]
+__all__ = ["RDD", "gaussian_blur", "rdd_score", "rdd_terms"]
 
 SIGMA = 0.8
 
@@ -71,3 +72,6 @@ def gaussian_blur(images: Float[Array, "n h w c"], *, sigma: float = SIGMA) -> F
         before, after = (jax.lax.slice_in_dim(padded, start, start + size, axis=axis) for start in (0, 2))
         images = middle * images + side * (before + after)
     return images
+
+
+RDD = Rival(name="rdd", score=rdd_score, passes=8, distance=True)

@@ -1,25 +1,53 @@
-"""Every method of the comparison by its name: AEDR's presets and losses, and the rivals with each distance at hand."""
+"""Every method of the comparison by its name: AEDR's presets and losses, and the rivals with each distance at hand.
+
+`RIVALS` is the one place where a rival is registered: methods, their options on the command line, the rows and notes of
+the tables all follow from it and from the record in the rival's own file.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, Integer
 
-from aedr_jax.rivals import aeroblade_score, did_score, latenttracer_score, rdd_score, ronan_score
-from aedr_jax.signal import losses
+from aedr_jax.rivals.aeroblade import AEROBLADE
+from aedr_jax.rivals.did import DID
+from aedr_jax.rivals.latenttracer import LATENTTRACER
+from aedr_jax.rivals.rdd import RDD
+from aedr_jax.rivals.rival import Limits, Resize, Rival
+from aedr_jax.rivals.ronan import RONAN
+from aedr_jax.signal import losses, texture
 from aedr_jax.signal.measurement import SignalConfig, measure
 from aedr_jax.signal.perceptual import Lpips, lpips
 
-__all__ = ["UNCLAMPED", "Limits", "Method", "Scored", "make_methods"]
+__all__ = [
+    "DEFAULT",
+    "PAPER",
+    "PERCEPTUAL",
+    "RIVALS",
+    "Method",
+    "Scored",
+    "make_methods",
+    "rival_of",
+    "times_homogeneity",
+]
 
-UNCLAMPED = ("kandinsky2.1",)  # by LatentTracer's code
+RIVALS: Mapping[str, Rival] = MappingProxyType(
+    {rival.name: rival for rival in (AEROBLADE, RDD, DID, LATENTTRACER, RONAN)}
+)
+
+PAPER, DEFAULT = "aedr", "aedr-default"
+PERCEPTUAL = "lpips"  # the distance that needs weights
+NO_LIMITS: Mapping[str, Limits] = MappingProxyType({})
+Distance = Callable[[Array, Array], Array]
 
 
 class Scored(NamedTuple):
@@ -36,11 +64,13 @@ class Method:
     """A way to score images; small means that the image belongs.
 
     Attributes:
-      score: `(model name, autoencoder, images [n,h,w,3] in [-1, 1], gray [n,h,w], keys [n]) -> Scored`, jit-able.
+      score: `(autoencoder, images [n,h,w,3] in [-1, 1], gray [n,h,w], keys [n], clamp) -> Scored`, jit-able with
+        `clamp` closed over.
       passes: about how many passes through a network an image costs; progress counts them.
       count: at most so many images of each source; None: all.
       models: for these alone; None: for all.
-      official_size: whether images are brought to LatentTracer's sizes first.
+      unclamped: the models for which `clamp` is False.
+      resize: what is done to images first, by the model's name; None: nothing.
       settings: what else a score depends on, for the name of its file.
     """
 
@@ -48,88 +78,100 @@ class Method:
     passes: int = 4
     count: int | None = None
     models: tuple[str, ...] | None = None
-    official_size: bool = False
+    unclamped: tuple[str, ...] = ()
+    resize: Resize | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """How far the dear methods go: images of each source, steps of descent, and for RONAN models (None: all)."""
-
-    latenttracer_count: int | None = 20
-    latenttracer_steps: int = 100
-    ronan_count: int | None = 10
-    ronan_steps: int = 300
-    ronan_models: tuple[str, ...] | None = None
-
-
-def make_methods(limits: Limits = Limits(), perceptual: Lpips | None = None) -> dict[str, Method]:
+def make_methods(limits: Mapping[str, Limits] = NO_LIMITS, perceptual: Lpips | None = None) -> dict[str, Method]:
     """Every method by name: AEDR's presets, its other losses, and the rivals with each distance at hand.
 
     Args:
-      limits: of LatentTracer and RONAN.
+      limits: of dear rivals, by name; where there are none, the rival's own.
       perceptual: weights of LPIPS; without them the methods that need it are absent, and nothing stands in for it.
     """
-
-    def dissimilarity(a: Array, b: Array) -> Array:
-        return 1.0 - losses.ssim(a, b)
-
-    def aedr(config: SignalConfig) -> Method:
-        def score(_: str, autoencoder: Any, images: Array, gray: Array, keys: Array) -> Scored:
-            key = keys if config.latents == "sample" else None
-            found = measure(autoencoder, images, gray=gray, config=config, key=key)
-            return Scored(*map(jnp.asarray, (found.signal, found.first_loss, found.second_loss, found.homogeneity)))
-
-        return Method(score, settings=config.describe())
-
-    def rival(function: Callable[..., Array], passes: int, **options: Any) -> Method:
-        return Method(lambda _, ae, images, gray, keys: Scored(function(ae, images, **options)), passes)
-
-    def latenttracer(official_size: bool) -> Method:
-        steps = limits.latenttracer_steps
-
-        def score(model: str, autoencoder: Any, images: Array, gray: Array, keys: Array) -> Scored:
-            return Scored(latenttracer_score(autoencoder, images, steps=steps, clamp=model not in UNCLAMPED))
-
-        settings = {"steps": steps}
-        return Method(score, 3 * steps, limits.latenttracer_count, official_size=official_size, settings=settings)
-
-    def ronan(_: str, autoencoder: Any, images: Array, gray: Array, keys: Array) -> Scored:
-        return Scored(ronan_score(autoencoder, images, gray=gray, steps=limits.ronan_steps, key=keys))
-
-    def second_layer(a: Array, b: Array) -> Array:
-        assert perceptual is not None
-        return lpips(perceptual, a, b, layer=2)
-
-    def whole(a: Array, b: Array) -> Array:
-        assert perceptual is not None
-        return lpips(perceptual, a, b)
-
-    distances: dict[str, tuple[Callable[[Array, Array], Array], ...]] = {
-        "mse": (losses.mse, losses.mse),
-        "ssim": (dissimilarity, dissimilarity),
-    }
     paper = SignalConfig.paper()
     methods = {
-        "aedr": aedr(paper),
-        "aedr-official": aedr(SignalConfig.official()),
-        "aedr-default": aedr(SignalConfig()),
-        "aedr-mae": aedr(dataclasses.replace(paper, loss=losses.mae)),
-        "aedr-ssim": aedr(dataclasses.replace(paper, loss=dissimilarity)),
+        PAPER: _ours(paper),
+        "aedr-official": _ours(SignalConfig.official()),
+        DEFAULT: _ours(SignalConfig()),
+        "aedr-mae": _ours(dataclasses.replace(paper, loss=losses.mae)),
+        "aedr-ssim": _ours(dataclasses.replace(paper, loss=_dissimilarity)),
     }
     if perceptual is not None:
-        methods["aedr-lpips"] = aedr(dataclasses.replace(paper, loss=whole))
-        distances["lpips"] = (second_layer, whole)
-    for name, (of_aeroblade, of_rdd) in distances.items():
-        methods[f"aeroblade-{name}"] = rival(aeroblade_score, 2, distance=of_aeroblade)
-        methods[f"rdd-{name}"] = rival(rdd_score, 8, distance=of_rdd)
-    methods["did-ae"] = rival(did_score, 4)
-    methods["latenttracer"], methods["latenttracer-512"] = latenttracer(False), latenttracer(True)
-    settings = {"steps": limits.ronan_steps}
-    methods["ronan"] = Method(ronan, 3 * limits.ronan_steps, limits.ronan_count, limits.ronan_models, settings=settings)
+        methods[f"aedr-{PERCEPTUAL}"] = _ours(dataclasses.replace(paper, loss=_perceptual(perceptual, None)))
+    for distance in ("mse", "ssim", *([PERCEPTUAL] if perceptual is not None else [])):
+        for rival in RIVALS.values():
+            if rival.distance:
+                measured = {"mse": losses.mse, "ssim": _dissimilarity}.get(distance)
+                options = {"distance": measured or _perceptual(perceptual, rival.layer)}
+                methods[f"{rival.name}-{distance}"] = _method(rival, limits.get(rival.name, rival.limits), options)
+    for rival in RIVALS.values():
+        if not rival.distance:
+            method = _method(rival, limits.get(rival.name, rival.limits))
+            methods[rival.name] = method
+            for ending, resize in rival.resized.items():
+                methods[f"{rival.name}-{ending}"] = dataclasses.replace(method, resize=resize)
     if perceptual is not None:
         weights = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(perceptual)))
-        for name in [name for name in methods if name.endswith("-lpips")]:
-            known = {**methods[name].settings, "weights": weights.hexdigest()}
-            methods[name] = dataclasses.replace(methods[name], settings=known)
+        for name in [name for name in methods if name.endswith(f"-{PERCEPTUAL}")]:
+            settings = {**methods[name].settings, "weights": weights.hexdigest()}
+            methods[name] = dataclasses.replace(methods[name], settings=settings)
     return methods
+
+
+def rival_of(method: str) -> Rival | None:
+    """The rival that a method's name begins with; None: AEDR's own, or unknown here."""
+    return RIVALS.get(method) or RIVALS.get(method.rpartition("-")[0])
+
+
+def _ours(config: SignalConfig) -> Method:
+    def score(autoencoder: Any, images: Array, gray: Array, keys: Array, clamp: bool) -> Scored:
+        key = keys if config.latents == "sample" else None
+        found = measure(autoencoder, images, gray=gray, config=config, key=key)
+        return Scored(*map(jnp.asarray, (found.signal, found.first_loss, found.second_loss, found.homogeneity)))
+
+    return Method(score, settings=config.describe())
+
+
+def _method(rival: Rival, limits: Limits | None, options: Mapping[str, Any] = MappingProxyType({})) -> Method:
+    settings = {} if limits is None else {"steps": limits.steps}
+
+    def score(autoencoder: Any, images: Array, gray: Array, keys: Array, clamp: bool) -> Scored:
+        given = {"gray": gray, "key": keys, "clamp": clamp}
+        chosen = {name: given[name] for name in rival.takes}
+        return Scored(rival.score(autoencoder, images, **options, **settings, **chosen))
+
+    if limits is None:
+        return Method(score, rival.passes, unclamped=rival.unclamped)
+    passes = rival.passes * limits.steps
+    return Method(score, passes, limits.count, limits.models, rival.unclamped, settings=settings)
+
+
+def _dissimilarity(a: Array, b: Array) -> Array:
+    return 1.0 - losses.ssim(a, b)
+
+
+def _perceptual(weights: Lpips | None, layer: int | None) -> Distance:
+    assert weights is not None
+    return functools.partial(lpips, weights, layer=layer)
+
+
+def times_homogeneity(
+    scores: Float[Array, " n"],
+    images: Float[Array, "n h w 3"],
+    *,
+    gray: Integer[Array, "n hg wg"] | None = None,
+    kind: str = "inverse_difference",
+    gamma: float = 1.0,
+) -> Float[Array, " n"]:
+    """A rival's scores with AEDR's correction for texture: score · H^gamma.
+
+    Args:
+      scores: of any method, small where an image belongs.
+      images: the images that were scored, float32 in [-1, 1].
+      gray: their grey levels in their original size; None: computed from `images`, as if saved to PNG.
+      kind: of the homogeneity (`texture.KINDS`).
+      gamma: its power.
+    """
+    return scores * texture.homogeneity(texture.gray_levels(images) if gray is None else gray, kind=kind) ** gamma

@@ -17,9 +17,10 @@ from aedr_jax.autoencoders.models import Autoencoder, normal_like
 from aedr_jax.decision.threshold import check_signals
 from aedr_jax.errors import CalibrationError
 from aedr_jax.rivals.inversion import inversion_losses
+from aedr_jax.rivals.rival import Limits, Rival
 from aedr_jax.signal import texture
 
-__all__ = ["STEPS", "entropy_2d", "grubbs_threshold", "ronan_losses", "ronan_score"]
+__all__ = ["RONAN", "STEPS", "entropy_2d", "grubbs_threshold", "ronan_losses", "ronan_score"]
 
 STEPS = 1500
 LEARNING_RATE = 0.1
@@ -125,3 +126,16 @@ def grubbs_threshold(scores: object, *, alpha: float = 0.05) -> float:
     n = values.size
     t = float(stdtrit(n - 2, alpha / n))
     return float(values.mean() + values.std(ddof=1) * (n - 1) / math.sqrt(n) * math.sqrt(t**2 / (n - 2 + t**2)))
+
+
+RONAN = Rival(
+    name="ronan",
+    score=ronan_score,
+    losses=ronan_losses,
+    passes=3,
+    takes=("gray", "key"),
+    limits=Limits(steps=300, count=10),
+    first_models=2,
+    published_steps=STEPS,
+    threshold=grubbs_threshold,
+)

@@ -13,14 +13,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from aedr_jax.errors import SourceError
 from aedr_jax.files import whole_file
 
-__all__ = ["check_output", "for_terminal", "printable", "to_json", "write_csv", "write_rows"]
+__all__ = ["check_output", "for_terminal", "printable", "to_json", "to_markdown", "write_csv", "write_rows"]
 
 ENDINGS = (".parquet", ".csv", ".jsonl", "")
 # Control characters (C0, DEL, C1), separators of lines, what turns the direction of text, and lone surrogates.
@@ -69,7 +69,9 @@ def _write_csv(records: Sequence[dict[str, Any]], path: Path) -> None:
         write_csv(records, file)
 
 
-def write_csv(records: Sequence[dict[str, Any]], file: Any, *, printed: bool = False, ending: str = "\r\n") -> None:
+def write_csv(
+    records: Sequence[Mapping[str, Any]], file: TextIO, *, printed: bool = False, ending: str = "\r\n"
+) -> None:
     """Records as CSV: a header, numbers as they are, dictionaries as JSON, and behind a single quote text that a
     spreadsheet would take for a formula.
 
@@ -92,6 +94,12 @@ def write_csv(records: Sequence[dict[str, Any]], file: Any, *, printed: bool = F
     writer = csv.DictWriter(file, columns, lineterminator=ending)
     writer.writeheader()
     writer.writerows({name: cell(value) for name, value in record.items()} for record in records)
+
+
+def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of text, a line each."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _write_jsonl(records: Sequence[dict[str, Any]], path: Path) -> None:

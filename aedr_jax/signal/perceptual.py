@@ -155,7 +155,7 @@ def _unit(features: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
 
 
 def load_lpips(network: str, *, backbone: str | os.PathLike[str], linear: str | os.PathLike[str]) -> Lpips:
-    """LPIPS from two safetensors files; `weights/convert_lpips.py` makes them from the published `.pth` files.
+    """LPIPS from two safetensors files; `aedr convert --lpips` makes them from the published `.pth` files.
 
     Args:
       network: "vgg" (VGG16) or "alex" (AlexNet).
@@ -227,6 +227,6 @@ def _missing(path: Path, network: str) -> str:
         f"{path}: {problem}. LPIPS ({network}) needs two files, which are not distributed with this package:\n"
         f"  the backbone: https://download.pytorch.org/models/{BACKBONES[network]}\n"
         f"  the linear layers: weights/v0.1/{network}.pth of the lpips package (pip download lpips==0.1.4 --no-deps)\n"
-        "Convert both in an environment with PyTorch, and pass the .safetensors files that are written beside them:\n"
-        f"  python weights/convert_lpips.py {BACKBONES[network]} {network}.pth"
+        "Convert both in an environment with PyTorch (extra convert), and pass the .safetensors files:\n"
+        f"  aedr convert --lpips {BACKBONES[network]} .\n  aedr convert --lpips {network}.pth ."
     )

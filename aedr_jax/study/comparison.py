@@ -11,7 +11,7 @@ import dataclasses
 import os
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,50 +21,54 @@ from jaxtyping import Float, Integer
 from aedr_jax.decision.calibration import Calibration, calibrate
 from aedr_jax.decision.threshold import MIN_SIGNALS
 from aedr_jax.errors import CalibrationError, CalibrationWarning, SourceError
-from aedr_jax.rivals import grubbs_threshold
+from aedr_jax.rivals.registry import DEFAULT, PAPER, rival_of
 from aedr_jax.signal.measurement import Measurement
-from aedr_jax.study.candidates import area_under_curve, measurement_of
+from aedr_jax.study import metrics
+from aedr_jax.study.signals import measurement_of
 
 __all__ = [
     "DEFAULT",
+    "HALVES",
     "METRICS",
     "REAL",
     "Columns",
+    "Contender",
     "Decision",
-    "Rule",
     "Scores",
     "Study",
-    "average_precision",
+    "contenders",
     "decide",
-    "part_of",
+    "half_of",
     "read_scores",
-    "rules",
     "study",
-    "tpr_at",
     "with_intervals",
 ]
 
-DEFAULT = "aedr-default"
 REAL = "real"
+HALVES = ("calibration", "test")  # of the images of each source: the first calibrates, the second tests
 REPEATS = 300
 METRICS = ("accuracy", "auc", "ap", "tpr_at_1", "tpr_at_5")  # tpr_at_5: at 5 % false positives
 
 Columns = dict[str, np.ndarray]
 Scores = dict[tuple[str, str, str, str], Columns]  # (processing, method, model, source) -> columns
-Key = tuple[str, str, str]  # (rule, model, other source)
+Key = tuple[str, str, str]  # (contender, model, other source)
 
 
 def read_scores(path: str | os.PathLike[str]) -> Scores:
     """The columns of each processing, method, model and source of a `scores.parquet`.
 
     Raises:
-      SourceError: where there is no such file.
+      SourceError: where there is no such file, or one of another version of this package.
     """
     import pyarrow.parquet as pq
 
     if not Path(path).is_file():
         raise SourceError(f"{path}: no scores there; aedr evaluate writes them")
     table = pq.read_table(path)
+    if missing := {"half", "autoencoder"} - set(table.column_names):
+        raise SourceError(
+            f"{path}: no column {', '.join(sorted(missing))}; another version wrote it: run aedr evaluate again"
+        )
     columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
     rows: dict[tuple[str, str, str, str], list[int]] = {}
     keys = zip(*(columns[name].tolist() for name in ("processing", "method", "model", "source")), strict=True)
@@ -74,12 +78,18 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
+class Contender:
     """A row of the tables: a method's score times H^power, or for AEDR's default its fitted statistic."""
 
     name: str
     method: str
     power: float = 0.0
+
+    @property
+    def own_test(self) -> Callable[[object], float] | None:
+        """How a rival draws its threshold from belonging images' scores, if it has a test of its own."""
+        rival = rival_of(self.method)
+        return rival.threshold if rival else None
 
     def values(self, cell: Columns) -> Measurement | Float[np.ndarray, " n"]:
         """What a calibration takes: a measurement for the default, else scores; NaN where an image has none."""
@@ -89,37 +99,42 @@ class Rule:
         return cell["score"] * cell["homogeneity"] ** self.power
 
 
-def rules(scores: Scores) -> list[Rule]:
+def contenders(scores: Scores) -> list[Contender]:
     """The rows that the scores allow: AEDR's presets, the paper's without H, every rival as it is and ×H."""
     found = []
     for method in dict.fromkeys(method for _, method, _, _ in scores):
-        found.append(Rule(method, method))
-        if method == "aedr":
-            found.append(Rule("aedr without H", method, -1.0))
-        elif not method.startswith("aedr"):
-            found.append(Rule(f"{method} ×H", method, 1.0))
+        found.append(Contender(method, method))
+        if method == PAPER:
+            found.append(Contender(f"{method} without H", method, -1.0))
+        elif rival_of(method) is not None:
+            found.append(Contender(f"{method} ×H", method, 1.0))
     return found
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """A rule calibrated for one model on the first halves, and the scores of the second halves.
+    """A contender calibrated for one model on the first halves, and the scores of the second halves.
 
     Attributes:
-      rule, model: what was calibrated, for what.
-      calibration: its scores are those of the first half, its threshold is the rule's.
+      contender, model: what was calibrated, for what.
+      calibration: its scores are those of the first half; a rival's own test may have drawn its threshold.
       picked: whether alpha was picked for best accuracy on the first halves of own and other images, as in the paper;
         else it is .05, because there are fewer than ten of either.
       own: the model's own images in the second half, [n].
       others: `{source: scores}` of the second half, as many as each source has.
     """
 
-    rule: Rule
+    contender: Contender
     model: str
     calibration: Calibration
     picked: bool
     own: Float[np.ndarray, " n"]
     others: dict[str, Float[np.ndarray, " _"]]
+
+    @property
+    def alpha(self) -> float | None:
+        """The share of own images to turn away; None where a rival's own test drew the threshold."""
+        return None if self.contender.own_test else self.calibration.alpha
 
     @property
     def tpr(self) -> float:
@@ -129,20 +144,19 @@ class Decision:
     def accuracy(self, threshold: float | None = None) -> float:
         """The mean, over other sources, of own images accepted and others turned away."""
         tau = self.calibration.threshold if threshold is None else threshold
-        turned_away = [float((others >= tau).mean()) for others in self.others.values()]
-        return float(((self.own < tau).mean() + np.mean(turned_away)) / 2)
+        return metrics.balanced_accuracy(self.own, *self.others.values(), threshold=tau)
 
 
 def decide(
-    scores: Scores, rule: Rule, model: str, *, processing: str = "none", alpha: float | None = None
+    scores: Scores, contender: Contender, model: str, *, processing: str = "none", alpha: float | None = None
 ) -> Decision | None:
     """Calibrate on first halves of unprocessed images, and score the second halves, processed or not.
 
-    The threshold is the density estimate's; RONAN's is its own test (`grubbs_threshold`), which has no alpha to pick.
+    The threshold is the density estimate's, or that of a rival's own test, which has no alpha to pick.
 
     Args:
       scores: from `read_scores`.
-      rule: of `rules`.
+      contender: of `contenders`.
       model: the candidate.
       processing: of the test images.
       alpha: None: picked where there are images enough (`Decision.picked`).
@@ -150,52 +164,33 @@ def decide(
     Returns:
       None where the method did not score this model, or too few of its images calibrate.
     """
-    cells = {s: cell for (p, m, c, s), cell in scores.items() if (p, m, c) == ("none", rule.method, model)}
-    tests = {s: cell for (p, m, c, s), cell in scores.items() if (p, m, c) == (processing, rule.method, model)}
+    cells = {s: cell for (p, m, c, s), cell in scores.items() if (p, m, c) == ("none", contender.method, model)}
+    tests = {s: cell for (p, m, c, s), cell in scores.items() if (p, m, c) == (processing, contender.method, model)}
     if model not in tests or len(tests) < 2:
         return None
-    first = {s: rule.values(_defined(part_of(cell, "calibration"))) for s, cell in cells.items()}
+    first = {s: contender.values(_defined(half_of(cell, "calibration"))) for s, cell in cells.items()}
     own, others = first.pop(model), _joined(list(first.values()))
-    picked = alpha is None and rule.method != "ronan" and min(_size(own), _size(others)) >= 2 * MIN_SIGNALS
+    picked = alpha is None and contender.own_test is None and min(_size(own), _size(others)) >= 2 * MIN_SIGNALS
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CalibrationWarning)  # n stands in every cell
             calibration = calibrate(
                 own,
-                method="aedr" if rule.method == DEFAULT else rule.name,
+                method="aedr" if contender.method == DEFAULT else contender.name,
                 quantized=bool(cells[model]["quantized"][0]),
                 model=model,
                 alpha=alpha,  # None: picked with validation images, else .05
                 validation=others if picked else None,
             )
-        if rule.method == "ronan":
-            calibration = dataclasses.replace(calibration, threshold=grubbs_threshold(own))
+        if contender.own_test:
+            calibration = dataclasses.replace(calibration, threshold=contender.own_test(own))
     except CalibrationError:
         return None
-    second = {s: rule.values(_defined(part_of(cell, "test"))) for s, cell in tests.items()}
+    second = {s: contender.values(_defined(half_of(cell, "test"))) for s, cell in tests.items()}
     tested = {s: np.asarray(calibration.score(values), np.float64) for s, values in second.items() if _size(values)}
     if model not in tested or len(tested) < 2:
         return None
-    return Decision(rule, model, calibration, picked, tested.pop(model), tested)
-
-
-def tpr_at(own: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"], rate: float) -> float:
-    """The largest share of own images below a threshold that at most a share `rate` of the others is below.
-
-    Reference: the largest such point of scikit-learn's `roc_curve`, exactly.
-    """
-    return float((own < np.sort(others)[int(rate * len(others))]).mean())
-
-
-def average_precision(own: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> float:
-    """Σ (R_k − R_{k−1}) P_k over thresholds, own images being the positives.
-
-    Reference: scikit-learn's `average_precision_score`, to 1e-12.
-    """
-    limits = np.unique(own)
-    hits = np.searchsorted(np.sort(own), limits, side="right")
-    taken = hits + np.searchsorted(np.sort(others), limits, side="right")
-    return float((np.diff(hits, prepend=0) / len(own) * hits / taken).sum())
+    return Decision(contender, model, calibration, picked, tested.pop(model), tested)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,8 +200,8 @@ class Study:
     Attributes:
       scores: what it is of.
       models: the candidates.
-      decided: `{(rule, model): decision}`.
-      drawn: `{(rule, model, source): [metrics, 1 + draws]}`, the metrics in the order of `METRICS`.
+      decided: `{(contender, model): decision}`.
+      drawn: `{(contender, model, source): [metrics, 1 + draws]}`, the metrics in the order of `METRICS`.
     """
 
     scores: Scores
@@ -216,7 +211,7 @@ class Study:
 
     def record(self, keys: Sequence[Key]) -> dict[str, Any]:
         """The mean of each metric over some cells, with its interval and the numbers of images."""
-        decisions = [self.decided[rule, model] for rule, model, _ in keys]
+        decisions = [self.decided[contender, model] for contender, model, _ in keys]
         return with_intervals(np.mean([self.drawn[key] for key in keys], axis=0)) | {
             "n_calibration": _ranged([len(d.calibration.scores) for d in decisions]),
             "n_own": _ranged([len(d.own) for d in decisions]),
@@ -225,11 +220,11 @@ class Study:
 
 
 def study(scores: Scores, *, processing: str = "none") -> Study:
-    """Every rule decided for every model, against every other source."""
+    """Every contender decided for every model, against every other source."""
     models = tuple(dict.fromkeys(model for _, _, model, _ in scores))
-    pairs = [(rule, model) for rule in rules(scores) for model in models]
-    decisions = [decide(scores, rule, model, processing=processing) for rule, model in pairs]
-    decided = {(d.rule.name, d.model): d for d in decisions if d is not None}
+    pairs = [(contender, model) for contender in contenders(scores) for model in models]
+    decisions = [decide(scores, *pair, processing=processing) for pair in pairs]
+    decided = {(d.contender.name, d.model): d for d in decisions if d is not None}
     drawn = {(*key, source): _bootstrap(d, source) for key, d in decided.items() for source in d.others}
     return Study(scores, models, decided, drawn)
 
@@ -238,27 +233,28 @@ def with_intervals(drawn: Float[np.ndarray, "metrics k"]) -> dict[str, float]:
     """`{metric: value, metric_low: ..., metric_high: ...}`."""
     record: dict[str, float] = {}
     for name, values in zip(METRICS, drawn, strict=True):
-        low, high = np.percentile(values[1:], [2.5, 97.5])
-        record |= {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+        low, high = metrics.interval(values[1:])
+        record |= {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}
     return record
 
 
 def _bootstrap(decision: Decision, source: str) -> Float[np.ndarray, "metrics k"]:
     own, others, tau = decision.own, decision.others[source], decision.calibration.threshold
 
-    def metrics(own: np.ndarray, others: np.ndarray) -> tuple[float, ...]:
-        accuracy = float(((own < tau).mean() + (others >= tau).mean()) / 2)
-        rates = tpr_at(own, others, 0.01), tpr_at(own, others, 0.05)
-        return accuracy, area_under_curve(own, others), average_precision(own, others), *rates
+    def measured(own: np.ndarray, others: np.ndarray) -> tuple[float, ...]:
+        rates = [metrics.tpr_at(own, others, rate) for rate in (0.01, 0.05)]
+        areas = metrics.area_under_curve(own, others), metrics.average_precision(own, others)
+        return metrics.balanced_accuracy(own, others, threshold=tau), *areas, *rates
 
     pairs = zip(_draws(decision.model, len(own)), _draws(source, len(others)), strict=True)
-    return np.array([metrics(own[i], others[j]) for i, j in pairs]).T
+    return np.array([measured(own[i], others[j]) for i, j in pairs]).T
 
 
-def _draws(source: str, n: int) -> Integer[np.ndarray, "k n"]:
+def _draws(source: str, n: int) -> list[Integer[np.ndarray, " n"]]:
     """The images themselves, and then draws of them, the same for every method and model."""
-    rng = np.random.default_rng([zlib.crc32(source.encode()), n])
-    return np.concatenate([np.arange(n)[None], rng.integers(n, size=(REPEATS, n))])
+    every = np.arange(n)
+    drawn = metrics.resample([every], REPEATS, seed=[zlib.crc32(source.encode()), n])
+    return [every, *(indices for (indices,) in drawn)]
 
 
 def _ranged(counts: Sequence[int]) -> str:
@@ -266,9 +262,9 @@ def _ranged(counts: Sequence[int]) -> str:
     return "–".join(map(str, dict.fromkeys((min(counts), max(counts)))))
 
 
-def part_of(cell: Columns, part: str) -> Columns:
+def half_of(cell: Columns, half: str) -> Columns:
     """The rows of "calibration", the first half, or of "test", the second."""
-    return {name: values[cell["part"] == part] for name, values in cell.items()}
+    return {name: values[cell["half"] == half] for name, values in cell.items()}
 
 
 def _defined(cell: Columns) -> Columns:

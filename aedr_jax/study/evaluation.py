@@ -32,24 +32,21 @@ from aedr_jax.files import whole_file
 from aedr_jax.images.codec import Photo, fit_crop, gray_of, read_photo
 from aedr_jax.images.processing import GRID, Processing
 from aedr_jax.inputs.sources import Item, find_images
-from aedr_jax.rivals import official_inputs
-from aedr_jax.rivals.methods import UNCLAMPED, Method, Scored
+from aedr_jax.rivals.registry import DEFAULT, PAPER, Method, Scored
 from aedr_jax.scoring.scorer import Candidate, load_candidate
 from aedr_jax.scoring.tables import for_terminal, write_rows
 from aedr_jax.signal import texture
 from aedr_jax.signal.measurement import OFFICIAL_SEED
 from aedr_jax.signal.protocol import Protocol, told_apart
-from aedr_jax.study.comparison import REAL
+from aedr_jax.study.comparison import HALVES, REAL
 
 __all__ = ["ScoreRow", "Sources", "evaluate", "find_sources"]
 
 SIDE = 128  # where no model says another
-PARTS = ("calibration", "test")
-AT_MOST = 500  # images in each part, as in the paper
+LAYOUT = 2  # of the rows: parts of another are not taken up
+AT_MOST = 500  # images in each half, as in the paper
 NONE = Processing("none")
-ROBUST = ("aedr", "aedr-default")
-# After 512×512, by LatentTracer's code.
-FURTHER_SIZES: Mapping[str, tuple[int, ...]] = {"sd2.1": (768,), "sdxl": (1024,), "vqdm": (32, 256)}
+ROBUST = (PAPER, DEFAULT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,10 +57,10 @@ class ScoreRow:
     processing: str
     method: str
     model: str
-    kind: str
+    autoencoder: str
     quantized: bool
     source: str
-    part: str
+    half: str
     image: str
     format: str
     bytes: int
@@ -178,7 +175,7 @@ def evaluate(
       folder: of folders, see `find_sources`.
       out: where parts, sampled images and the Parquet go.
       models: registry names, folders or hub paths, or `NAME=SOURCE` (`autoencoders.names.name_models`).
-      methods: from `methods.make_methods`, or some of them.
+      methods: from `registry.make_methods`, or some of them.
       count: at most so many images of each source: the first half calibrates, the other tests.
       side: to which every image is cropped; None: the smallest native size of the models.
       seed: of the images' order, and so of the halves.
@@ -223,7 +220,7 @@ def evaluate(
             for processing in GRID
             if processing != NONE
             for source, items in sources.images.items()
-            for tested in ([(part, item) for part, item in _split(items, count) if part == "test"],)
+            for tested in ([(half, item) for half, item in _split(items, count) if half == "test"],)
         ]
     programs: dict[Any, tuple[Any, float]] = {}
     hashes: dict[str | Path, str] = {}
@@ -244,7 +241,7 @@ def evaluate(
 
 def _groups(methods: Mapping[str, Method]) -> list[dict[str, Method]]:
     """Methods that look at every image as it is share a program; the others go one by one."""
-    together = {n: m for n, m in methods.items() if m.count is None and not m.official_size}
+    together = {n: m for n, m in methods.items() if m.count is None and m.resize is None}
     alone = [{name: method} for name, method in methods.items() if name not in together]
     return [together, *alone] if together else alone
 
@@ -275,7 +272,7 @@ class _Task:
         for _, item in self.items:
             if item.path not in hashes:
                 hashes[item.path] = hashlib.sha256(Path(item.path).read_bytes()).hexdigest()
-        images = [(part, item.id, hashes[item.path]) for part, item in self.items]
+        images = [(half, item.id, hashes[item.path]) for half, item in self.items]
         protocol = Protocol(
             self.candidate.identity,
             method=",".join(self.methods),
@@ -283,7 +280,7 @@ class _Task:
             size_rule=f"middle{self.side} on {self.grid}",
             processing=str(self.processing),
         )
-        name = told_apart([__version__, protocol.fingerprint(), images])[:16]
+        name = told_apart([__version__, LAYOUT, protocol.fingerprint(), images])[:16]
         return folder / self.candidate.name / f"{self.source}-{self.processing}-{name}.parquet"
 
     def rows(self, programs: dict[Any, tuple[Any, float]], on_progress: Callable[[int], object]) -> list[ScoreRow]:
@@ -326,10 +323,10 @@ class _Task:
                     processing=str(self.processing),
                     method=name,
                     model=self.candidate.name,
-                    kind=_kind(autoencoder),
+                    autoencoder=_design(autoencoder),
                     quantized=bool(getattr(autoencoder, "quantize_on_decode", False)),
                     source=self.source,
-                    part=part,
+                    half=half,
                     image=item.id,
                     format=photo.format,
                     bytes=Path(item.path).stat().st_size,
@@ -339,7 +336,7 @@ class _Task:
                     compile_seconds=compiling,
                     **{key: float(values[i]) for key, values in columns.items()},
                 )
-                for i, ((part, item), photo, (height, width)) in enumerate(zip(chosen, photos, sizes, strict=True))
+                for i, ((half, item), photo, (height, width)) in enumerate(zip(chosen, photos, sizes, strict=True))
             ]
         return rows
 
@@ -356,8 +353,9 @@ class _Task:
         return photo._replace(image=image, gray=gray), (photo.image.shape[0], photo.image.shape[1])
 
     def _inputs(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> np.ndarray:
-        if any(method.official_size for method in self.methods.values()):
-            return official_inputs(images, FURTHER_SIZES.get(self.candidate.name, ()))
+        for method in self.methods.values():
+            if method.resize is not None:
+                return method.resize(images, self.candidate.name)  # such a method is alone (`_groups`)
         return np.stack(images).astype(np.float32) / 127.5 - 1.0
 
     def _run(
@@ -367,8 +365,9 @@ class _Task:
 
         Models of one architecture share a program.
         """
-        model, autoencoder = self.candidate.name, self.candidate.autoencoder
-        key = (names, model in UNCLAMPED, jax.tree.structure(autoencoder), *(x.shape for x in batch))
+        autoencoder = self.candidate.autoencoder
+        clamped = {name: self.candidate.name not in self.methods[name].unclamped for name in names}
+        key = (names, *clamped.values(), jax.tree.structure(autoencoder), *(x.shape for x in batch))
         key += tuple(leaf.shape for leaf in jax.tree.leaves(autoencoder))
         if key not in programs:
             started = time.perf_counter()
@@ -376,7 +375,8 @@ class _Task:
             def score(autoencoder: Any, images: Array, gray: Array, seeds: Array) -> dict[str, Scored]:
                 # Keyed by the file's content: noise depends on the image alone.
                 keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(OFFICIAL_SEED), seed))(seeds)
-                return {name: self.methods[name].score(model, autoencoder, images, gray, keys) for name in names}
+                batch = autoencoder, images, gray, keys
+                return {name: self.methods[name].score(*batch, clamp=clamped[name]) for name in names}
 
             program = jax.jit(score).lower(autoencoder, *batch).compile()
             programs[key] = program, time.perf_counter() - started
@@ -393,14 +393,14 @@ def _split(items: Sequence[Item], limit: int) -> list[tuple[str, Item]]:
     """The first half to calibrate, the other to test, at most 500 each."""
     items = items[:limit]
     half = min(AT_MOST, len(items) // 2)
-    return [(PARTS[0], item) for item in items[:half]] + [(PARTS[1], item) for item in items[half : half + AT_MOST]]
+    return [(HALVES[0], item) for item in items[:half]] + [(HALVES[1], item) for item in items[half : half + AT_MOST]]
 
 
 def _least(*limits: int | None) -> int:
     return min(limit for limit in limits if limit is not None)
 
 
-def _kind(autoencoder: Any) -> str:
+def _design(autoencoder: Any) -> str:
     architecture = getattr(autoencoder, "architecture", None)
     return type(autoencoder).__name__ if architecture is None else architecture.label
 

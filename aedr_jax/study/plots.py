@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from aedr_jax.errors import SourceError
+from aedr_jax.rivals.registry import PAPER
 from aedr_jax.study.comparison import DEFAULT, REAL, Decision, Scores, Study, study
 
 __all__ = ["check_plots", "write_plots"]
 
 EXTRA = 'pip install "aedr-jax[plots]"'
 OWN, OTHER, LINE = "#2a6f97", "#e07a5f", "#333333"
-COLOURS = {DEFAULT: OWN, "aedr": OTHER}  # of rules; grey for others
+COLOURS = {DEFAULT: OWN, PAPER: OTHER}  # of contenders; grey for others
 ACROSS = 3  # panels
 FEWEST = 0.005  # false positives at the left end of a ROC curve, which is where good curves differ
 MARKERS = "osD^vP"
@@ -43,7 +44,7 @@ def write_plots(
 
     Args:
       scores: from `comparison.read_scores`.
-      found: from `report.tables`.
+      found: from `tables.tables`.
       out: the folder.
 
     Raises:
@@ -52,8 +53,8 @@ def write_plots(
     check_plots()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    done = study({key: cell for key, cell in scores.items() if key[1] in ("aedr", DEFAULT)})
-    shown = [d for (rule, _), d in done.decided.items() if rule == "aedr"]
+    done = study({key: cell for key, cell in scores.items() if key[1] in (PAPER, DEFAULT)})
+    shown = [d for (name, _), d in done.decided.items() if name == PAPER]
     drawn: dict[str, tuple[int, Callable[[Any, int], None]]] = {
         "ratio": (len(shown), lambda axis, i: _histogram(axis, shown[i])),
         "roc": (len(done.models), lambda axis, i: _roc(axis, done, done.models[i])),
@@ -115,8 +116,8 @@ def _histogram(axis: Any, decision: Decision) -> None:
 
 
 def _roc(axis: Any, done: Study, model: str) -> None:
-    for rule in [rule for rule, of in done.decided if of == model]:
-        decision = done.decided[rule, model]
+    for name in [name for name, of in done.decided if of == model]:
+        decision = done.decided[name, model]
         for source, style in ((REAL, "-"), ("models", ":")):
             chosen = [v for s, v in decision.others.items() if (s == REAL) == (source == REAL)]
             if chosen:
@@ -124,8 +125,8 @@ def _roc(axis: Any, done: Study, model: str) -> None:
                 # Own images below the smallest of the others, the second smallest, ...: with 0, 1, ... accepted.
                 taken = np.searchsorted(np.sort(decision.own), others) / len(decision.own)
                 places = np.append(np.arange(len(others)) / len(others), 1.0).clip(FEWEST)
-                colour = COLOURS.get(rule, "#999999")
-                label = f"{rule}, {source}"
+                colour = COLOURS.get(name, "#999999")
+                label = f"{name}, {source}"
                 axis.step(places, np.append(taken, 1.0), style, where="post", color=colour, label=label)
     axis.set(title=model, xlabel="others accepted", ylabel="own accepted")
     axis.set(xscale="log", xlim=(FEWEST, 1), ylim=(0, 1.01))

@@ -1,6 +1,6 @@
 """Experiments on the decision: which signal, how few images, how many models. All of it works on tables of losses.
 
-`columns` measures an image in every way that a candidate signal needs; the rest is numpy on the host. A candidate is
+`columns` measures an image in every way that a signal needs; the rest is numpy on the host. A signal is
 fitted to belonging images that it is not tested on, and chosen on other images and other models than it is reported
 on (`choose`). Scale of every score: small where the image belongs.
 """
@@ -23,18 +23,18 @@ from aedr_jax.rivals.rdd import rdd_terms
 from aedr_jax.signal import losses, texture
 from aedr_jax.signal.measurement import OFFICIAL_SEED, Measurement
 from aedr_jax.signal.reconstruction import split_keys, to_display
+from aedr_jax.study.metrics import area_under_curve, interval
 
 __all__ = [
-    "CANDIDATES",
     "PASSES",
+    "SIGNALS",
     "Choice",
-    "area_under_curve",
+    "Signal",
     "choose",
     "columns",
     "few_images",
     "measurement_of",
-    "resample",
-    "score_candidates",
+    "score_signals",
 ]
 
 Columns = Mapping[str, np.ndarray]  # one value for each image
@@ -45,13 +45,13 @@ PASSES = ("clip", "raw", "latent", "round8", "sample", "blurred", "turned")
 def columns(
     autoencoder: Any, images: Float[Array, "n h w 3"], gray: Integer[Array, "n h w"], *, passes: Sequence[str] = PASSES
 ) -> dict[str, Float[Array, " n"]]:
-    """Everything that the candidates look at, [n] each. jit-able with `passes` closed over.
+    """Everything that the signals look at, [n] each. jit-able with `passes` closed over.
 
     Keys: homogeneity; first_X and second_X, the two losses, for X in `passes`: "clip" (the default's), "raw" (the
     paper's), "round8" (clipped, rounded to 8 bit), "sample" (posterior draws, clipped), and "latent" (squared distances
     between the latents of the image and its first, and of the first and the second reconstruction); and for X =
     "codebook", the squared distance of the image's latents to their entries, and that of the first reconstruction's
-    (NaN without a codebook). What RDD takes off (`baselines.rdd`) are first losses, clipped: first_blurred of the
+    (NaN without a codebook). What RDD takes off (`rivals.rdd`) are first losses, clipped: first_blurred of the
     blurred image, first_turned of the turned one, and second_turned of the image both blurred and turned. A pass that
     is not asked for is NaN.
     """
@@ -98,31 +98,30 @@ def measurement_of(table: Columns, passes: str = "clip", *, gamma: float = 1.0) 
 
 POPULATION = 20_000
 
-# A candidate: given belonging images' columns, a function from columns to scores.
 Score = Callable[[Columns], np.ndarray]
-Candidate = Callable[[Columns], Score]
+Signal = Callable[[Columns], Score]  # given belonging images' columns, a function from columns to scores
 
 
-def _fixed(score: Score) -> Candidate:
+def _fixed(score: Score) -> Signal:
     return lambda own: score
 
 
-def _ratio(passes: str, gamma: float) -> Candidate:
+def _ratio(passes: str, gamma: float) -> Signal:
     return _fixed(lambda table: np.asarray(measurement_of(table, passes, gamma=gamma).signal))
 
 
-def _largest(*candidates: Candidate) -> Candidate:
+def _largest(*signals: Signal) -> Signal:
     """The largest of several scores, each standardized by belonging images."""
 
     def fit(own: Columns) -> Score:
-        scores = [candidate(own) for candidate in candidates]
+        scores = [signal(own) for signal in signals]
         scales = [(score(own).mean(), score(own).std(ddof=1)) for score in scores]
         return lambda table: np.max([(f(table) - m) / s for f, (m, s) in zip(scores, scales, strict=True)], axis=0)
 
     return fit
 
 
-def _residual(*on: str, prior: Sequence[float] | None = None, weight: float = 0.0, scaled: bool = False) -> Candidate:
+def _residual(*on: str, prior: Sequence[float] | None = None, weight: float = 0.0, scaled: bool = False) -> Signal:
     """log L1 less its regression on the logarithms of other columns.
 
     `prior` slopes count as much as `weight` images; `scaled` divides by a spread that depends on log L2.
@@ -152,20 +151,20 @@ def _residual(*on: str, prior: Sequence[float] | None = None, weight: float = 0.
     return fit
 
 
-def _unclipped(candidate: Candidate) -> Candidate:
+def _unclipped(signal: Signal) -> Signal:
     """The same on the losses of unclipped passes."""
 
     def raw(table: Columns) -> Columns:
         return {**table, "first_clip": table["first_raw"], "second_clip": table["second_raw"]}
 
     def fit(own: Columns) -> Score:
-        score = candidate(raw(own))
+        score = signal(raw(own))
         return lambda table: score(raw(table))
 
     return fit
 
 
-def _log_ratio(above: str, below: str) -> Candidate:
+def _log_ratio(above: str, below: str) -> Signal:
     return _fixed(lambda table: np.log(table[above]) - np.log(table[below]))
 
 
@@ -179,7 +178,7 @@ _ON_BOTH = _residual("second_clip", "homogeneity")
 
 PAPER = "paper: t·H"
 TURNED = "larger of t·H, log L1 on log L2, log H, L1 / turned"
-CANDIDATES: dict[str, Candidate] = {
+SIGNALS: dict[str, Signal] = {
     PAPER: _ratio("raw", 1.0),
     "t·H, clipped": _ratio("clip", 1.0),
     "t·H, clipped and rounded": _ratio("round8", 1.0),
@@ -212,35 +211,16 @@ CANDIDATES: dict[str, Candidate] = {
 }
 
 
-def score_candidates(own: Columns, tables: Mapping[str, Columns]) -> dict[str, dict[str, np.ndarray]]:
-    """`{candidate: {source: scores}}` by fits to belonging images; where a candidate is undefined it is left out."""
+def score_signals(own: Columns, tables: Mapping[str, Columns]) -> dict[str, dict[str, np.ndarray]]:
+    """`{signal: {source: scores}}` by fits to belonging images; where a signal is undefined it is left out."""
     found = {}
-    for name, candidate in CANDIDATES.items():
+    for name, signal in SIGNALS.items():
         with np.errstate(invalid="ignore"):
-            score = candidate(own)
+            score = signal(own)
             scores = {source: np.asarray(score(table), np.float64) for source, table in tables.items()}
         if defined := {source: values for source, values in scores.items() if np.isfinite(values).all()}:
             found[name] = defined
     return found
-
-
-def area_under_curve(own: Float[np.ndarray, " n"], other: Float[np.ndarray, " m"]) -> float:
-    """The share of (own, other) pairs in which the other image has the larger score; a tie counts half.
-
-    Reference: `sklearn.metrics.roc_auc_score`, to 1e-12.
-    """
-    ordered = np.sort(own)
-    below, up_to = (np.searchsorted(ordered, other, side=side) for side in ("left", "right"))
-    return float((below + up_to).mean() / (2 * len(own)))
-
-
-def resample(clusters: Sequence[np.ndarray], repeats: int = 1000, seed: int = 0) -> list[list[np.ndarray]]:
-    """Indices into several samples for a bootstrap over clusters, the same for all scores compared (paired)."""
-    rng = np.random.default_rng(seed)
-    members = [[np.flatnonzero(c == k) for k in np.unique(c)] for c in clusters]
-    return [
-        [np.concatenate([m[k] for k in rng.integers(len(m), size=len(m))]) for m in members] for _ in range(repeats)
-    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,13 +229,13 @@ class Choice:
 
     Attributes:
       chosen_on, reported_on: models.
-      candidate: of the highest mean AUC where it was chosen.
+      signal: of the highest mean AUC where it was chosen.
       auc, paper_auc: means over the models and sources that it is reported on.
     """
 
     chosen_on: tuple[str, ...]
     reported_on: tuple[str, ...]
-    candidate: str
+    signal: str
     auc: float
     paper_auc: float
 
@@ -263,23 +243,23 @@ class Choice:
 def choose(
     scores: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], halves: Sequence[tuple[Sequence[str], Sequence[str]]]
 ) -> list[Choice]:
-    """Choose a candidate on half of the images of some models, report it on the other half of others.
+    """Choose a signal on half of the images of some models, report it on the other half of others.
 
     Args:
-      scores: `{model: {candidate: {source: scores}}}`, the model's own images under its own name.
+      scores: `{model: {signal: {source: scores}}}`, the model's own images under its own name.
       halves: pairs of models to choose on and models to report on. Even images choose, odd images report.
     """
 
-    def mean_auc(models: Sequence[str], candidate: str, half: int) -> float:
+    def mean_auc(models: Sequence[str], signal: str, half: int) -> float:
         areas = []
         for model in models:
-            of = scores[model][candidate]
+            of = scores[model][signal]
             areas += [area_under_curve(of[model][half::2], of[s][half::2]) for s in of if s != model]
         return float(np.mean(areas))
 
     rounds = []
     for chosen_on, reported_on in halves:
-        everywhere = [c for c in CANDIDATES if all(len(scores[m].get(c, ())) == len(scores[m][PAPER]) for m in scores)]
+        everywhere = [c for c in SIGNALS if all(len(scores[m].get(c, ())) == len(scores[m][PAPER]) for m in scores)]
         best = max(everywhere, key=lambda c: mean_auc(chosen_on, c, 0))
         auc, paper = (mean_auc(reported_on, c, 1) for c in (best, PAPER))
         rounds.append(Choice(tuple(chosen_on), tuple(reported_on), best, auc, paper))
@@ -334,14 +314,14 @@ def few_images(
                 seen[rule].append((realised, sure[0] <= realised <= sure[1], bounded))
         for rule, results in seen.items():
             realised, covered, bounded_share = np.array(results, np.float64).T
-            low, high = np.percentile(realised, [2.5, 97.5])
+            low, high = interval(realised)
             rows.append(
                 {
                     "size": size,
                     "rule": rule,
                     "mean": float(realised.mean()),
-                    "low": float(low),
-                    "high": float(high),
+                    "low": low,
+                    "high": high,
                     "acceptance_covered": float(covered.mean()),
                     "threshold_covered": float(bounded_share.mean()),
                 }

@@ -16,21 +16,34 @@ from jaxtyping import Bool, Float
 from aedr_jax.decision.attribution import attribute
 from aedr_jax.decision.threshold import threshold
 from aedr_jax.decision.validation import ALPHAS
-from aedr_jax.scoring.tables import for_terminal, write_csv
-from aedr_jax.study.candidates import PASSES, area_under_curve, choose, score_candidates
-from aedr_jax.study.comparison import DEFAULT, REAL, Columns, Rule, Scores, Study, decide, part_of, rules, study
+from aedr_jax.rivals.registry import PAPER, PERCEPTUAL, RIVALS
+from aedr_jax.scoring.tables import for_terminal, to_markdown, write_csv
+from aedr_jax.study.comparison import (
+    DEFAULT,
+    HALVES,
+    REAL,
+    Columns,
+    Contender,
+    Scores,
+    Study,
+    contenders,
+    decide,
+    half_of,
+    study,
+)
+from aedr_jax.study.metrics import area_under_curve, balanced_accuracy, interval
+from aedr_jax.study.signals import PASSES, choose, score_signals
 
 __all__ = ["tables", "write_tables"]
 
 Records = list[dict[str, Any]]
 
-SHOWN = ("aedr", DEFAULT)  # where a table has room for few
+SHOWN = (PAPER, DEFAULT)  # where a table has room for few
 SIZES = (10, 20, 50, 100, 200, 500)
 REPEATS = 50
-LOSSES = {"MSE": "aedr", "MAE": "aedr-mae", "SSIM": "aedr-ssim", "LPIPS": "aedr-lpips"}
-HOMOGENEITIES = {"off": "aedr without H", "paper": "aedr", "official": "aedr-official", "default": DEFAULT}
+LOSSES = {"MSE": PAPER, "MAE": "aedr-mae", "SSIM": "aedr-ssim", "LPIPS": f"aedr-{PERCEPTUAL}"}
+HOMOGENEITIES = {"off": f"{PAPER} without H", "paper": PAPER, "official": "aedr-official", "default": DEFAULT}
 NO_LPIPS = "absent: no weights of LPIPS were given (--lpips), and nothing stands in for them"
-NO_ENLARGED = "absent: not asked for (--methods latenttracer-512); it brings every image to 512×512 first"
 NOT_CALIBRATED = "absent: too few of these images have a score to calibrate it"
 NOT_MEASURED = "absent: not measured in this run"
 
@@ -44,10 +57,10 @@ def tables(scores: Scores) -> dict[str, Records]:
         "table1_models": _pairs(done, real=False),
         "table2_real": _pairs(done, real=True),
         "table3_seconds": _seconds(done),
-        "table4_autoencoders": _kinds(done),
+        "table4_autoencoders": _autoencoders(done),
         "losses": _variants(done, LOSSES),
         "homogeneity": _variants(done, HOMOGENEITIES),
-        "candidates": _candidates(done),
+        "signals": _signals(done),
         "alpha": _alphas(done),
         "calibration_size": _sizes(done),
         "robustness": _robustness(scores),
@@ -59,16 +72,18 @@ def tables(scores: Scores) -> dict[str, Records]:
 def _summary(done: Study) -> Records:
     """Each method's mean over all pairs, over pairs of models, and against photographs."""
     records: Records = []
-    for rule in dict.fromkeys(rule for rule, _ in done.decided):
-        cells = [key for key in done.drawn if key[0] == rule]
+    for name in dict.fromkeys(name for name, _ in done.decided):
+        cells = [key for key in done.drawn if key[0] == name]
         real = [key for key in cells if key[2] == REAL]
         for against, keys in (("all", cells), ("models", [k for k in cells if k not in real]), (REAL, real)):
             if keys:
-                records.append({"method": rule, "against": against, "pairs": len(keys), **done.record(keys)})
-    there = {rule for rule, _ in done.decided}
-    absent = {f"{name}-lpips": NO_LPIPS for name in ("aeroblade", "rdd") if f"{name}-mse" in there}
-    absent |= {"latenttracer-512": NO_ENLARGED} if "latenttracer" in there else {}
-    absent |= dict.fromkeys((rule.name for rule in rules(done.scores)), NOT_CALIBRATED)
+                records.append({"method": name, "against": against, "pairs": len(keys), **done.record(keys)})
+    there = {name for name, _ in done.decided}
+    absent = {f"{r.name}-{PERCEPTUAL}": NO_LPIPS for r in RIVALS.values() if r.distance and f"{r.name}-mse" in there}
+    for rival in [rival for rival in RIVALS.values() if rival.name in there]:
+        for name in [f"{rival.name}-{ending}" for ending in rival.resized]:
+            absent[name] = f"absent: not asked for (--methods {name}); {rival.resized_note}"
+    absent |= dict.fromkeys((contender.name for contender in contenders(done.scores)), NOT_CALIBRATED)
     return records + [{"method": name, "note": note} for name, note in absent.items() if name not in there]
 
 
@@ -87,31 +102,30 @@ def _same_images(scores: Scores) -> Records:
             if ("none", method, *pair) in scores
         }
         done = study(chosen)
-        for rule in [rule.name for rule in rules(chosen)]:
-            keys = [key for key in done.drawn if key[0] == rule]
+        for name in [contender.name for contender in contenders(chosen)]:
+            keys = [key for key in done.drawn if key[0] == name]
             record = {"pairs": len(keys), **done.record(keys)} if keys else {"note": NOT_CALIBRATED}
-            records.append({"images_of": dear, "method": rule, **record})
+            records.append({"images_of": dear, "method": name, **record})
     return records or [{"note": "absent: every method scored every image"}]
 
 
 def _of_images(cell: Columns, wanted: Columns) -> Columns:
-    """The rows of the images that are wanted, in that order and those parts."""
+    """The rows of the images that are wanted, in that order and those halves."""
     places = {image: i for i, image in enumerate(cell["image"])}
     chosen = [places[image] for image in wanted["image"]]
-    return {name: values[chosen] for name, values in cell.items()} | {"part": wanted["part"]}
+    return {name: values[chosen] for name, values in cell.items()} | {"half": wanted["half"]}
 
 
 def _pairs(done: Study, *, real: bool) -> Records:
     records: Records = []
     for key in done.drawn:
-        rule, model, source = key
+        name, model, source = key
         if (source == REAL) == real:
-            decision = done.decided[rule, model]
+            decision = done.decided[name, model]
             tau = decision.calibration.threshold
-            record = {"method": rule, "model": model, "other": source, **done.record([key]), "tpr": decision.tpr}
+            record = {"method": name, "model": model, "other": source, **done.record([key]), "tpr": decision.tpr}
             record |= {"tnr": float((decision.others[source] >= tau).mean()), "threshold": tau}
-            alpha = None if decision.rule.method == "ronan" else decision.calibration.alpha
-            records.append(record | {"alpha": alpha, "alpha_picked": decision.picked})
+            records.append(record | {"alpha": decision.alpha, "alpha_picked": decision.picked})
     return records
 
 
@@ -126,59 +140,59 @@ def _seconds(done: Study) -> Records:
                 record = {"method": method, "model": model, "seconds_an_image": float(np.median(seconds))}
                 record |= {"seconds_to_compile": float(np.max(compiling)), "batches_timed": len(np.unique(seconds))}
                 records.append(record | {"n": len(seconds)})
-    of_aedr = {r["model"]: r["seconds_an_image"] for r in records if r["method"] == "aedr"}
+    of_aedr = {r["model"]: r["seconds_an_image"] for r in records if r["method"] == PAPER}
     return [r | {"times_aedr": r["seconds_an_image"] / of_aedr.get(r["model"], np.nan)} for r in records]
 
 
-def _kinds(done: Study) -> Records:
-    kinds = {model: str(cell["kind"][0]) for (_, _, model, _), cell in done.scores.items()}
+def _autoencoders(done: Study) -> Records:
+    designs = {model: str(cell["autoencoder"][0]) for (_, _, model, _), cell in done.scores.items()}
     records: Records = []
-    for rule in dict.fromkeys(rule for rule, _ in done.decided):
-        for kind in dict.fromkeys(kinds.values()):
-            keys = [key for key in done.drawn if key[0] == rule and kinds[key[1]] == kind]
+    for name in dict.fromkeys(name for name, _ in done.decided):
+        for design in dict.fromkeys(designs.values()):
+            keys = [key for key in done.drawn if key[0] == name and designs[key[1]] == design]
             if keys:
                 of = ", ".join(dict.fromkeys(model for _, model, _ in keys))
-                records.append({"method": rule, "autoencoder": kind, "models": of, **done.record(keys)})
+                records.append({"method": name, "autoencoder": design, "models": of, **done.record(keys)})
     return records
 
 
 def _variants(done: Study, variants: Mapping[str, str]) -> Records:
     records: Records = []
-    for variant, rule in variants.items():
-        models = [model for name, model in done.decided if name == rule]
+    for variant, name in variants.items():
+        models = [model for decided, model in done.decided if decided == name]
         for model in models:
-            keys = [key for key in done.drawn if key[:2] == (rule, model)]
-            records.append({"variant": variant, "method": rule, "model": model, **done.record(keys)})
+            keys = [key for key in done.drawn if key[:2] == (name, model)]
+            records.append({"variant": variant, "method": name, "model": model, **done.record(keys)})
         if not models:
             records.append({"variant": variant, "note": NO_LPIPS if variant == "LPIPS" else NOT_MEASURED})
     return records
 
 
-def _candidates(done: Study) -> Records:
-    """The AUC of every candidate statistic, and of the one that half of the test images and models would choose.
+def _signals(done: Study) -> Records:
+    """The AUC of every signal, and of the one that half of the test images and models would choose.
 
-    Candidates are fitted to own images of the first half. The one chosen is reported on the other half of the test
-    images of the other models (`experiments.choose`).
+    Signals are fitted to own images of the first half. The one chosen is reported on the other half of the test
+    images of the other models (`signals.choose`).
     """
     scores: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for model in done.models:
         cells = {s: c for s in _sources(done) if (c := _losses(done.scores, model, s)) is not None}
         if model in cells and len(cells) > 1:
-            tests = {source: part_of(cell, "test") for source, cell in cells.items()}
-            scores[model] = score_candidates(part_of(cells[model], "calibration"), tests)
+            tests = {source: half_of(cell, "test") for source, cell in cells.items()}
+            scores[model] = score_signals(half_of(cells[model], "calibration"), tests)
     records: Records = []
-    for model, candidates in scores.items():
-        for name, of in candidates.items():
+    for model, signals in scores.items():
+        for name, of in signals.items():
             areas = [area_under_curve(of[model], of[source]) for source in of if source != model]
-            record = {"candidate": name, "model": model, "auc": float(np.mean(areas)), "worst_auc": min(areas)}
+            record = {"signal": name, "model": model, "auc": float(np.mean(areas)), "worst_auc": min(areas)}
             others = sum(len(values) for source, values in of.items() if source != model)
             records.append(record | {"sources": len(areas), "n_own": len(of[model]), "n_other": others})
     models = list(scores)
     halves = models[::2], models[1::2]
     for choice in choose(scores, (halves, halves[::-1])) if all(halves) else ():
-        record = {"candidate": choice.candidate, "chosen_on": ", ".join(choice.chosen_on)}
+        record = {"signal": choice.signal, "chosen_on": ", ".join(choice.chosen_on)}
         record |= {"model": ", ".join(choice.reported_on), "auc": choice.auc, "paper_auc": choice.paper_auc}
-        reported = {m: {s: len(v[1::2]) for s, v in scores[m][choice.candidate].items()} for m in choice.reported_on}
+        reported = {m: {s: len(v[1::2]) for s, v in scores[m][choice.signal].items()} for m in choice.reported_on}
         own, every = sum(of[m] for m, of in reported.items()), sum(sum(of.values()) for of in reported.values())
         records.append(record | {"n_own": own, "n_other": every - own})
     return records or [{"note": NOT_MEASURED}]
@@ -189,25 +203,25 @@ def _sources(done: Study) -> list[str]:
 
 
 def _losses(scores: Scores, model: str, source: str) -> Columns | None:
-    """What `experiments.columns` would hold of an evaluation's images; NaN what was not measured."""
-    raw, clip = (scores.get(("none", method, model, source)) for method in ("aedr", DEFAULT))
+    """What `signals.columns` would hold of an evaluation's images; NaN what was not measured."""
+    raw, clip = (scores.get(("none", method, model, source)) for method in (PAPER, DEFAULT))
     if raw is None or clip is None:
         return None
-    nothing = np.full(len(raw["part"]), np.nan)
+    nothing = np.full(len(raw["half"]), np.nan)
     found = {f"{order}_{name}": nothing for name in (*PASSES, "codebook") for order in ("first", "second")}
     for name, cell in (("raw", raw), ("clip", clip)):
         found |= {f"{order}_{name}": cell[f"{order}_loss"] for order in ("first", "second")}
-    found |= {"homogeneity": raw["homogeneity"], "part": raw["part"]}
+    found |= {"homogeneity": raw["homogeneity"], "half": raw["half"]}
     defined = np.isfinite(raw["score"]) & np.isfinite(clip["score"])
     return {name: values[defined] for name, values in found.items()}
 
 
 def _alphas(done: Study) -> Records:
     records: Records = []
-    for (rule, model), decision in done.decided.items():
-        for alpha in ALPHAS[::3] if rule in SHOWN else ():
+    for (name, model), decision in done.decided.items():
+        for alpha in ALPHAS[::3] if name in SHOWN else ():
             tau = threshold(decision.calibration.scores, alpha=alpha)
-            record = {"method": rule, "model": model, "alpha": alpha, "accuracy": decision.accuracy(tau)}
+            record = {"method": name, "model": model, "alpha": alpha, "accuracy": decision.accuracy(tau)}
             counts = {"n_calibration": len(decision.calibration.scores), "n_own": len(decision.own)}
             counts |= {"n_other": sum(map(len, decision.others.values()))}
             records.append(record | {"tpr": float((decision.own < tau).mean()), "threshold": tau} | counts)
@@ -217,25 +231,25 @@ def _alphas(done: Study) -> Records:
 def _sizes(done: Study) -> Records:
     """Some of the calibration images at a time, alpha .05, tested on all of the second halves."""
     records: Records = []
-    for rule in [rule for rule in rules(done.scores) if rule.name in SHOWN]:
-        for model in [model for model in done.models if (rule.name, model) in done.decided]:
-            at = ("none", rule.method, model, model)
+    for contender in [contender for contender in contenders(done.scores) if contender.name in SHOWN]:
+        for model in [model for model in done.models if (contender.name, model) in done.decided]:
+            at = ("none", contender.method, model, model)
             cell = done.scores[at]
-            first, second = (np.flatnonzero(cell["part"] == part) for part in ("calibration", "test"))
+            first, second = (np.flatnonzero(cell["half"] == half) for half in HALVES)
             for size in [size for size in SIZES if size <= len(first)]:
                 found = []
                 for repeat in range(REPEATS):
                     chosen = np.random.default_rng([size, repeat]).choice(first, size, replace=False)
                     few = {name: values[np.concatenate([chosen, second])] for name, values in cell.items()}
-                    if decision := decide({**done.scores, at: few}, rule, model, alpha=0.05):
+                    if decision := decide({**done.scores, at: few}, contender, model, alpha=0.05):
                         found.append((decision.accuracy(), decision.tpr))
                 if found:
                     accuracies, tprs = np.array(found).T
-                    low, high = np.percentile(accuracies, [2.5, 97.5])
-                    record = {"method": rule.name, "model": model, "n_calibration": size, "repeats": len(found)}
-                    record |= {"accuracy": float(accuracies.mean()), "accuracy_low": float(low)}
-                    record |= {"accuracy_high": float(high), "tpr": float(tprs.mean()), "n_own": len(second)}
-                    others = done.decided[rule.name, model].others
+                    low, high = interval(accuracies)
+                    record = {"method": contender.name, "model": model, "n_calibration": size, "repeats": len(found)}
+                    record |= {"accuracy": float(accuracies.mean()), "accuracy_low": low}
+                    record |= {"accuracy_high": high, "tpr": float(tprs.mean()), "n_own": len(second)}
+                    others = done.decided[contender.name, model].others
                     records.append(record | {"n_other": sum(map(len, others.values()))})
     return records
 
@@ -249,22 +263,22 @@ def _robustness(scores: Scores) -> Records:
     records: Records = []
     for processing in processings:
         done = study(known, processing=processing)
-        for (rule, model), decision in done.decided.items():
-            keys = [key for key in done.drawn if key[:2] == (rule, model)]
-            record = {"method": rule, "processing": processing, "model": model, **done.record(keys)}
+        for (name, model), decision in done.decided.items():
+            keys = [key for key in done.drawn if key[:2] == (name, model)]
+            record = {"method": name, "processing": processing, "model": model, **done.record(keys)}
             records.append(record | {"tpr": decision.tpr})
     return records
 
 
 def _attributions(done: Study) -> Records:
     """How often the default gives each verdict to the test images of a source, all models asked, alpha .05."""
-    rule = Rule(DEFAULT, DEFAULT)
-    decided = {model: d for model in done.models if (d := decide(done.scores, rule, model, alpha=0.05))}
+    default = Contender(DEFAULT, DEFAULT)
+    decided = {model: d for model in done.models if (d := decide(done.scores, default, model, alpha=0.05))}
     calibrations = {model: decision.calibration for model, decision in decided.items()}
     records: Records = []
     for source in dict.fromkeys(s for _, m, _, s in done.scores if m == DEFAULT and calibrations):
-        cells = {model: part_of(done.scores["none", DEFAULT, model, source], "test") for model in calibrations}
-        verdicts = attribute({model: rule.values(cell) for model, cell in cells.items()}, calibrations).verdicts
+        cells = {model: half_of(done.scores["none", DEFAULT, model, source], "test") for model in calibrations}
+        verdicts = attribute({model: default.values(cell) for model, cell in cells.items()}, calibrations).verdicts
         short = ["ambiguous" if verdict.startswith("ambiguous") else verdict for verdict in verdicts]
         for verdict in dict.fromkeys((*calibrations, "ambiguous", "none", *short)):
             share = short.count(verdict) / len(short)
@@ -282,13 +296,9 @@ def _control(done: Study) -> Records:
             pair = cells[model], cells[source]
             for name, predict in (("bytes a pixel", _by_size), ("format", _by_format)):
                 own, other = predict(*pair)
-                record = {
-                    "by": name,
-                    "model": model,
-                    "other": source,
-                    "accuracy": float(own.mean() - other.mean() + 1) / 2,
-                }
-                counts = {"n_calibration": sum((cell["part"] == "calibration").sum() for cell in pair)}
+                accuracy = balanced_accuracy(~own, ~other, threshold=0.5)
+                record = {"by": name, "model": model, "other": source, "accuracy": accuracy}
+                counts = {"n_calibration": sum((cell["half"] == "calibration").sum() for cell in pair)}
                 records.append(record | counts | {"n_own": len(own), "n_other": len(other)})
     return records
 
@@ -296,8 +306,8 @@ def _control(done: Study) -> Records:
 def _by_size(own: Columns, other: Columns) -> list[Bool[np.ndarray, " n"]]:
     """Which test images the best threshold and side of the first halves takes for the model's own."""
 
-    def sizes(cell: Columns, part: str) -> Float[np.ndarray, " n"]:
-        of = part_of(cell, part)
+    def sizes(cell: Columns, half: str) -> Float[np.ndarray, " n"]:
+        of = half_of(cell, half)
         return of["bytes"] / (of["width"] * of["height"])
 
     first = [sizes(cell, "calibration") for cell in (own, other)]
@@ -313,9 +323,9 @@ def _by_size(own: Columns, other: Columns) -> list[Bool[np.ndarray, " n"]]:
 
 def _by_format(own: Columns, other: Columns) -> list[Bool[np.ndarray, " n"]]:
     """Which test images have a format that is commoner among the model's own in the first halves."""
-    first = [part_of(cell, "calibration")["format"] for cell in (own, other)]
+    first = [half_of(cell, "calibration")["format"] for cell in (own, other)]
     taken = [name for name in set(first[0]) if (first[0] == name).mean() > (first[1] == name).mean()]
-    return [np.isin(part_of(cell, "test")["format"].astype(str), taken) for cell in (own, other)]
+    return [np.isin(half_of(cell, "test")["format"].astype(str), taken) for cell in (own, other)]
 
 
 def write_tables(found: Mapping[str, Sequence[Mapping[str, Any]]], out: str | os.PathLike[str]) -> list[Path]:
@@ -326,10 +336,9 @@ def write_tables(found: Mapping[str, Sequence[Mapping[str, Any]]], out: str | os
     for name, records in found.items():
         columns = list(dict.fromkeys(column for record in records for column in record))
         with open(out / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
-            write_csv([dict(record) for record in records], file, ending="\n")
+            write_csv(records, file, ending="\n")
         shown = [column for column in columns if not column.endswith(("_low", "_high"))]
-        lines = [shown, ["---"] * len(shown), *([_cell(record, column) for column in shown] for record in records)]
-        text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        text = to_markdown(shown, [[_cell(record, column) for column in shown] for record in records])
         (out / f"{name}.md").write_text(text, encoding="utf-8")
         written += [out / f"{name}.csv", out / f"{name}.md"]
     return written

@@ -6,9 +6,6 @@ random decoder enlarge that, and rounding to 8 bits makes a level of it. What is
 """
 
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import diffusers
 import numpy as np
@@ -23,7 +20,6 @@ from aedr_jax.generate.pipelines import RECIPES
 
 from .tiny_pipelines import PIPELINES, kandinsky_decoder, kandinsky_prior, save, stable_diffusion
 
-CONVERT = Path(__file__).resolve().parents[2] / "weights" / "convert_bin.py"
 LEVELS = 2
 PROMPTS = ["a cat", "two dogs in the snow", "3"]
 
@@ -170,7 +166,7 @@ def pickle_weights(folder, *names):
 
 
 @pytest.mark.parametrize("model", ["sd1.5", "vqdm"])
-def test_pickles_are_refused_and_the_remedy_works(model, call, folders, monkeypatch, tmp_path, capsys):
+def test_pickles_are_refused_and_the_remedy_works(model, call, folders, tmp_path, capsys):
     from transformers import CLIPTextModel
 
     folder = tmp_path / "pipeline"
@@ -183,11 +179,12 @@ def test_pickles_are_refused_and_the_remedy_works(model, call, folders, monkeypa
     assert call(model, tmp_path / "out", pipeline=folder) == 2
     error = capsys.readouterr().err
     assert "Pickled ones are never loaded" in error
-    assert "weights/convert_bin.py" in error
+    assert "aedr convert --pickle FOLDER/NAME/diffusion_pytorch_model.bin FOLDER/NAME" in error
     assert not (tmp_path / "out" / "generated.json").exists()
     for name in networks[model]:
-        monkeypatch.setattr(sys, "argv", ["convert_bin.py", str(folder / name)])
-        runpy.run_path(str(CONVERT), run_name="__main__")
+        assert (
+            main(["convert", "--pickle", str(folder / name / "diffusion_pytorch_model.bin"), str(folder / name)]) == 0
+        )
     CLIPTextModel.from_pretrained(folder / "text_encoder").save_pretrained(folder / "text_encoder")
     assert call(model, tmp_path / "out", pipeline=folder) == 0
     assert call(model, tmp_path / "plain") == 0

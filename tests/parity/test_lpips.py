@@ -5,24 +5,23 @@ Two references: the network rebuilt below in `torch.nn` from the published archi
 needs only them, so that torchvision itself need not be there.
 """
 
-import runpy
 import sys
 import types
 import warnings
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch import nn
 
 import aedr_jax as aedr
+from aedr_jax.cli.main import main
 
 from .references import nchw, random_images
 
-CONVERTER = Path(__file__).resolve().parents[2] / "weights" / "convert_lpips.py"
 # torchvision's `features` up to what is compared last: channels of 3×3 convolutions, M a max pool.
 VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
 COMPARED = {"vgg": (3, 8, 15, 22, 29), "alex": (1, 4, 7, 9, 11)}  # places of the ReLUs whose features are compared
@@ -93,9 +92,9 @@ def case(request, tmp_path_factory):
     torch.save(features | {"classifier.0.weight": torch.zeros(3, 3)}, folder / "backbone.pth")
     heads = {f"lin{i}.model.1.weight": lin.weight for i, lin in enumerate(reference.lin)}
     torch.save(heads, folder / "heads.pth")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["convert_lpips", str(folder / "backbone.pth"), str(folder / "heads.pth")])
-        runpy.run_path(str(CONVERTER), run_name="__main__")
+    for name in ("backbone", "heads"):
+        assert main(["convert", "--lpips", str(folder / f"{name}.pth"), str(folder)]) == 0
+    assert not any("classifier" in name for name in load_file(folder / "backbone.safetensors"))
     params = aedr.load_lpips(network, backbone=folder / "backbone.safetensors", linear=folder / "heads.safetensors")
     return network, reference, params
 
