@@ -1,9 +1,10 @@
 """How a verdict is misled: laundering through an autoencoder, and white-box perturbations of one to four grey levels.
 
-    python weights/attack.py --work WORK [--models mini-kl4-a,mini-vq] [--count 16]
+    python -m benchmarks.attacks --work WORK [--models mini-kl4-a,mini-vq] [--count 16]
 
-Reads the images of `weights/evaluate.py generate`. Every figure is a share of images that the shipped calibration of
-the model accepts; attacks are on its own score (`Calibration.score`), 20 steps of projected signed gradients.
+Reads the images of `python -m benchmarks.matrix generate`. Every figure is a share of images that the shipped
+calibration of the model accepts; attacks are on its own score (`Calibration.score`), 20 steps of projected signed
+gradients.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from aedr_jax.cli.demo import PHOTOGRAPHS
 from aedr_jax.decision.intervals import share_interval
 from aedr_jax.rivals.inversion import with_fast_gradients
 from aedr_jax.study.attacks import LEVEL, launder, perturb
+from benchmarks.matrix import MODELS, print_table
 
 BATCH = 4
 

@@ -1,8 +1,8 @@
 """The decision on the miniature models: which signal, how sure, and how many wrong names.
 
-    python weights/decision.py --photos DIR --work WORK [--published DIR]
+    python -m benchmarks.decision --photos DIR --work WORK [--published DIR]
 
-Reads the scores that `weights/evaluate.py score` left in WORK; nothing is measured here, so it runs in minutes.
+Reads the scores that `python -m benchmarks.matrix score` left in WORK; nothing is measured here, so it runs in minutes.
 Fits are made on each model's calibration images (seeds 0 to 199) and tested on other seeds and on photographs that no
 model was trained or calibrated on. `--published` holds the AEDR authors' own losses and homogeneities (`losses/`,
 `homogeneity/`), for the figures on SD1.5.
@@ -14,24 +14,15 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from aedr_jax.study.candidates import (
-    CANDIDATES,
-    PAPER,
-    TURNED,
-    area_under_curve,
-    choose,
-    few_images,
-    measurement_of,
-    resample,
-    score_candidates,
-)
-from evaluate import CALIBRATION, MODELS, clusters, print_table, read_tables
 
 from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, fit_statistic
 from aedr_jax.autoencoders.registry import REGISTRY, calibration_file
 from aedr_jax.cli.demo import PHOTOGRAPHS
 from aedr_jax.decision.intervals import share_interval
-from photos import read_index, subject
+from aedr_jax.study.metrics import area_under_curve, balanced_accuracy, interval, resample
+from aedr_jax.study.signals import PAPER, SIGNALS, TURNED, choose, few_images, measurement_of, score_signals
+from benchmarks.matrix import CALIBRATION, MODELS, clusters, print_table, read_tables
+from weights.photos import read_index, subject
 
 REPEATS = 1000
 # Models to choose a signal on and to report it on, both ways: each half has a continuous and a quantized decoder.
@@ -46,37 +37,37 @@ def main() -> None:
     args = parser.parse_args()
     subjects = {Path(row["file"]).stem: subject(row) for row in read_index(args.photos)}
     tables = {model: read_tables(model, args.work) for model in MODELS}
-    candidates = {model: candidate_scores(model, tables[model]) for model in MODELS}
-    report_candidates(candidates)
+    signals = {model: signal_scores(model, tables[model]) for model in MODELS}
+    report_signals(signals)
     report_default(tables, subjects)
-    report_turned(candidates, tables, subjects)
+    report_turned(signals, tables, subjects)
     report_verdicts(tables, subjects)
     if args.published:
         report_published(args.published)
     report_few(tables, args.published)
 
 
-def candidate_scores(model: str, tables: dict) -> dict[str, dict[str, np.ndarray]]:
-    """`{candidate: {source: scores}}`, fitted to the calibration images."""
+def signal_scores(model: str, tables: dict) -> dict[str, dict[str, np.ndarray]]:
+    """`{signal: {source: scores}}`, fitted to the calibration images."""
     tested = {source: table for source, table in tables.items() if source != CALIBRATION}
-    return score_candidates(tables[CALIBRATION], numbers(tested))
+    return score_signals(tables[CALIBRATION], numbers(tested))
 
 
-def report_candidates(scores: dict) -> None:
-    """Every candidate's AUC, a mean over the other sources, and what choosing honestly gives."""
+def report_signals(scores: dict) -> None:
+    """Every signal's AUC, a mean over the other sources, and what choosing honestly gives."""
     rows = []
-    for name in CANDIDATES:
+    for name in SIGNALS:
         cells = []
         for model in MODELS:
             of = scores[model].get(name)
             areas = {source: area_under_curve(of[model], of[source]) for source in of or () if source != model}
             cells.append(f"{np.mean(list(areas.values())):.4f} ({min(areas.values()):.3f})" if areas else "-")
         rows.append([name, *cells])
-    print_table("AUC of each candidate: mean over the other sources (the worst of them)", ["candidate", *MODELS], rows)
+    print_table("AUC of each signal: mean over the other sources (the worst of them)", ["signal", *MODELS], rows)
     rounds = choose(scores, (HALVES, HALVES[::-1]))
-    header = ["chosen on (even images)", "candidate", "reported on (odd images)", "AUC", "the paper's"]
+    header = ["chosen on (even images)", "signal", "reported on (odd images)", "AUC", "the paper's"]
     rows = [
-        [", ".join(c.chosen_on), c.candidate, ", ".join(c.reported_on), f"{c.auc:.4f}", f"{c.paper_auc:.4f}"]
+        [", ".join(c.chosen_on), c.signal, ", ".join(c.reported_on), f"{c.auc:.4f}", f"{c.paper_auc:.4f}"]
         for c in rounds
     ]
     print_table("Choosing on one half of images and models, reporting on the other", header, rows)
@@ -103,12 +94,12 @@ def compare(one: dict, two: dict, model: str, tables: dict, subjects: dict[str, 
     everything = [np.arange(len(tables[s]["image"])) for s in (model, *others)]
     found = [mean_auc(scores, everything) for scores in (one, two)]
     sampled = resample([clusters(s, tables[s]["image"], subjects) for s in (model, *others)], REPEATS)
-    low, high = np.percentile([mean_auc(one, drawn) - mean_auc(two, drawn) for drawn in sampled], [2.5, 97.5])
+    low, high = interval([mean_auc(one, drawn) - mean_auc(two, drawn) for drawn in sampled])
     return found, f"{found[0] - found[1]:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def report_turned(scores: dict, tables: dict, subjects: dict[str, str]) -> None:
-    """The candidate that takes the turned image for a control against the default and the paper's signal."""
+    """The signal that takes the turned image for a control against the default and the paper's signal."""
     rows = []
     for model in MODELS:
         found, default = scores[model], default_scores(model, tables[model])
@@ -134,8 +125,7 @@ def report_default(tables: dict, subjects: dict[str, str]) -> None:
             config = SignalConfig() if name == "default" else SignalConfig.paper()
             measured = measurement_of(tables[model][CALIBRATION], "clip" if config.fitted else "raw")
             threshold = calibrate(measured, config=config, quantized=bool(REGISTRY[model].quantize)).threshold
-            accepted = (scores[model] < threshold).mean()
-            accuracy = {s: (accepted + (scores[s] >= threshold).mean()) / 2 for s in others}
+            accuracy = {s: balanced_accuracy(scores[model], scores[s], threshold=threshold) for s in others}
             photographs[name].append(accuracy[PHOTOGRAPHS])
             pairs[name] += [accuracy[s] for s in others if s != PHOTOGRAPHS]
             rates.append(np.mean(list(accuracy.values())))
@@ -198,16 +188,16 @@ def report_wrong_names(measured: dict, calibrations: dict, tables: dict, subject
     for count in range(1, len(MODELS) + 1):
         names = MODELS[:count]
         row = [str(count), names[-1]]
-        for kind, options in ((calibrations, {}), (strict, {}), (strict, {"false_names": 0.05})):
+        for of, options in ((calibrations, {}), (strict, {}), (strict, {"false_names": 0.05})):
             result = attribute(
-                {m: photographs[m].take(~validating) for m in names}, {m: kind[m] for m in names}, **options
+                {m: photographs[m].take(~validating) for m in names}, {m: of[m] for m in names}, **options
             )
             wrong = sum(v != "none" for v in result.verdicts)
             low, high = share_interval(wrong, len(result.verdicts))
             # Images of the models that are no candidates are negatives that chose nothing, too.
             foreign = [s for s in MODELS if s not in names]
             named = [v != "none" for s in foreign for v in attribute(
-                {m: measured[s][m] for m in names}, {m: kind[m] for m in names}, **options).verdicts]  # fmt: skip
+                {m: measured[s][m] for m in names}, {m: of[m] for m in names}, **options).verdicts]  # fmt: skip
             row.append(f"{wrong / len(result.verdicts):.3f} [{low:.3f}, {high:.3f}]; {np.mean(named):.3f}" if named
                        else f"{wrong / len(result.verdicts):.3f} [{low:.3f}, {high:.3f}]; -")  # fmt: skip
         rows.append(row)

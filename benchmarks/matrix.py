@@ -1,8 +1,8 @@
-"""The cards' figures, and the matrix: how well each miniature model's own images are told from all others.
+"""The models' cards, and the matrix: how well each miniature model's own images are told from all others.
 
-    python weights/evaluate.py generate --photos DIR --work WORK [--models mini-vq,mini-movq]
-    python weights/evaluate.py score --photos DIR --work WORK [--models mini-vq,mini-movq]
-    python weights/evaluate.py print --photos DIR --work WORK [--json FILE]
+    python -m benchmarks.matrix generate --photos DIR --work WORK [--models mini-vq,mini-movq]
+    python -m benchmarks.matrix score --photos DIR --work WORK [--models mini-vq,mini-movq]
+    python -m benchmarks.matrix print --photos DIR --work WORK [--json FILE]
 
 Own images: `--count` from each model's sampler, with seeds that played no part in calibration. Photographs: two crops
 of each that no model was trained or calibrated on (held-out dreambooth subjects, Kodak, Debian). Every image is an
@@ -20,7 +20,8 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -38,7 +39,10 @@ from aedr_jax.cli.demo import PHOTOGRAPHS, miniature_models
 from aedr_jax.files import whole_file
 from aedr_jax.generate.folder import generate, plan_images
 from aedr_jax.generate.pipelines import choose_settings
-from photos import random_crop, read_index, subject, subjects_split
+from aedr_jax.scoring.tables import to_markdown, write_csv
+from aedr_jax.study.metrics import area_under_curve, balanced_accuracy, resample, with_interval
+from aedr_jax.study.signals import columns, measurement_of
+from weights.photos import random_crop, read_index, subject, subjects_split
 
 MODELS = miniature_models()
 SIDE = 128
@@ -71,25 +75,23 @@ def write_images(models: Sequence[str], photos: Path, work: Path, count: int, se
 
 
 def score(model: str, source: str, work: Path) -> None:
-    """Write `WORK/scores/MODEL/SOURCE.csv`, a row of `experiments.columns` for each image; what is there is kept."""
+    """Write `WORK/scores/MODEL/SOURCE.csv`, a row of `signals.columns` for each image; what is there is kept."""
     out = work / "scores" / model / f"{source}.csv"
     if out.exists():
         return
     folder = work / "calibration" / model if source == CALIBRATION else work / "images" / source
-    write_csv(score_files(load_autoencoder(model), sorted(folder.glob("*.png"))), out)
+    write_scores(score_files(load_autoencoder(model), sorted(folder.glob("*.png"))), out)
 
 
-def write_csv(rows: Sequence[dict], out: Path) -> None:
+def write_scores(rows: Sequence[dict], out: Path) -> None:
     """Whole or not at all: what is there already is not made again."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as unfinished, open(unfinished, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        write_csv(rows, file, ending="\n")
 
 
-def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """`{column: [n]}` of what `write_csv` wrote: the first column as text, all others as numbers."""
+def read_scores(path: Path) -> dict[str, np.ndarray]:
+    """`{column: [n]}` of what `write_scores` wrote: the first column as text, all others as numbers."""
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     first, *others = rows[0]
@@ -100,7 +102,7 @@ measuring = jax.jit(columns)  # models of one architecture share a program
 
 
 def score_files(autoencoder, files: Sequence[Path]) -> list[dict]:
-    """A row of `experiments.columns` for each file."""
+    """A row of `signals.columns` for each file."""
     rows = []
     for start in trange(0, len(files), BATCH, leave=False, disable=None):
         chosen = files[start : start + BATCH]
@@ -116,7 +118,7 @@ def score_files(autoencoder, files: Sequence[Path]) -> list[dict]:
 def read_tables(model: str, work: Path) -> dict[str, dict[str, np.ndarray]]:
     """`{source: {column: [n]}}` of a model's scores, "image" among the columns."""
     sources = (CALIBRATION, *MODELS, PHOTOGRAPHS)
-    return {source: read_csv(work / "scores" / model / f"{source}.csv") for source in sources}
+    return {source: read_scores(work / "scores" / model / f"{source}.csv") for source in sources}
 
 
 def clusters(source: str, images: np.ndarray, subjects: dict[str, str]) -> np.ndarray:
@@ -125,7 +127,7 @@ def clusters(source: str, images: np.ndarray, subjects: dict[str, str]) -> np.nd
     return np.unique(names, return_inverse=True)[1]
 
 
-def read_scores(model: str, work: Path, subjects: dict[str, str]) -> dict[str, dict[str, np.ndarray]]:
+def signals_of(model: str, work: Path, subjects: dict[str, str]) -> dict[str, dict[str, np.ndarray]]:
     """`{source: {signal: [n]}}`: the default by the shipped calibration, the paper's, and what each is made of."""
     calibration = Calibration.load(calibration_file(model))
     scores = {}
@@ -141,17 +143,6 @@ def read_scores(model: str, work: Path, subjects: dict[str, str]) -> dict[str, d
             "cluster": clusters(source, table["image"], subjects),
         }
     return scores
-
-
-def with_interval(
-    statistic: Callable[[np.ndarray, np.ndarray], float],
-    own: np.ndarray,
-    other: np.ndarray,
-    resampled: Sequence[Sequence[np.ndarray]],
-) -> tuple[float, float, float]:
-    """A statistic of two samples with its 95 % interval over indices into both (`experiments.resample`)."""
-    drawn = [statistic(own[i], other[j]) for i, j in resampled]
-    return statistic(own, other), *map(float, np.percentile(drawn, [2.5, 97.5]))
 
 
 def card(model: str, scores: dict, photos: Path) -> dict:
@@ -229,7 +220,7 @@ def main() -> None:
 def report(photos: Path, work: Path, json_file: Path | None) -> None:
     """Print the tables, and write their figures as JSON where asked."""
     subjects = {Path(row["file"]).stem: subject(row) for row in read_index(photos)}
-    scores = {model: read_scores(model, work, subjects) for model in MODELS}
+    scores = {model: signals_of(model, work, subjects) for model in MODELS}
     figures: dict[str, list[dict]] = {
         "cards": [card(model, scores[model], photos) for model in MODELS],
         "diversity": [diversity(source, work) for source in (*MODELS, PHOTOGRAPHS)],
@@ -237,10 +228,7 @@ def report(photos: Path, work: Path, json_file: Path | None) -> None:
     }
     for model in MODELS:
         own, calibration = scores[model][model], Calibration.load(calibration_file(model))
-
-        def accuracy(own: np.ndarray, other: np.ndarray, threshold: float = calibration.threshold) -> float:
-            return float(((own < threshold).mean() + (other >= threshold).mean()) / 2)
-
+        accuracy = partial(balanced_accuracy, threshold=calibration.threshold)
         for source in (*MODELS, PHOTOGRAPHS):
             other = scores[model][source]
             accepted = float((other["default"] < calibration.threshold).mean())
@@ -248,8 +236,8 @@ def report(photos: Path, work: Path, json_file: Path | None) -> None:
             if source != model:
                 resampled = resample((own["cluster"], other["cluster"]), repeats=REPEATS)
                 for column in ("default", "paper", "homogeneity", "first_loss"):
-                    cell[column] = with_interval(area_under_curve, own[column], other[column], resampled)
-                cell["accuracy"] = with_interval(accuracy, own["default"], other["default"], resampled)
+                    cell[column] = with_interval(area_under_curve, (own[column], other[column]), resampled)
+                cell["accuracy"] = with_interval(accuracy, (own["default"], other["default"]), resampled)
             figures["cells"].append(cell)
     print_tables(figures)
     if json_file:
@@ -280,10 +268,8 @@ def print_tables(figures: dict[str, list[dict]]) -> None:
     print_table("share accepted at the shipped threshold", ["candidate", *sources], accepted)
 
 
-def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    print(f"\n{title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print(f"\n**{title}**\n\n{to_markdown(header, rows)}", end="")
 
 
 if __name__ == "__main__":

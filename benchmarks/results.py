@@ -18,7 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-SHOWN = ("aedr", "aedr-default")
+from aedr_jax.rivals.registry import DEFAULT, PAPER
+from aedr_jax.scoring.tables import to_markdown
+from aedr_jax.study.comparison import REAL
+
+SHOWN = (PAPER, DEFAULT)
 SIGNED = "rdd-mse"
 Record = dict[str, str]
 
@@ -35,10 +39,10 @@ def main() -> None:
     for method in SHOWN:
         print_pairs(method, [*found["table1_models"], *found["table2_real"]])
     print_seconds(found["table3_seconds"])
-    print_kinds(found["table4_autoencoders"])
+    print_autoencoders(found["table4_autoencoders"])
     for name in ("losses", "homogeneity"):
         print_variants(name, found[name])
-    print_candidates(found["candidates"])
+    print_signals(found["signals"])
     print_along("alpha", "Accuracy against alpha (%), not picked", found["alpha"])
     print_along("n_calibration", "Accuracy against calibration images (%), alpha .05", found["calibration_size"])
     print_along("processing", "Accuracy on processed images (%)", found["robustness"])
@@ -58,7 +62,7 @@ def print_methods(records: Sequence[Record]) -> None:
             rows.append([method, cells[method, ""]["note"], *[""] * 7])
             continue
         both = cells[method, "all"]
-        accuracies = [percent(cells.get((method, against)), "accuracy") for against in ("models", "real")]
+        accuracies = [percent(cells.get((method, against)), "accuracy") for against in ("models", REAL)]
         others = [interval(both, metric) for metric in ("auc", "ap", "tpr_at_1", "tpr_at_5")]
         rows.append([method, *accuracies, *others, both["pairs"], both["n_own"]])
     header = ["method", "accuracy, pairs of models", "against photographs", "AUC", "AP", "TPR at 1 % FPR", "at 5 %"]
@@ -109,12 +113,12 @@ def print_seconds(records: Sequence[Record]) -> None:
     show("Seconds: mean over the models of the median over images; compiling apart", header, rows)
 
 
-def print_kinds(records: Sequence[Record]) -> None:
-    kinds = list(dict.fromkeys(r["autoencoder"] for r in records))
+def print_autoencoders(records: Sequence[Record]) -> None:
+    designs = list(dict.fromkeys(r["autoencoder"] for r in records))
     of = {(r["method"], r["autoencoder"]): r for r in records}
     methods = dict.fromkeys(r["method"] for r in records)
-    rows = [[method, *(percent(of.get((method, kind)), "accuracy") for kind in kinds)] for method in methods]
-    show("Accuracy by the kind of the candidate's autoencoder (%)", ["method", *kinds], rows)
+    rows = [[method, *(percent(of.get((method, design)), "accuracy") for design in designs)] for method in methods]
+    show("Accuracy by the design of the candidate's autoencoder (%)", ["method", *designs], rows)
 
 
 def print_variants(name: str, records: Sequence[Record]) -> None:
@@ -134,22 +138,22 @@ def print_variants(name: str, records: Sequence[Record]) -> None:
     show(f"Ablation of the {name}: accuracy (%)", [name, *models, "mean; AUC"], rows)
 
 
-def print_candidates(records: Sequence[Record]) -> None:
+def print_signals(records: Sequence[Record]) -> None:
     plain = [r for r in records if not r["chosen_on"]]
     models = list(dict.fromkeys(r["model"] for r in plain))
-    of = {(r["candidate"], r["model"]): r for r in plain}
+    of = {(r["signal"], r["model"]): r for r in plain}
     rows = []
-    for name in dict.fromkeys(r["candidate"] for r in plain):
+    for name in dict.fromkeys(r["signal"] for r in plain):
         found = [of.get((name, model)) for model in models]
         rows.append([name, *(f"{float(r['auc']):.4f} ({float(r['worst_auc']):.3f})" if r else "-" for r in found)])
-    title = "AUC of candidate statistics: mean over the other sources (the worst of them)"
-    show(title, ["candidate", *models], rows)
+    title = "AUC of each signal: mean over the other sources (the worst of them)"
+    show(title, ["signal", *models], rows)
     rows = [
-        [r["chosen_on"], r["candidate"], r["model"], f"{float(r['auc']):.4f}", f"{float(r['paper_auc']):.4f}"]
+        [r["chosen_on"], r["signal"], r["model"], f"{float(r['auc']):.4f}", f"{float(r['paper_auc']):.4f}"]
         for r in records
         if r["chosen_on"]
     ]
-    header = ["chosen on", "candidate", "reported on", "AUC", "the paper's"]
+    header = ["chosen on", "signal", "reported on", "AUC", "the paper's"]
     show("Chosen on one half of images and models, reported on the other", header, rows)
 
 
@@ -187,7 +191,7 @@ def print_control(records: Sequence[Record]) -> None:
     models = dict.fromkeys(r["model"] for r in records)
     rows = []
     for name in names:
-        photographs = [r for r in records if r["by"] == name and r["other"] == "real"]
+        photographs = [r for r in records if r["by"] == name and r["other"] == REAL]
         rows.append(
             [name, *(f"{mean(of[name, m], 'accuracy'):.1f}" for m in models), f"{mean(photographs, 'accuracy'):.1f}"]
         )
@@ -232,9 +236,7 @@ def interval(record: Record, metric: str) -> str:
 
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    print(f"\n**{title}**\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
+    print(f"\n**{title}**\n\n{to_markdown(header, rows)}", end="")
 
 
 if __name__ == "__main__":

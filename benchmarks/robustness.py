@@ -1,12 +1,12 @@
 """What compression, resizing, cropping, blur and noise do to the verdict, and what a calibration that knows them gains.
 
-    python weights/robustness.py score --work WORK [--models mini-vq,mini-kl16]
-    python weights/robustness.py print --work WORK
+    python -m benchmarks.robustness score --work WORK [--models mini-vq,mini-kl16]
+    python -m benchmarks.robustness print --work WORK
 
-Own images and photographs are those of `weights/evaluate.py generate`; 100 of each are processed and measured under
-each condition of `aedr_jax.images.processing.GRID`. Scores are kept in WORK/robustness model by model and condition by
-condition. Thresholds are at alpha .05, fitted on 100 other images of the model (seeds 0 to 99), as they are or under
-one of `PASTS`.
+Own images and photographs are those of `python -m benchmarks.matrix generate`; 100 of each are processed and measured
+under each condition of `aedr_jax.images.processing.GRID`. Scores are kept in WORK/robustness model by model and
+condition by condition. Thresholds are at alpha .05, fitted on 100 other images of the model (seeds 0 to 99), as they
+are or under one of `PASTS`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from aedr_jax.study.candidates import area_under_curve, columns, measurement_of
-from evaluate import CALIBRATION, MODELS, print_table, read_csv, write_csv
+from evaluate import CALIBRATION, MODELS, print_table
 from PIL import Image
 from tqdm import tqdm
 
@@ -31,6 +31,9 @@ from aedr_jax.cli.demo import PHOTOGRAPHS
 from aedr_jax.images.codec import fit_crop
 from aedr_jax.images.processing import GRID, Processing
 from aedr_jax.signal.texture import gray_levels
+from aedr_jax.study.metrics import area_under_curve
+from aedr_jax.study.signals import columns, measurement_of
+from benchmarks.matrix import CALIBRATION, MODELS, print_table, read_scores, write_scores
 
 COUNT = 100
 BATCH = 4
@@ -83,11 +86,11 @@ def score(model: str, condition: Processing, work: Path, *, back: bool = False) 
             images = jnp.asarray(np.stack(pixels[start : start + BATCH]), jnp.float32) / 127.5 - 1
             table = {k: np.asarray(v) for k, v in measuring(passes)(autoencoder, images).items()}
             rows += [{"source": source, **{k: v[i] for k, v in table.items()}} for i in range(len(images))]
-    write_csv(rows, out)
+    write_scores(rows, out)
 
 
 def read(model: str, condition: str, work: Path) -> dict[str, dict[str, np.ndarray]]:
-    table = read_csv(work / "robustness" / model / f"{condition}.csv")
+    table = read_scores(work / "robustness" / model / f"{condition}.csv")
     source = table.pop("source")
     return {s: {k: v[source == s] for k, v in table.items()} for s in np.unique(source)}
 

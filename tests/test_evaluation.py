@@ -166,9 +166,7 @@ def test_tables_come_from_the_parquet_alone(results, tmp_path, monkeypatch):
     table = pq.read_table(out / "scores.parquet")
     earlier = [{"half": "part", "autoencoder": "kind"}.get(name, name) for name in table.column_names]
     pq.write_table(table.rename_columns(earlier), tmp_path / "earlier.parquet")
-    with pytest.raises(
-        aedr.SourceError, match=r"no column autoencoder, half; another version wrote it: run aedr evalu"
-    ):
+    with pytest.raises(aedr.SourceError, match="no column autoencoder, half; another version wrote it: run aedr"):
         read_scores(tmp_path / "earlier.parquet")
 
 

@@ -1,4 +1,4 @@
-"""`aedr convert --pickle` where there is no PyTorch, or one that is too old; what it reads: tests/parity/test_pickled.py."""
+"""`aedr convert --pickle` without PyTorch, or with one that is too old; with it: tests/parity/test_pickled.py."""
 
 import sys
 import types

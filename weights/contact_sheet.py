@@ -2,7 +2,7 @@
 
     python weights/contact_sheet.py --images WORK/images --out weights/samples.jpg
 
-`WORK` is that of `evaluate.py`; the first images of each folder are taken, none is chosen.
+`WORK` is that of `python -m benchmarks.matrix`; the first images of each folder are taken, none is chosen.
 """
 
 from __future__ import annotations

@@ -109,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     alone.add_argument(
         "--pickle",
         action="store_true",
-        help="SOURCE is a file of pickled PyTorch tensors that you trust (.bin, .pth); write them to OUT as safetensors, "
-        "of the same name, with PyTorch (extra convert)",
+        help="SOURCE is a file of pickled PyTorch tensors that you trust (.bin, .pth): write them to the folder OUT, "
+        "as NAME.safetensors (needs the extra convert)",
     )
     alone.add_argument("--lpips", action="store_true", help="likewise, of LPIPS: a backbone's classifier is left out")
 

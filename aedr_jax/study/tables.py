@@ -296,7 +296,7 @@ def _control(done: Study) -> Records:
             pair = cells[model], cells[source]
             for name, predict in (("bytes a pixel", _by_size), ("format", _by_format)):
                 own, other = predict(*pair)
-                accuracy = balanced_accuracy(~own, ~other, threshold=0.5)
+                accuracy = balanced_accuracy(1.0 - own, 1.0 - other, threshold=0.5)  # 0: taken for its own
                 record = {"by": name, "model": model, "other": source, "accuracy": accuracy}
                 counts = {"n_calibration": sum((cell["half"] == "calibration").sum() for cell in pair)}
                 records.append(record | counts | {"n_own": len(own), "n_other": len(other)})

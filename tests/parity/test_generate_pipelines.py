@@ -182,9 +182,8 @@ def test_pickles_are_refused_and_the_remedy_works(model, call, folders, tmp_path
     assert "aedr convert --pickle FOLDER/NAME/diffusion_pytorch_model.bin FOLDER/NAME" in error
     assert not (tmp_path / "out" / "generated.json").exists()
     for name in networks[model]:
-        assert (
-            main(["convert", "--pickle", str(folder / name / "diffusion_pytorch_model.bin"), str(folder / name)]) == 0
-        )
+        network = folder / name
+        assert main(["convert", "--pickle", str(network / "diffusion_pytorch_model.bin"), str(network)]) == 0
     CLIPTextModel.from_pretrained(folder / "text_encoder").save_pretrained(folder / "text_encoder")
     assert call(model, tmp_path / "out", pipeline=folder) == 0
     assert call(model, tmp_path / "plain") == 0

@@ -59,7 +59,8 @@ def test_what_is_more_than_tensors_is_refused_and_not_run(tmp_path):
         torch.save(content, tmp_path / f"{name}.bin")
     (tmp_path / "damaged.bin").write_bytes((tmp_path / "nested.bin").read_bytes()[:100])
     (tmp_path / "ran").unlink(missing_ok=True)
-    for name, reason in {n: r for n, (_, r) in cases.items()} | {"damaged": "nothing was written"}.items():
+    reasons = {name: reason for name, (_, reason) in cases.items()} | {"damaged": "nothing was written"}
+    for name, reason in reasons.items():
         with pytest.raises(aedr.AutoencoderError, match=f"{name}.bin: .*{reason}"):
             convert_pickle(tmp_path / f"{name}.bin", tmp_path / "out")
     assert not (tmp_path / "ran").exists()
