@@ -25,8 +25,8 @@ from benchmarks.matrix import CALIBRATION, MODELS, clusters, print_table, read_t
 from weights.photos import read_index, subject
 
 REPEATS = 1000
-# Models to choose a signal on and to report it on, both ways: each half has a continuous and a quantized decoder.
-HALVES = (("mini-kl4-a", "mini-kl4-b", "mini-movq"), ("mini-kl16", "mini-vq"))
+# Models to choose a signal on and to report it on, both ways: each group has a continuous and a quantized decoder.
+GROUPS = (("mini-kl4-a", "mini-kl4-b", "mini-movq"), ("mini-kl16", "mini-vq"))
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def report_signals(scores: dict) -> None:
             cells.append(f"{np.mean(list(areas.values())):.4f} ({min(areas.values()):.3f})" if areas else "-")
         rows.append([name, *cells])
     print_table("AUC of each signal: mean over the other sources (the worst of them)", ["signal", *MODELS], rows)
-    rounds = choose(scores, (HALVES, HALVES[::-1]))
+    rounds = choose(scores, (GROUPS, GROUPS[::-1]))
     header = ["chosen on (even images)", "signal", "reported on (odd images)", "AUC", "the paper's"]
     rows = [
         [", ".join(c.chosen_on), c.signal, ", ".join(c.reported_on), f"{c.auc:.4f}", f"{c.paper_auc:.4f}"]

@@ -63,7 +63,7 @@ def print_methods(records: Sequence[Record]) -> None:
             continue
         both = cells[method, "all"]
         accuracies = [percent(cells.get((method, against)), "accuracy") for against in ("models", REAL)]
-        others = [interval(both, metric) for metric in ("auc", "ap", "tpr_at_1", "tpr_at_5")]
+        others = [share(both, metric) for metric in ("auc", "ap", "tpr_at_1", "tpr_at_5")]
         rows.append([method, *accuracies, *others, both["pairs"], both["n_own"]])
     header = ["method", "accuracy, pairs of models", "against photographs", "AUC", "AP", "TPR at 1 % FPR", "at 5 %"]
     show("Every method: means over the cells, accuracy in %", [*header, "cells", "own images tested"], rows)
@@ -71,7 +71,7 @@ def print_methods(records: Sequence[Record]) -> None:
 
 def print_same_images(records: Sequence[Record]) -> None:
     rows = [
-        [r["images_of"], r["method"], percent(r, "accuracy"), interval(r, "auc"), r["pairs"], r["n_own"]]
+        [r["images_of"], r["method"], percent(r, "accuracy"), share(r, "auc"), r["pairs"], r["n_own"]]
         for r in records
         if "images_of" in r
     ]
@@ -220,7 +220,7 @@ def mean(records: Sequence[Record], metric: str) -> float:
     return 100 * float(np.mean([float(r[metric]) for r in records]))
 
 
-def with_interval(record: Record | None, metric: str, scale: float, form: str) -> str:
+def figure(record: Record | None, metric: str, scale: float, form: str) -> str:
     if not record or not record[metric]:
         return "-"
     value, low, high = (format(scale * float(record[metric + end]), form) for end in ("", "_low", "_high"))
@@ -228,11 +228,11 @@ def with_interval(record: Record | None, metric: str, scale: float, form: str) -
 
 
 def percent(record: Record | None, metric: str) -> str:
-    return with_interval(record, metric, 100, ".1f")
+    return figure(record, metric, 100, ".1f")
 
 
-def interval(record: Record, metric: str) -> str:
-    return with_interval(record, metric, 1, ".3f")
+def share(record: Record, metric: str) -> str:
+    return figure(record, metric, 1, ".3f")
 
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -31,7 +31,8 @@ from aedr_jax.signal.reconstruction import to_display
 
 # Each rival with what it needs by its record, and few enough steps for a test.
 OPTIONS = {
-    name: ({"distance": aedr.mae} if rival.distance else {}) | ({"steps": 4} if rival.limits else {})
+    name: ({"distance": aedr.mae} if rival.distance else {})
+    | ({"steps": 4} if rival.limits and rival.limits.steps else {})
     for name, rival in RIVALS.items()
 }
 # Two programs for one function differ by the order of float32 sums, which a descent carries on.

@@ -27,7 +27,7 @@ from aedr_jax.study.tables import tables, write_tables
 
 SIDE = 16
 TINY = {**KL, "mid_block_add_attention": False, "layers_per_block": 1}
-LIMITS = {"latenttracer": Limits(steps=2, count=4), "ronan": Limits(steps=2, count=10, models=("m1",))}
+LIMITS = {"latenttracer": Limits(count=4, steps=2), "ronan": Limits(count=10, steps=2, models=("m1",))}
 FEW = ("aedr", "aedr-default", "aeroblade-mse", "ronan")
 
 

@@ -225,9 +225,10 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group(f"how far {name} goes, which is dear")
         every = "all" if limits.count is None else str(limits.count)
         asked = "all" if rival.first_models is None else f"the first {rival.first_models}"
-        steps = f"of its descent (default {limits.steps}; published: {rival.published_steps or 'unknown'})"
         group.add_argument(f"--{name}-count", type=_positive, metavar="N", help=f"images a source (default {every})")
-        group.add_argument(f"--{name}-steps", type=_positive, metavar="N", help=steps)
+        if limits.steps is not None:
+            steps = f"of its descent (default {limits.steps}; published: {rival.published_steps or 'unknown'})"
+            group.add_argument(f"--{name}-steps", type=_positive, metavar="N", help=steps)
         group.add_argument(f"--{name}-models", type=_list, metavar="A,B", help=f"asked about these (default: {asked})")
 
 
@@ -239,13 +240,13 @@ def _limits(args: argparse.Namespace, models: Sequence[str]) -> dict[str, Limits
     for name, rival in RIVALS.items():
         if (limits := rival.limits) is None:
             continue
-        count, steps, asked = (getattr(args, f"{name}_{what}".replace("-", "_")) for what in LIMITED)
+        count, steps, asked = (getattr(args, f"{name}_{what}".replace("-", "_"), None) for what in LIMITED)
         if unknown := [model for model in asked or () if model not in models]:
             raise SourceError(f"--{name}-models {', '.join(unknown)}: expected some of {', '.join(models)}")
         first = None if rival.first_models is None else tuple(models[: rival.first_models])
         found[name] = Limits(
-            steps=steps or limits.steps,
             count=count or limits.count,
+            steps=steps or limits.steps,
             models=tuple(asked) if asked else first,
         )
     return found

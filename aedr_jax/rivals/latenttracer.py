@@ -138,7 +138,7 @@ LATENTTRACER = Rival(
     losses=latenttracer_losses,
     passes=3,
     takes=("clamp",),
-    limits=Limits(steps=STEPS, count=20),
+    limits=Limits(count=20, steps=STEPS),
     published_steps=STEPS,
     unclamped=UNCLAMPED,
     resized={str(OFFICIAL_SIZE): _inputs_for},

@@ -135,16 +135,15 @@ def _ours(config: SignalConfig) -> Method:
 
 
 def _method(rival: Rival, limits: Limits | None, options: Mapping[str, Any] = MappingProxyType({})) -> Method:
-    settings = {} if limits is None else {"steps": limits.steps}
+    limits = limits or Limits()
+    settings = {} if limits.steps is None else {"steps": limits.steps}
 
     def score(autoencoder: Any, images: Array, gray: Array, keys: Array, clamp: bool) -> Scored:
         given = {"gray": gray, "key": keys, "clamp": clamp}
         chosen = {name: given[name] for name in rival.takes}
         return Scored(rival.score(autoencoder, images, **options, **settings, **chosen))
 
-    if limits is None:
-        return Method(score, rival.passes, unclamped=rival.unclamped)
-    passes = rival.passes * limits.steps
+    passes = rival.passes * (limits.steps or 1)
     return Method(score, passes, limits.count, limits.models, rival.unclamped, settings=settings)
 
 

@@ -19,13 +19,13 @@ class Limits:
     """How far a dear rival goes in a comparison.
 
     Attributes:
-      steps: of its descent.
       count: images of each source; None: all.
+      steps: of its descent; None: it has none.
       models: the candidates that it is asked about; None: all.
     """
 
-    steps: int
     count: int | None = None
+    steps: int | None = None
     models: tuple[str, ...] | None = None
 
 
@@ -36,12 +36,12 @@ class Rival:
     Attributes:
       name: of its methods' names the first part.
       score: `(autoencoder, images [n,h,w,3], **options) -> [n]`, pure; small means that an image belongs.
-      passes: about how many passes through a network an image costs; where there are `limits`, each step of it.
+      passes: about how many passes through a network an image costs; where it descends, each step of it.
       takes: what `score` is given by name beside the images: "gray" (grey levels [n,h,w]), "key" (one key an image),
         "clamp" (whether the model's images are clamped).
       distance: whether `score` takes a `distance` of two batches; there is a method for each distance at hand.
       layer: of LPIPS, where that is the distance; None: the sum of all.
-      limits: of a descent (`score` takes its `steps`) unless told otherwise; None: every image of every model.
+      limits: unless told otherwise; None: every image of every model. Where they have steps, `score` takes `steps`.
       first_models: of so many models the command line asks unless told otherwise; None: of all.
       published_steps: of the descent in its authors' experiments.
       losses: of a descent: as `score`, `-> [steps, n]`, what the score is drawn from.

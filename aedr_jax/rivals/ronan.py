@@ -134,7 +134,7 @@ RONAN = Rival(
     losses=ronan_losses,
     passes=3,
     takes=("gray", "key"),
-    limits=Limits(steps=300, count=10),
+    limits=Limits(count=10, steps=300),
     first_models=2,
     published_steps=STEPS,
     threshold=grubbs_threshold,

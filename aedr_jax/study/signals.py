@@ -241,13 +241,13 @@ class Choice:
 
 
 def choose(
-    scores: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], halves: Sequence[tuple[Sequence[str], Sequence[str]]]
+    scores: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], rounds: Sequence[tuple[Sequence[str], Sequence[str]]]
 ) -> list[Choice]:
     """Choose a signal on half of the images of some models, report it on the other half of others.
 
     Args:
       scores: `{model: {signal: {source: scores}}}`, the model's own images under its own name.
-      halves: pairs of models to choose on and models to report on. Even images choose, odd images report.
+      rounds: pairs of models to choose on and models to report on. Even images choose, odd images report.
     """
 
     def mean_auc(models: Sequence[str], signal: str, half: int) -> float:
@@ -257,13 +257,13 @@ def choose(
             areas += [area_under_curve(of[model][half::2], of[s][half::2]) for s in of if s != model]
         return float(np.mean(areas))
 
-    rounds = []
-    for chosen_on, reported_on in halves:
+    choices = []
+    for chosen_on, reported_on in rounds:
         everywhere = [c for c in SIGNALS if all(len(scores[m].get(c, ())) == len(scores[m][PAPER]) for m in scores)]
         best = max(everywhere, key=lambda c: mean_auc(chosen_on, c, 0))
         auc, paper = (mean_auc(reported_on, c, 1) for c in (best, PAPER))
-        rounds.append(Choice(tuple(chosen_on), tuple(reported_on), best, auc, paper))
-    return rounds
+        choices.append(Choice(tuple(chosen_on), tuple(reported_on), best, auc, paper))
+    return choices
 
 
 def few_images(

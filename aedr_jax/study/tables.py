@@ -188,8 +188,8 @@ def _signals(done: Study) -> Records:
             others = sum(len(values) for source, values in of.items() if source != model)
             records.append(record | {"sources": len(areas), "n_own": len(of[model]), "n_other": others})
     models = list(scores)
-    halves = models[::2], models[1::2]
-    for choice in choose(scores, (halves, halves[::-1])) if all(halves) else ():
+    groups = models[::2], models[1::2]
+    for choice in choose(scores, (groups, groups[::-1])) if all(groups) else ():
         record = {"signal": choice.signal, "chosen_on": ", ".join(choice.chosen_on)}
         record |= {"model": ", ".join(choice.reported_on), "auc": choice.auc, "paper_auc": choice.paper_auc}
         reported = {m: {s: len(v[1::2]) for s, v in scores[m][choice.signal].items()} for m in choice.reported_on}
