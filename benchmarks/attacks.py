@@ -16,7 +16,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from evaluate import MODELS, print_table
 from tqdm import tqdm
 
 from aedr_jax import Calibration, load_autoencoder, measure, read_image

@@ -27,7 +27,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from aedr_jax.study.candidates import area_under_curve, columns, measurement_of, resample
 from PIL import Image
 from tqdm import tqdm, trange
 

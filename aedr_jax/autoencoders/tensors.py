@@ -93,8 +93,8 @@ def no_safetensors(where: str, pickled: list[str] | None = None) -> str:
     found = f", but {', '.join(pickled)}" if pickled else ""
     return (
         f"{expected}{found}. Pickled weights ({', '.join(PICKLED)}) are never loaded here, since "
-        "unpickling runs code; convert them in an environment with PyTorch:\n"
-        "  python weights/convert_bin.py FOLDER   (torch.load(weights_only=True), writes .safetensors beside each .bin)"
+        "unpickling runs code; convert them in an environment with PyTorch, if you trust them:\n"
+        "  aedr convert --pickle FOLDER FOLDER   (extra convert; reads tensors alone, writes .safetensors beside each .bin)"
     )
 
 
