@@ -198,7 +198,7 @@ def test_float32_is_preferred_to_float16(tmp_path, tensors, family):
 def test_pickled_weights_are_never_loaded(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(KL))
     (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(AutoencoderError, match=r"never loaded here.*\n.*aedr convert --pickle FOLDER/diff"):
+    with pytest.raises(AutoencoderError, match=r"never loaded here.*\n.*aedr convert --pickle FOLDER FOLDER"):
         load_autoencoder(tmp_path)
 
 

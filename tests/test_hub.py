@@ -320,7 +320,7 @@ def test_what_cannot_be_downloaded_is_explained(hub, client, tmp_path):
     hub.repositories["org/forbidden"] = Repository({}, error=(403, "GatedRepo"))
     hub.repositories["org/disabled"] = Repository({}, error=(403, ""))
     cases = {
-        ("org/pickled", "vae"): "aedr convert --pickle FOLDER/diffusion_pytorch_model.bin FOLDER",
+        ("org/pickled", "vae"): "aedr convert --pickle FOLDER FOLDER",
         ("org/pickled", "unet"): "holds no config.json; is the subfolder right?",
         ("org/pickled", "vae", "v9"): "the download failed",
         ("org/gated", "vae"): "Accept its licence on its hub page",

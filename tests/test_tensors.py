@@ -243,7 +243,7 @@ def test_networks_of_other_channels_are_refused_by_name(tmp_path, values, change
     [
         ("model.safetensors", "no config.json beside it. Single files in the layout of the original code are not read"),
         ("model.ckpt", "never loaded here"),
-        ("diffusion_pytorch_model.bin", "convert_bin"),
+        ("diffusion_pytorch_model.bin", "aedr convert --pickle FOLDER FOLDER"),
         ("config.json", "pass the folder"),
         ("model.txt", "pass the folder"),
     ],

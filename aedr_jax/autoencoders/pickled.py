@@ -6,15 +6,17 @@ restriction is known to hold; use it on files whose origin you trust all the sam
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aedr_jax.autoencoders.tensors import read_object
 from aedr_jax.errors import AutoencoderError
 from aedr_jax.files import whole_file
 
-__all__ = ["convert_pickle"]
+__all__ = ["convert_pickle", "convert_pickles"]
 
 EXTRA = 'pip install "aedr-jax[convert]"'
 SAFE = (2, 6)  # before it, `weights_only=True` could be made to run code (CVE-2025-32434)
@@ -62,6 +64,39 @@ def convert_pickle(
     with whole_file(file) as partial:
         save_file(_apart(kept), partial)
     return file, list(kept)
+
+
+def convert_pickles(
+    source: str | os.PathLike[str], out: str | os.PathLike[str], *, leave_out: Sequence[str] = ()
+) -> list[tuple[Path, list[str]]]:
+    """`convert_pickle` of one file, or of every one that diffusers reads in a folder, with the indices of shards.
+
+    Args:
+      source: a file, or a folder that holds `diffusion_pytorch_model.bin`, of any variant, or shards of it.
+      out, leave_out: as for `convert_pickle`.
+
+    Returns:
+      Each file that was written, and the names of its tensors.
+
+    Raises:
+      AutoencoderError: as `convert_pickle`; where a folder holds none.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        return [convert_pickle(source, out, leave_out=leave_out)]
+    files = sorted(folder.glob("diffusion_pytorch_model*.bin"))
+    if not files:
+        raise AutoencoderError(f"{folder}: no diffusion_pytorch_model.bin in it; name the file itself")
+    written = [convert_pickle(file, out, leave_out=leave_out) for file in files]
+    for index in sorted(folder.glob("diffusion_pytorch_model*.bin.index*.json")):
+        values = read_object(index)
+        names = values.get("weight_map")
+        if not isinstance(names, dict):
+            raise AutoencoderError(f"{index}: no weight_map in it")
+        values["weight_map"] = {key: str(name).replace(".bin", ".safetensors") for key, name in names.items()}
+        with whole_file(Path(out) / index.name.replace(".bin.", ".safetensors.")) as partial:
+            partial.write_text(json.dumps(values, indent=2) + "\n")
+    return written
 
 
 def _torch() -> Any:

@@ -94,7 +94,7 @@ def no_safetensors(where: str, pickled: list[str] | None = None) -> str:
     return (
         f"{expected}{found}. Pickled weights ({', '.join(PICKLED)}) are never loaded here, since "
         "unpickling runs code; convert them in an environment with PyTorch, if you trust them:\n"
-        "  aedr convert --pickle FOLDER FOLDER   (extra convert; reads tensors alone, writes .safetensors beside each .bin)"
+        "  aedr convert --pickle FOLDER FOLDER   (extra convert; reads tensors alone, writes .safetensors beside .bin)"
     )
 
 

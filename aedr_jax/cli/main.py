@@ -109,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     alone.add_argument(
         "--pickle",
         action="store_true",
-        help="SOURCE is a file of pickled PyTorch tensors that you trust (.bin, .pth): write them to the folder OUT, "
-        "as NAME.safetensors (needs the extra convert)",
+        help="SOURCE is a file of pickled PyTorch tensors that you trust (.bin, .pth), or a folder of diffusers': "
+        "write them to the folder OUT, as NAME.safetensors (needs the extra convert)",
     )
     alone.add_argument("--lpips", action="store_true", help="likewise, of LPIPS: a backbone's classifier is left out")
 
@@ -453,10 +453,10 @@ def _family(folder: Path | None, calibrations: Sequence[Path]) -> str | None:
 
 def _convert(args: argparse.Namespace) -> int:
     if args.pickle or args.lpips:
-        from aedr_jax.autoencoders.pickled import convert_pickle
+        from aedr_jax.autoencoders.pickled import convert_pickles
 
-        file, names = convert_pickle(args.source, args.out, leave_out=("classifier.",) if args.lpips else ())
-        print(json.dumps({"file": str(file), "tensors": names}) if args.json else f"{file}: {len(names)} tensors")
+        for file, names in convert_pickles(args.source, args.out, leave_out=("classifier.",) if args.lpips else ()):
+            print(json.dumps({"file": str(file), "tensors": names}) if args.json else f"{file}: {len(names)} tensors")
         return OK
     from aedr_jax.autoencoders.loading import convert
 

@@ -7,10 +7,11 @@ import json
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 import aedr_jax as aedr
-from aedr_jax.autoencoders.pickled import convert_pickle
+from aedr_jax.autoencoders.pickled import convert_pickle, convert_pickles
 from aedr_jax.cli.main import main
 
 
@@ -65,3 +66,18 @@ def test_what_is_more_than_tensors_is_refused_and_not_run(tmp_path):
             convert_pickle(tmp_path / f"{name}.bin", tmp_path / "out")
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_shards_keeps_its_index(tmp_path):
+    """As diffusers writes it with `safe_serialization=False`."""
+    sizes = {"block_out_channels": (8, 16), "norm_num_groups": 4, "latent_channels": 4}
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    network = AutoencoderKL(**sizes, **blocks)
+    network.save_pretrained(tmp_path, safe_serialization=False, max_shard_size="40KB")
+    assert len(list(tmp_path.glob("*.bin"))) > 1
+    written = convert_pickles(tmp_path, tmp_path)
+    assert sum(len(names) for _, names in written) == len(network.state_dict())
+    ours = aedr.load_autoencoder(tmp_path)
+    (tmp_path / "whole").mkdir()
+    network.save_pretrained(tmp_path / "whole")
+    assert aedr.weights_hash(ours) == aedr.weights_hash(aedr.load_autoencoder(tmp_path / "whole"))
