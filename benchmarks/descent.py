@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 import aedr_jax as aedr
-from aedr_jax.images.codec import fit_crop
+from aedr_jax.images.pixels import fit_crop
 from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.sources import find_images
 from aedr_jax.rivals import RIVALS

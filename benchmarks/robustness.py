@@ -26,7 +26,7 @@ from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrat
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.cli.demo import PHOTOGRAPHS
-from aedr_jax.images.codec import fit_crop
+from aedr_jax.images.pixels import fit_crop
 from aedr_jax.images.processing import GRID, Processing
 from aedr_jax.signal.texture import gray_levels
 from aedr_jax.study.metrics import area_under_curve

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import aedr_jax as aedr
 from aedr_jax.decision.domain import REACH, STRETCH, Domain
-from aedr_jax.scoring.scorer import Row
+from aedr_jax.scoring.rows import Row, of_numbers
 from aedr_jax.scoring.verdicts import verdict_rows
 
 IDENTITY = {"dtype": "float32", "precision": "highest", "quantize": None}
@@ -35,7 +35,6 @@ def calibrated(model="m", sides=128, measured=None):
 
 def image(first, second, homogeneity, *, model="m", height=128, width=128, preset="default", **changed):
     known = {**identity(model), "size_rule": "crop8", **changed}
-    ratio = first / second
     return Row(
         id="i",
         path="i.png",
@@ -47,11 +46,7 @@ def image(first, second, homogeneity, *, model="m", height=128, width=128, prese
         model=model,
         preset=preset,
         status="ok",
-        first_loss=first,
-        second_loss=second,
-        ratio=ratio,
-        homogeneity=homogeneity,
-        signal=ratio * homogeneity,
+        measured=of_numbers(c[0] for c in aedr.Measurement.from_losses(*np.array([[first], [second], [homogeneity]]))),
         **known,
     )
 

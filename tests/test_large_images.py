@@ -15,7 +15,8 @@ from aedr_jax.autoencoders.adapters import FunctionAutoencoder
 from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.cli.main import main
 from aedr_jax.errors import SourceError
-from aedr_jax.images.codec import MAX_PIXELS, fit_centre, read_image
+from aedr_jax.images.codec import MAX_PIXELS, read_image
+from aedr_jax.images.pixels import fit_centre
 from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS, Decoded, Decoder, Refused
 from aedr_jax.inputs.sources import Item, find_images
 from aedr_jax.inputs.workers import decode_all

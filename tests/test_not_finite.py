@@ -71,15 +71,15 @@ def test_the_row_says_which_pass(world, limit, order):
     row = scored(world, limit)
     assert row.status == "error"
     assert f"0.png: tiny: the {order} pass is not finite in float32; its weights are broken" in row.error
-    assert math.isfinite(row.first_loss) == (order == "second")
+    assert math.isfinite(row.measured.first_loss) == (order == "second")
     assert (row.width, row.used_width) == (64, 64)
     assert len(row.sha256) == 64  # the image was read
 
 
 def test_a_second_loss_of_0_is_no_error(world):
     row = scored(world, 2.0)
-    assert (row.status, row.error, row.second_loss) == ("ok", "", 0.0)
-    assert math.isnan(row.ratio)
+    assert (row.status, row.error, row.measured.second_loss) == ("ok", "", 0.0)
+    assert math.isnan(row.measured.ratio)
 
 
 def test_overflow_of_float16(world, capsys):

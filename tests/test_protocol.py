@@ -5,13 +5,13 @@ import json
 
 import jax.numpy as jnp
 import pytest
+from aedr_jax.rivals.methods import make_methods
 from conftest import random_autoencoder, tiny_architecture, tiny_autoencoder
 
 import aedr_jax as aedr
 from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.sources import Item
-from aedr_jax.rivals.methods import make_methods
 from aedr_jax.scoring.job import settings
 from aedr_jax.scoring.scorer import Candidate, Scorer
 from aedr_jax.signal.protocol import Identity, Protocol, differences
@@ -88,7 +88,7 @@ def test_the_authors_size_of_a_model_is_part_of_its_size_rule():
     autoencoder = random_autoencoder(VQ)
     weights = aedr.weights_hash(autoencoder)
     by_name, by_folder = Candidate("k", autoencoder, weights, 512), Candidate("k", autoencoder, weights)
-    rules = [Scorer([c], preset="official").protocol(c).size_rule for c in (by_name, by_folder)]
+    rules = [Scorer([c], config=aedr.SignalConfig.official()).protocol(c).size_rule for c in (by_name, by_folder)]
     assert rules == ["official512", "official"]
 
 
@@ -100,7 +100,7 @@ def test_losses_without_a_name_are_compared_by_nobody(rng, tmp_path):
     with pytest.raises(aedr.AedrError, match="<lambda>: no name tells it from another"):
         made.save(tmp_path / "m.json")
     autoencoder = tiny_autoencoder("functions")
-    scorer = Scorer([Candidate("m", autoencoder, aedr.weights_hash(autoencoder))], preset=one)
+    scorer = Scorer([Candidate("m", autoencoder, aedr.weights_hash(autoencoder))], config=one)
     with pytest.raises(aedr.AedrError, match="<lambda>: no name tells it from another"):
         settings(scorer)
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,10 @@ from PIL import Image
 
 import aedr_jax as aedr
 from aedr_jax.inputs.sources import find_images
-from aedr_jax.scoring.scorer import Row, Scorer, load_candidate, rows_to_measurement
+from aedr_jax.scoring import engine
+from aedr_jax.scoring.engine import Batch, Measured
+from aedr_jax.scoring.rows import column_types, rows_to_measurement
+from aedr_jax.scoring.scorer import Scorer, load_candidate
 
 CONTRACT = [
     "id",
@@ -21,7 +24,6 @@ CONTRACT = [
     "width",
     "height",
     "format",
-    "jpeg_quality",
     "used_width",
     "used_height",
     "size_rule",
@@ -86,7 +88,7 @@ def rows(candidates, photos):
 
 
 def test_columns_are_the_contracts():
-    assert [field.name for field in dataclasses.fields(Row)] == CONTRACT
+    assert [name for name in column_types() if name in CONTRACT] == CONTRACT  # and columns beside these
 
 
 def test_one_row_for_each_image_and_model(rows, photos):
@@ -103,7 +105,7 @@ def test_values_are_those_of_the_pure_functions(rows, photos, candidates):
             expected = jax.jit(aedr.measure)(candidate.autoencoder, images, gray=gray)
             row = rows[name, candidate.name]
             for column in ("first_loss", "second_loss", "ratio", "homogeneity", "signal"):
-                np.testing.assert_allclose(getattr(row, column), getattr(expected, column)[0], rtol=1e-4)
+                np.testing.assert_allclose(getattr(row.measured, column), getattr(expected, column)[0], rtol=1e-4)
             assert (row.width, row.height, row.used_width, row.used_height, row.size_rule) == (
                 (71, 65, 70, 64, "crop2") if name == "b.png" else (70, 64, 70, 64, "crop2")
             )
@@ -117,7 +119,7 @@ def test_errors_are_rows(rows):
         assert "broken.png" in broken.error
         for row in (small, broken):
             assert row.status == "error"
-            assert math.isnan(row.signal)
+            assert math.isnan(row.measured.signal)
 
 
 def test_provenance_columns(rows, candidates):
@@ -139,14 +141,14 @@ def test_few_programs_for_many_sizes(candidates, photos):
     rows = list(scorer.score(find_images([photos])))
     assert {(r.used_width, r.used_height) for r in rows if r.status == "ok"} == {(64, 64)}
     assert {r.size_rule for r in rows} == {"crop64"}
-    assert scorer._measure.jitted._cache_size() == len(candidates)
+    assert scorer.engine._program.jitted._cache_size() == len(candidates)
     assert scorer._homogeneity._cache_size() == 2  # heights to 64 and above it
 
 
 def test_no_collective_in_what_is_scored_with(candidates):
-    scorer = Scorer(candidates[:1], preset="official", batch_size=8)
-    batch = np.zeros((8, 64, 64, 3), np.uint8), np.ones(8, np.float32), np.arange(8, dtype=np.uint32)
-    text = scorer._measure.jitted.lower(scorer._weights[0], batch).compile().as_text()
+    scorer = Scorer(candidates[:1], config=aedr.SignalConfig.official(), batch_size=8)
+    batch = Batch(np.zeros((8, 64, 64, 3), np.uint8), np.arange(8, dtype=np.uint32), np.ones(8, np.float32))
+    text = scorer.engine._program.jitted.lower(scorer.engine._weights[0], (batch,)).compile().as_text()
     for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
         assert collective not in text
 
@@ -154,8 +156,8 @@ def test_no_collective_in_what_is_scored_with(candidates):
 def test_a_batch_is_fetched_after_the_next_is_sent(candidates, photos, monkeypatch):
     scorer = Scorer(candidates, batch_size=1)
     events = []
-    monkeypatch.setattr(scorer, "_launch", lambda group: events.append("send") or group)
-    monkeypatch.setattr(scorer, "_fetch", lambda group, sent: events.append("fetch") or [])
+    monkeypatch.setattr(scorer.engine, "_launch", lambda group: events.append("send") or group)
+    monkeypatch.setattr(engine, "_fetch", lambda group, sent: events.append("fetch") or Measured([], ()))
     list(scorer.score_decoded(map(scorer.decoder, find_images([photos / "*.jpg", photos / "[ab].png"]))))
     assert events == ["send", "send", "fetch", "send", "fetch", "fetch"]
 
@@ -166,23 +168,25 @@ def test_official_preset(candidates, photos, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
-    scorer = Scorer(candidates[:1], preset="official", batch_size=1)
+    scorer = Scorer(candidates[:1], config=aedr.SignalConfig.official(), batch_size=1)
     (row,) = scorer.score(find_images([tmp_path]))
     # The losses ignore the orientation, and 65 becomes round(65 / 2) * 2 = 64.
     assert (row.width, row.height, row.used_width, row.used_height, row.size_rule) == (90, 65, 90, 64, "official")
     gray = aedr.read_gray(tmp_path / "turned.jpg")
     assert gray.shape == (90, 65)
     expected = aedr.homogeneity(gray[None], kind="inverse_difference_moment")[0]
-    np.testing.assert_allclose(row.homogeneity, round(float(expected), 6), atol=1e-6)
+    np.testing.assert_allclose(row.measured.homogeneity, round(float(expected), 6), atol=1e-6)
     again, other = scorer.score(find_images([tmp_path, photos / "a.png"]))
-    assert row.signal in (again.signal, other.signal)  # the noise comes from the file's content
+    # The noise comes from the file's content.
+    assert row.measured.signal in (again.measured.signal, other.measured.signal)
 
 
 def test_signals_of_rows(rows):
     chosen = [rows["a.png", "kl"], rows["d.png", "kl"]]
     measured = rows_to_measurement(chosen)
-    np.testing.assert_array_equal(measured.signal, [row.signal for row in chosen])
+    np.testing.assert_array_equal(measured.signal, [row.measured.signal for row in chosen])
     assert np.isnan(measured.latent_error).all()
+    assert np.isfinite(rows_to_measurement([rows["a.png", "movq"]]).latent_error).all()  # it has a codebook
 
 
 def test_refusals(candidates):
@@ -202,7 +206,7 @@ def test_official_dtype_and_quantization_come_from_the_registry(monkeypatch):
     monkeypatch.setattr("aedr_jax.scoring.scorer.load_autoencoder", load)
     for model in ("flux", "kandinsky2.1", "sd1.5"):
         with pytest.raises(aedr.AutoencoderError, match="stop"):
-            load_candidate(model, preset="official")
+            load_candidate(model, config=aedr.SignalConfig.official())
     assert asked["flux"]["dtype"] == "bfloat16"
     assert asked["kandinsky2.1"] == {"dtype": "float32", "precision": "highest", "quantize": True}
     assert asked["sd1.5"]["quantize"] is None

@@ -19,7 +19,7 @@ from aedr_jax.inputs import workers
 from aedr_jax.inputs.decoding import Decoded, Decoder, Refused
 from aedr_jax.inputs.sources import Item, find_images
 from aedr_jax.inputs.workers import decode_all
-from aedr_jax.scoring.scorer import grouped
+from aedr_jax.scoring.engine import grouped
 
 # A worker that dies, hangs or lies on some names, in place of a decoder bug that a file sets off.
 HOSTILE = """

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from aedr_jax.images.processing import Processing
     from aedr_jax.inputs.sources import Item, Source
     from aedr_jax.rivals import Limits
-    from aedr_jax.scoring.scorer import Row, Scorer
+    from aedr_jax.scoring.rows import Row
+    from aedr_jax.scoring.scorer import Scorer
     from aedr_jax.scoring.verdicts import Verdict
 
 __all__ = ["main"]
@@ -498,7 +499,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 def _score(args: argparse.Namespace) -> int:
     from aedr_jax.autoencoders.names import name_models
-    from aedr_jax.scoring.tables import check_output, write_rows
+    from aedr_jax.scoring.tables import as_record, check_output, write_rows
 
     out = check_output(args.out) if args.out else None
     if out and out.suffix == "":
@@ -508,7 +509,7 @@ def _score(args: argparse.Namespace) -> int:
         raise SourceError(f"--{alone[0].replace('_', '-')} needs a folder as --out (a name without an ending)")
     source = _source(args, args.inputs)
     rows, code = _scored(_scorer(args, name_models(args.model)), source)
-    records = [vars(row) for row in rows]
+    records = [as_record(row) for row in rows]
     if out:
         write_rows(rows, out)
         print(json.dumps({"out": str(out), **_counts(rows)}) if args.json else f"{out}: {_counted(rows)}")
@@ -570,7 +571,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     from aedr_jax.autoencoders.names import name_models
     from aedr_jax.decision.calibration import calibrate
     from aedr_jax.errors import CalibrationWarning
-    from aedr_jax.scoring.scorer import rows_to_measurement
+    from aedr_jax.scoring.rows import rows_to_measurement
 
     ((name, wanted),) = name_models([args.model]).items()
     own = _source(args, args.inputs)
@@ -750,12 +751,14 @@ def _scorer(
     """Models (name -> source) and settings, checked against the calibrations that are to judge."""
     from aedr_jax.images.processing import Processing
     from aedr_jax.scoring.scorer import Scorer, load_candidate
+    from aedr_jax.signal.measurement import SignalConfig
 
-    options = {"preset": args.preset, "dtype": args.dtype, "precision": args.precision}
+    config = SignalConfig.preset(args.preset)
+    options = {"config": config, "dtype": args.dtype, "precision": args.precision}
     candidates = [load_candidate(source, name=name, **options) for name, source in models.items()]
     scorer = Scorer(
         candidates,
-        preset=args.preset,
+        config=config,
         batch_size=args.batch_size,
         multiple=args.multiple,
         **_caps(args),

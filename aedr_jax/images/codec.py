@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from PIL import Image, UnidentifiedImageError
 
 from aedr_jax.errors import ImageError
 from aedr_jax.images.metadata import bare
+from aedr_jax.images.pixels import gray_of
 from aedr_jax.images.samples import describe_tiff, eight_bit
 
 __all__ = [
@@ -42,9 +42,6 @@ __all__ = [
     "decode_photo",
     "decode_quality",
     "decode_size",
-    "fit_centre",
-    "fit_crop",
-    "fit_official",
     "jpeg_quality",
     "read_bytes",
     "read_gray",
@@ -75,7 +72,6 @@ LUMINANCE = np.array(
         *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
     ]
 )
-BAND = 256  # rows
 MIN_SIDE = 64  # below this an image holds too few latents to say anything
 
 
@@ -196,53 +192,6 @@ def decode_quality(data: bytes, *, name: str | os.PathLike[str]) -> int | None:
         return 1 + int(np.abs(_ijg_tables() - luminance).sum(axis=1).argmin())
 
 
-def fit_crop(image: UInt8[np.ndarray, "h w *c"], multiple: int) -> UInt8[np.ndarray, "hh ww *c"]:
-    """Crop right and bottom to a multiple: keeps the decoder's grid, where resampling would destroy the fixed point."""
-    height, width = image.shape[:2]
-    return image[: height - height % multiple, : width - width % multiple]
-
-
-def fit_centre(height: int, width: int, *, most_pixels: int, grid: int) -> tuple[slice, slice]:
-    """The middle of an image, of at most so many pixels: its rows and its columns.
-
-    It is as near to a square as the image allows. A side that is cut becomes a multiple of `grid`, and the cut begins
-    on one, so that the grids of decoders and of JPEG stay where they are.
-
-    Args:
-      height, width: of the image.
-      most_pixels: at least `grid` squared.
-      grid: in pixels.
-    """
-    rows = _cut(height, max(math.isqrt(most_pixels), most_pixels // width), grid)
-    columns = _cut(width, most_pixels // (rows.stop - rows.start), grid)
-    return rows, columns
-
-
-def _cut(side: int, most: int, grid: int) -> slice:
-    if side <= most:
-        return slice(0, side)
-    kept = most - most % grid
-    start = (side - kept) // 2
-    return slice(start - start % grid, start - start % grid + kept)
-
-
-def fit_official(
-    image: UInt8[np.ndarray, "h w 3"], multiple: int = 8, size: int | None = None
-) -> UInt8[np.ndarray, "hh ww 3"]:
-    """The authors' resizing: Pillow's bicubic, to the nearest multiple (Python's `round`: halves to even).
-
-    Args:
-      image: RGB pixels.
-      multiple: what both sides are to be divisible by.
-      size: both sides, whatever the image's; the authors do this for Kandinsky 2.1.
-    """
-    height, width = image.shape[:2]
-    target = (size, size) if size else (round(width / multiple) * multiple, round(height / multiple) * multiple)
-    if target == (width, height):
-        return image
-    return np.asarray(Image.fromarray(image).resize(target))
-
-
 def _ijg_tables() -> Integer[np.ndarray, "100 64"]:
     """libjpeg's baseline luminance tables of the qualities 1 to 100, row by row as Pillow gives them."""
     quality = np.arange(1, 101)
@@ -348,17 +297,3 @@ def _gray(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
     if image.mode == "L" and "transparency" not in image.info:
         return np.asarray(image)
     return gray_of(_rgb(image), format_name)
-
-
-def gray_of(image: UInt8[np.ndarray, "h w 3"], format_name: str = "PNG") -> UInt8[np.ndarray, "h w"]:
-    """Grey levels of RGB pixels by the weights that OpenCV's reader uses for files of this format."""
-    red, green, blue, half, shift = {
-        "PNG": (9797, 19234, 3737, 0, 15),  # libpng
-        "BMP": (4899, 9617, 1868, 1 << 13, 14),
-        "TIFF": (4899, 9617, 1868, 1 << 13, 14),
-    }.get(format_name, (9798, 19235, 3735, 1 << 14, 15))
-    gray = np.empty(image.shape[:2], np.uint8)
-    for at in range(0, len(image), BAND):  # a hundred megapixels at once would take gigabytes
-        band = image[at : at + BAND].astype(np.uint32)
-        gray[at : at + BAND] = (red * band[..., 0] + green * band[..., 1] + blue * band[..., 2] + half) >> shift
-    return gray

@@ -10,18 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from aedr_jax.errors import ImageError
-from aedr_jax.images.codec import (
-    MAX_PIXELS,
-    MIN_SIDE,
-    Photo,
-    decode_photo,
-    decode_quality,
-    decode_size,
-    fit_centre,
-    fit_crop,
-    fit_official,
-    gray_of,
-)
+from aedr_jax.images.codec import MAX_PIXELS, MIN_SIDE, Photo, decode_photo, decode_quality, decode_size
+from aedr_jax.images.pixels import content_seed, fit_centre, fit_crop, fit_official, gray_of
 from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.sources import Item
 
@@ -60,6 +50,11 @@ class Decoded(NamedTuple):
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Of `images`: what can share a batch."""
         return tuple(image.shape for image in self.images)
+
+    @property
+    def seed(self) -> int:
+        """Of all noise that belongs to it (`content_seed`)."""
+        return content_seed(self.sha256)
 
     @property
     def nbytes(self) -> int:
@@ -129,7 +124,7 @@ class Decoder:
         if self.processing == "none":
             return photo
         processing = Processing.parse(self.processing)
-        image = processing.apply(photo.image, seed=int(photo.sha256[:8], 16))
+        image = processing.apply(photo.image, seed=content_seed(photo.sha256))
         if min(image.shape[:2]) < MIN_SIDE:
             raise ImageError(f"{item.path}: {processing} leaves {image.shape[1]}×{image.shape[0]} pixels")
         return photo._replace(image=image, gray=gray_of(image))  # as if saved to PNG

@@ -16,7 +16,8 @@ from aedr_jax.inputs.ids import Done
 from aedr_jax.inputs.sources import Source, until_failure
 from aedr_jax.interruption import kept_handlers
 from aedr_jax.scoring.job import Finished, Plan, settings, tally
-from aedr_jax.scoring.scorer import Row, Scorer
+from aedr_jax.scoring.rows import Row
+from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.store import Fresh, Parts
 
 __all__ = ["Cluster", "score_piece"]

@@ -17,7 +17,8 @@ from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS
 from aedr_jax.inputs.sources import Source
 from aedr_jax.scoring.cluster import Cluster
 from aedr_jax.scoring.job import Finished, Plan, settings, tally
-from aedr_jax.scoring.scorer import Row, Scorer
+from aedr_jax.scoring.rows import Row
+from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.store import Fresh, Parts
 from aedr_jax.signal.measurement import SignalConfig
 

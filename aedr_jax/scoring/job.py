@@ -12,7 +12,8 @@ from aedr_jax.images.codec import MAX_PIXELS
 from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS
 from aedr_jax.inputs.sources import Item, until_failure
 from aedr_jax.inputs.workers import decode_all
-from aedr_jax.scoring.scorer import SCHEMA_VERSION, Row, Scorer, load_candidate
+from aedr_jax.scoring.rows import SCHEMA_VERSION, Row
+from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.signal.measurement import SignalConfig
 
 __all__ = ["Finished", "Plan", "settings", "tally"]
@@ -53,11 +54,11 @@ class Plan:
 
     def scorer(self) -> Scorer:
         """Load the models."""
-        options: dict[str, Any] = {"preset": self.config.name, "dtype": self.dtype, "precision": self.precision}
+        options: dict[str, Any] = {"config": self.config, "dtype": self.dtype, "precision": self.precision}
         candidates = [load_candidate(model, name=name, **options) for name, model in self.models.items()]
         return Scorer(
             candidates,
-            preset=self.config,
+            config=self.config,
             batch_size=self.batch_size,
             multiple=self.multiple,
             most_pixels=self.most_pixels,

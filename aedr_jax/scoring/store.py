@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from aedr_jax import __version__
 from aedr_jax.errors import ImageError, RunError, SourceError
@@ -28,12 +28,11 @@ from aedr_jax.scoring.tables import printable
 from aedr_jax.signal.protocol import differences
 
 if TYPE_CHECKING:
-    from aedr_jax.scoring.scorer import Row
+    from aedr_jax.scoring.rows import Row
 
-__all__ = ["Fresh", "Parts", "as_table"]
+__all__ = ["Fresh", "Parts"]
 
 LANE = 1_000_000
-SCHEMA_VERSION_KEY = b"aedr_jax.schema_version"
 
 
 class Fresh:
@@ -194,6 +193,8 @@ class Parts:
         """Write rows as a part; none is written for none."""
         import pyarrow.parquet as pq
 
+        from aedr_jax.scoring.rows import as_table
+
         if not rows:
             return
         ordered = sorted(rows, key=lambda row: (row.id, row.model))
@@ -205,19 +206,6 @@ class Parts:
 def _stored(text: str) -> bytes:
     """As NumPy gives a hash back: without zeros at its end."""
     return digest(text).rstrip(b"\0")
-
-
-def as_table(rows: Sequence[Row]) -> Any:
-    """Rows as an Arrow table, whose columns have the same types whatever is in them."""
-    import pyarrow as pa
-
-    from aedr_jax.scoring.scorer import SCHEMA_VERSION, Row
-
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool | None: pa.bool_()}
-    fields = [(name, types[hint]) for name, hint in get_type_hints(Row).items()]
-    schema = pa.schema(fields, metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION).encode()})
-    columns = {name: [printable(getattr(row, name)) for row in rows] for name, _ in fields}
-    return pa.Table.from_pydict(columns, schema=schema)
 
 
 @contextmanager

@@ -20,7 +20,16 @@ from typing import Any, TextIO
 from aedr_jax.errors import SourceError
 from aedr_jax.files import whole_file
 
-__all__ = ["check_output", "for_terminal", "printable", "to_json", "to_markdown", "write_csv", "write_rows"]
+__all__ = [
+    "as_record",
+    "check_output",
+    "for_terminal",
+    "printable",
+    "to_json",
+    "to_markdown",
+    "write_csv",
+    "write_rows",
+]
 
 ENDINGS = (".parquet", ".csv", ".jsonl", "")
 # Control characters (C0, DEL, C1), separators of lines, what turns the direction of text, and lone surrogates.
@@ -48,6 +57,15 @@ def check_output(path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def as_record(row: Any) -> dict[str, Any]:
+    """A dataclass row as columns and values; a NamedTuple in it stands for its own columns."""
+    record: dict[str, Any] = {}
+    for field in dataclasses.fields(row):
+        value = getattr(row, field.name)
+        record |= value._asdict() if hasattr(value, "_asdict") else {field.name: value}
+    return record
+
+
 def write_rows(rows: Sequence[Any], path: str | os.PathLike[str]) -> None:
     """Write dataclass rows, all of one type; the file appears whole or not at all.
 
@@ -58,7 +76,7 @@ def write_rows(rows: Sequence[Any], path: str | os.PathLike[str]) -> None:
     if path.suffix == "":
         path.mkdir(exist_ok=True)
         path = path / "part-0.parquet"
-    records = [{k: printable(v) for k, v in dataclasses.asdict(row).items()} for row in rows]
+    records = [{name: printable(value) for name, value in as_record(row).items()} for row in rows]
     write = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}[path.suffix]
     with whole_file(path) as partial:
         write(records, partial)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from aedr_jax.decision.attribution import CAVEAT, NOT_ASSESSABLE, Attribution, attribute
 from aedr_jax.decision.calibration import Calibration
 from aedr_jax.errors import CalibrationError
-from aedr_jax.scoring.scorer import Row, rows_to_measurement
-from aedr_jax.signal.measurement import PRESETS, SignalConfig
+from aedr_jax.scoring.rows import Row, rows_to_measurement
+from aedr_jax.signal.measurement import PRESETS
 from aedr_jax.signal.protocol import Identity, Protocol
 
 __all__ = ["FLAT", "RECOMPRESSED", "Verdict", "not_assessable", "verdict_rows"]
@@ -51,11 +50,11 @@ def not_assessable(rows: Sequence[Row]) -> str:
       rows: the image's, one for each model. (One whose shorter side is under 64 pixels has error rows already.)
     """
     row = rows[0]
-    if row.homogeneity >= FLAT:
-        return f"flat: homogeneity {row.homogeneity:.3f}"
+    if row.measured.homogeneity >= FLAT:
+        return f"flat: homogeneity {row.measured.homogeneity:.3f}"
     if 0 < row.jpeg_quality < RECOMPRESSED:
         return f"saved as JPEG at quality {row.jpeg_quality}, below {RECOMPRESSED}"
-    undefined = [row.second_loss for row in rows if not math.isfinite(row.ratio)]
+    undefined = [row.measured.second_loss for row in rows if not math.isfinite(row.measured.ratio)]
     return f"the second loss is {undefined[0]:g}" if undefined else ""
 
 
@@ -117,11 +116,11 @@ def _belonging(pasts: Calibration | Sequence[Calibration]) -> int:
 
 def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibration | Sequence[Calibration]]) -> None:
     """Refuse rows that were measured in any other way than a calibration's; settings beyond a preset are in no row."""
-    presets: dict[str, Mapping[str, Any]] = {name: SignalConfig.preset(name).describe() for name in PRESETS}
+    presets = {name: config.describe() for name, config in PRESETS.items()}
     kinds = {
-        (r.model, Identity(None, r.weights_hash, r.quantize, r.dtype, r.precision), r.preset, r.size_rule.split(",")[0])
-        for r in rows
-        if r.status == "ok" and r.model in calibrations
+        (row.model, _identity(row), row.preset, row.size_rule.split(",")[0])
+        for row in rows
+        if row.status == "ok" and row.model in calibrations
     }
     for name, identity, preset, size_rule in kinds:
         made = calibrations[name]
@@ -134,6 +133,10 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
             settings = presets.get(preset, {"preset": preset} if own in presets.values() else own)
             measured = Protocol(identity, "aedr", settings, size_rule)
             calibration.check_against(measured, where=f"calibration of {name}")
+
+
+def _identity(row: Row) -> Identity:
+    return Identity(None, row.weights_hash, row.quantize, row.dtype or None, row.precision or None)
 
 
 def _size(row: Row) -> tuple[int, int]:
@@ -153,8 +156,9 @@ def _outside(
     for name in accepting or result.models:
         made = calibrations[name]
         row = group[name]
+        second_loss, homogeneity = float(row.measured.second_loss), float(row.measured.homogeneity)
         for calibration in [made] if isinstance(made, Calibration) else made:
-            if reason := calibration.domain.why(_size(row), row.second_loss, row.homogeneity):
+            if reason := calibration.domain.why(_size(row), second_loss, homogeneity):
                 return f"{name}: {reason}"
     return ""
 

@@ -6,8 +6,9 @@ Scale of every signal: small means that the image belongs to the model.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,6 @@ from aedr_jax.signal.reconstruction import split_keys, to_display
 __all__ = ["PRESETS", "Measurement", "Passes", "SignalConfig", "Values", "loss_ratio", "measure", "times_texture"]
 
 LATENTS = ("mode", "sample")
-PRESETS = ("default", "paper", "official")
 OFFICIAL_SEED = 1
 
 
@@ -43,6 +43,11 @@ class SignalConfig:
       decimals: round losses and homogeneity to that many decimals (losses, homogeneity), as the authors' files do.
       fitted: whether a calibration fits a statistic to belonging images (`statistic.Statistic`), or takes the signal
         ratio · H^gamma as it is.
+      as_authors: whether, where files are read and models loaded, sizes, dtypes and quantization are those that the
+        authors' code has for each model (`registry.Entry`).
+
+    >>> SignalConfig.paper().clip, SignalConfig.paper().name
+    (False, 'paper')
     """
 
     latents: str = "mode"
@@ -54,6 +59,7 @@ class SignalConfig:
     loss_dtype: str | None = None
     decimals: tuple[int, int] | None = None
     fitted: bool = True
+    as_authors: bool = False
 
     def __post_init__(self) -> None:
         if self.latents not in LATENTS:
@@ -71,7 +77,7 @@ class SignalConfig:
     @classmethod
     def official(cls) -> SignalConfig:
         """The method as the authors' code runs it: posterior sample, no clipping, inverse difference moment, loss in
-        the model's dtype, losses to 8 and homogeneity to 6 decimals. Sizes are theirs too where files are read."""
+        the model's dtype, losses to 8 and homogeneity to 6 decimals; sizes, dtypes and quantization are theirs too."""
         return cls(
             latents="sample",
             clip=False,
@@ -79,6 +85,7 @@ class SignalConfig:
             loss_dtype="model",
             decimals=(8, 6),
             fitted=False,
+            as_authors=True,
         )
 
     @classmethod
@@ -90,21 +97,26 @@ class SignalConfig:
         """
         if name not in PRESETS:
             raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
-        presets: tuple[Callable[[], SignalConfig], ...] = (cls, cls.paper, cls.official)
-        return dict(zip(PRESETS, presets, strict=True))[name]()
+        return PRESETS[name]
 
     @property
     def name(self) -> str:
         """Of the preset that these settings are, or "custom"."""
-        return next((name for name in PRESETS if SignalConfig.preset(name) == self), "custom")
+        return next((name for name, config in PRESETS.items() if config == self), "custom")
 
     def describe(self) -> dict[str, Any]:
         """The settings as JSON values; the loss by its name."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values["loss"] = f"{self.loss.__module__}.{getattr(self.loss, '__qualname__', repr(self.loss))}"
+        package, *inside = self.loss.__module__.split(".")
+        module = package if package == "aedr_jax" else ".".join([package, *inside])  # our own by their public names
+        values["loss"] = f"{module}.{getattr(self.loss, '__qualname__', repr(self.loss))}"
         values["decimals"] = None if self.decimals is None else list(self.decimals)
         return values
 
+
+PRESETS: Mapping[str, SignalConfig] = MappingProxyType(
+    {"default": SignalConfig(), "paper": SignalConfig.paper(), "official": SignalConfig.official()}
+)
 
 Values = Float[Array | np.ndarray, " n"]
 

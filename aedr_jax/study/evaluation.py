@@ -29,7 +29,8 @@ from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import ImageError, SourceError
 from aedr_jax.files import whole_file
-from aedr_jax.images.codec import Photo, fit_crop, gray_of, read_photo
+from aedr_jax.images.codec import Photo, read_photo
+from aedr_jax.images.pixels import content_seed, fit_crop, gray_of
 from aedr_jax.images.processing import GRID, Processing
 from aedr_jax.inputs.sources import Item, find_images
 from aedr_jax.rivals.registry import DEFAULT, PAPER, Method, Scored
@@ -300,7 +301,7 @@ class _Task:
         filled = photos + photos[-1:] * (size - len(photos))
         gray = jnp.asarray(np.stack([photo.gray for photo in filled]), jnp.int32)
         images = jnp.asarray(self._inputs([photo.image for photo in filled]))
-        seeds = jnp.asarray([int(photo.sha256[:8], 16) for photo in filled], jnp.uint32)
+        seeds = jnp.asarray([content_seed(photo.sha256) for photo in filled], jnp.uint32)
         autoencoder = self.candidate.autoencoder
         scored, seconds, compiling = self._run(programs, tuple(self.methods), images, gray, seeds)
         smooth = np.asarray(_homogeneity(gray), np.float64)
@@ -347,7 +348,7 @@ class _Task:
         middle = slice(top, top + self.side), slice(left, left + self.side)
         image, gray = photo.image[middle].copy(), photo.gray[middle].copy()  # the whole may be large, and is let go
         if self.processing != NONE:
-            image = self.processing.apply(image, seed=int(photo.sha256[:8], 16))
+            image = self.processing.apply(image, seed=content_seed(photo.sha256))
             image = fit_crop(image[: self.side, : self.side], self.candidate.autoencoder.factor)
             gray = gray_of(image)
         return photo._replace(image=image, gray=gray), (photo.image.shape[0], photo.image.shape[1])

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import aedr_jax
-from aedr_jax.images.codec import fit_official
+from aedr_jax.images.pixels import fit_official
 from aedr_jax.signal.measurement import SignalConfig
 from aedr_jax.signal.reconstruction import split_keys
 

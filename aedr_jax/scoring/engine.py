@@ -1,0 +1,151 @@
+"""The engine: decoded images in, columns out. `score`, `attribute`, `evaluate` and the studies all run on it.
+
+Images of one shape are put together in batches of one size, each batch is sent to the devices with every model, and
+fetched after the next has been sent. What is computed is a per-image function; what becomes of its columns (rows, a
+table, verdicts) is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8, UInt32
+
+from aedr_jax.images.arrays import prepare
+from aedr_jax.inputs.decoding import Decoded, Refused
+from aedr_jax.scoring.sharding import make_sharded
+from aedr_jax.signal.measurement import OFFICIAL_SEED
+
+__all__ = ["Batch", "Columns", "Engine", "Measured", "grouped"]
+
+MOST_WAITING = 1 << 28  # bytes of pixels that wait until their batch is full
+
+# A per-image pytree of arrays [n]: a `Measurement`, or whatever else a per-image function returns.
+Columns = Any
+
+
+class Batch(NamedTuple):
+    """What a per-image function sees of n images.
+
+    Attributes:
+      pixels: uint8 [n,h,w,3].
+      seeds: uint32 [n], of each image's content.
+      extra: a pytree of arrays [n, ...] that the caller computed of the decoded images (homogeneities, grey levels).
+    """
+
+    pixels: UInt8[Array | np.ndarray, "n h w 3"]
+    seeds: UInt32[Array | np.ndarray, " n"]
+    extra: Any
+
+    @property
+    def images(self) -> Float[Array, "n h w 3"]:
+        """The pixels in [-1, 1]."""
+        return jnp.asarray(prepare(self.pixels))
+
+    @property
+    def keys(self) -> Array:
+        """A key for each image, of its content alone: the same noise in any folder, order or batch."""
+        return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(OFFICIAL_SEED), seed))(self.seeds)
+
+
+class Measured(NamedTuple):
+    """A batch of images, and for each model the columns of these images, numpy float64."""
+
+    photos: Sequence[Decoded]
+    columns: tuple[Columns, ...]
+
+
+class Engine:
+    """A per-image function of several models, compiled once for each shape and spread over the local devices.
+
+    Args:
+      fn: `(autoencoder, Batch) -> columns`, jit-able; what it says of an image does not depend on the others.
+      autoencoders: the models'.
+      batch_size: images a call. A batch is always filled up to this size, so that an image's columns do not depend on
+        its company; None: one a device on CPU, eight a device elsewhere.
+      fit_of: for each model, which of a decoded image's `images` it sees; None: the first.
+      extra: what else the function needs of a filled-up batch of decoded images, computed on the host.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[Any, Batch], Columns],
+        autoencoders: Sequence[Any],
+        *,
+        batch_size: int | None = None,
+        fit_of: Sequence[int] | None = None,
+        extra: Callable[[Sequence[Decoded]], Any] = lambda photos: (),
+    ) -> None:
+        self._program = make_sharded(fn)
+        self._weights = [self._program.replicate(autoencoder) for autoencoder in autoencoders]
+        per_device = 1 if jax.default_backend() == "cpu" else 8
+        self.batch_size = batch_size or per_device * jax.local_device_count()
+        self._fit_of = fit_of or [0] * len(autoencoders)
+        self._extra = extra
+
+    @property
+    def autoencoders(self) -> list[Any]:
+        """The models', as they lie on the devices."""
+        return [weights.whole() for weights in self._weights]
+
+    def __call__(self, stream: Iterable[Decoded | Refused]) -> Iterator[Measured | Refused]:
+        """Columns batch by batch, as batches of one shape fill up; what was refused passes through at once."""
+        launched: tuple[Sequence[Decoded], list[Columns]] | None = None
+        for group in grouped(stream, self.batch_size):
+            if isinstance(group, Refused):
+                yield group
+                continue
+            following = (group, self._launch(group))
+            if launched:
+                yield _fetch(*launched)
+            launched = following
+        if launched:
+            yield _fetch(*launched)
+
+    def batch(self, photos: Sequence[Decoded], fit: int = 0) -> Batch:
+        """The batch that these images are, filled up with the last."""
+        filled = [*photos, *[photos[-1]] * (self.batch_size - len(photos))]
+        pixels = np.stack([photo.images[fit] for photo in filled])
+        return Batch(pixels, np.array([photo.seed for photo in filled], np.uint32), self._extra(filled))
+
+    def _launch(self, photos: Sequence[Decoded]) -> list[Columns]:
+        """What each model's columns will be, still being computed."""
+        batches = {fit: self.batch(photos, fit) for fit in set(self._fit_of)}
+        return [self._program(w, batches[fit]) for w, fit in zip(self._weights, self._fit_of, strict=True)]
+
+
+def _fetch(photos: Sequence[Decoded], launched: Sequence[Columns]) -> Measured:
+    def host(column: Any) -> np.ndarray:
+        return np.asarray(column, np.float64)[: len(photos)]
+
+    return Measured(photos, tuple(jax.tree.map(host, columns) for columns in launched))
+
+
+def grouped(
+    stream: Iterable[Decoded | Refused], size: int, *, most_bytes: int = MOST_WAITING
+) -> Iterator[list[Decoded] | Refused]:
+    """Batches of images of one shape, full ones as they fill up; what was refused passes through at once.
+
+    Images that wait for company are kept within `most_bytes`: above it the batch that was begun first goes out as it
+    is. The rest goes out at the end.
+    """
+    waiting: dict[Any, list[Decoded]] = {}
+    held = 0
+    for image in stream:
+        if isinstance(image, Refused):
+            yield image
+            continue
+        group = waiting.setdefault(image.shapes, [])
+        group.append(image)
+        held += image.nbytes
+        if len(group) < size and held <= most_bytes:
+            continue
+        chosen = image.shapes if len(group) == size else next(iter(waiting))
+        group = waiting.pop(chosen)
+        held -= sum(photo.nbytes for photo in group)
+        yield group
+    yield from (waiting[shapes] for shapes in sorted(waiting))
