@@ -386,7 +386,7 @@ def test_attribute_refuses_other_weights_and_settings(world, calibrations, tmp_p
     moved("stranger/weights/vae")
     monkeypatch.setattr(scoring, "load_autoencoder", lambda model, **options: 1 / 0)
     assert main([*call, str(tmp_path / "cal")]) == 2
-    assert "nothing is downloaded on a file's word; if you trust it: --models stranger/w" in capsys.readouterr().err
+    assert "nothing is downloaded on a file's word; say where it is (--models m1=FOLDER), or" in capsys.readouterr().err
     assert main([*call, str(tmp_path / "cal"), "--models", "stranger/weights/vae"]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
 
@@ -610,7 +610,7 @@ def test_the_reason_stands_in_place_of_p_values(world, calibrations, tmp_path, c
 def test_json_beside_out_is_a_summary(world, calibrations, tmp_path, capsys):
     inputs = [str(world / "own"), str(world / "bad.png"), "--json", "--out"]
     assert main(["score", *inputs, str(tmp_path / "s.parquet"), "--model", str(world / "m1")]) == 0
-    expected = {"out": str(tmp_path / "s.parquet"), "images": 7, "unreadable": 1, "rows": 7}
+    expected = {"out": str(tmp_path / "s.parquet"), "images": 7, "unreadable": 1, "not_finite": 0, "rows": 7}
     assert json.loads(capsys.readouterr().out) == expected
     assert main(["attribute", *inputs, str(tmp_path / "v.csv"), "--calibrations", str(calibrations)]) == 0
     summary = json.loads(capsys.readouterr().out)

@@ -18,7 +18,7 @@ from aedr_jax.autoencoders.config import parse_config
 from aedr_jax.autoencoders.families import FAMILIES
 from aedr_jax.autoencoders.family import Architecture, Family, GaussianNetwork
 from aedr_jax.errors import AutoencoderError
-from aedr_jax.study.evaluation import _kind
+from aedr_jax.study.evaluation import _design
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def test_checkpoint_to_images(patch, images, tmp_path):
     save_file(tensors, tmp_path / "diffusion_pytorch_model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     ae = aedr.load_autoencoder(tmp_path)
-    assert (ae.factor, _kind(ae)) == (2, "patches of 2")
+    assert (ae.factor, _design(ae)) == (2, "patches of 2")
     assert not hasattr(ae, "quantize")
 
     n, h, w, _ = images.shape

@@ -159,7 +159,7 @@ def test_a_run_goes_on_with_the_same_caps_only(candidate):
         Plan({}, SignalConfig(), most_decoded=1 << 25),
     ]
     scorers = [Scorer([candidate], most_pixels=plan.most_pixels, most_decoded=plan.most_decoded) for plan in plans]
-    found = [run_settings(scorer, plan) for scorer, plan in zip(scorers, plans, strict=True)]
+    found = [run_settings(scorer) for scorer in scorers]
     assert found[0] != found[1] != found[2] != found[0]
 
 

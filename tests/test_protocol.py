@@ -5,13 +5,13 @@ import json
 
 import jax.numpy as jnp
 import pytest
-from aedr_jax.rivals.methods import make_methods
 from conftest import random_autoencoder, tiny_architecture, tiny_autoencoder
 
 import aedr_jax as aedr
 from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.sources import Item
+from aedr_jax.rivals.registry import make_methods
 from aedr_jax.scoring.job import settings
 from aedr_jax.scoring.scorer import Candidate, Scorer
 from aedr_jax.signal.protocol import Identity, Protocol, differences

@@ -1,6 +1,5 @@
 """Files to rows: sizes, errors, batches, and that a row does not depend on its company."""
 
-import dataclasses
 import math
 
 import jax
@@ -16,6 +15,7 @@ from aedr_jax.scoring import engine
 from aedr_jax.scoring.engine import Batch, Measured
 from aedr_jax.scoring.rows import column_types, rows_to_measurement
 from aedr_jax.scoring.scorer import Scorer, load_candidate
+from aedr_jax.scoring.tables import as_record
 
 CONTRACT = [
     "id",
@@ -133,7 +133,7 @@ def test_a_row_does_not_depend_on_its_company(rows, photos, candidates):
     alone = list(Scorer(candidates, batch_size=2).score(find_images([photos / "e.png"])))
     for row in alone:
         # The same program on the same numbers: equal to the bit.
-        assert dataclasses.replace(row, path="") == dataclasses.replace(rows["e.png", row.model], path="")
+        np.testing.assert_equal({**as_record(row), "path": ""}, {**as_record(rows["e.png", row.model]), "path": ""})
 
 
 def test_few_programs_for_many_sizes(candidates, photos):

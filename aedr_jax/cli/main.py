@@ -31,7 +31,6 @@ __all__ = ["main"]
 
 PRESETS = ("default", "paper", "official")
 MODEL = "a name of the registry, a folder or a hub path; NAME=SOURCE names it"
-NOT_FINITE = "on which a model is not finite"
 LIMITED = ("count", "steps", "models")  # of a dear rival
 OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
@@ -400,7 +399,7 @@ def _models(args: argparse.Namespace) -> int:
         )
     for name, files in made.items():  # of models that are not in the registry: folders, hub paths
         known = dict.fromkeys(rows[0])
-        source = _read_calibration(files[0])["provenance"].get("source")
+        source = _read_calibration(files[0])["source"]
         here = source if source and Path(source).is_dir() else None
         family, calibrations = _family(None, files), list(map(str, files))
         known |= {"model": name, "source": source, "weights": here, "family": family, "calibration": calibrations[0]}
@@ -441,7 +440,8 @@ def _read_calibration(file: Path) -> dict[str, Any]:
     """What a list needs of a calibration: `Calibration.load`, which checks all of it, brings JAX."""
     values = json.loads(file.read_text(encoding="utf-8"))
     identity = values["protocol"]["identity"]
-    return {"model": identity["name"], "weights_hash": identity["weights_hash"]}
+    source = values["provenance"]["source"]
+    return {"model": identity["name"], "weights_hash": identity["weights_hash"], "source": source}
 
 
 def _family(folder: Path | None, calibrations: Sequence[Path]) -> str | None:
@@ -582,11 +582,11 @@ def _calibrate(args: argparse.Namespace) -> int:
         rows, code = _scored(scorer, source)
         if code == INTERRUPTED:
             raise KeyboardInterrupt
-        if code != OK:
-            raise RunError("no calibration is made of a part of the images")
         for row in rows:
             if row.status != "ok":
                 _complain(f"left out: {row.error}")
+        if code != OK:
+            raise RunError("no calibration is made of a part of the images")
         good = [row for row in rows if row.status == "ok"]
         return good, len(rows) - len(good)
 
@@ -855,7 +855,9 @@ def _least(verdicts: Sequence[Verdict]) -> str:
 
 
 def _counted(rows: Sequence[Row]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in _counts(rows).items() if count or what != NOT_FINITE)
+    counts = _counts(rows)
+    words = {"not_finite": "on which a model is not finite"}
+    return ", ".join(f"{n} {words.get(what, what)}" for what, n in counts.items() if n or what not in words)
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, int]:
@@ -863,7 +865,7 @@ def _counts(rows: Sequence[Row]) -> dict[str, int]:
     return {
         "images": len({(row.id, row.path) for row in rows}),
         "unreadable": len({(row.id, row.path) for row in failed if not row.sha256}),
-        NOT_FINITE: len({(row.id, row.path) for row in failed if row.sha256}),
+        "not_finite": len({(row.id, row.path) for row in failed if row.sha256}),
         "rows": len(rows),
     }
 

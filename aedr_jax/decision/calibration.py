@@ -326,7 +326,7 @@ def calibrate(
     )
     return Calibration(
         protocol=Protocol(identity, method, settings, size_rule, processing),
-        domain=Domain.of(measured, sizes),
+        domain=Domain.of(measured if isinstance(measured, Measurement) else scores, sizes),
         statistic=statistic,
         scores=tuple(sorted(scores.tolist())),
         threshold=tau,

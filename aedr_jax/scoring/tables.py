@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from aedr_jax.errors import SourceError
 from aedr_jax.files import whole_file
@@ -87,9 +87,7 @@ def _write_csv(records: Sequence[dict[str, Any]], path: Path) -> None:
         write_csv(records, file)
 
 
-def write_csv(
-    records: Sequence[Mapping[str, Any]], file: TextIO, *, printed: bool = False, ending: str = "\r\n"
-) -> None:
+def write_csv(records: Sequence[Mapping[str, Any]], file: Any, *, printed: bool = False, ending: str = "\r\n") -> None:
     """Records as CSV: a header, numbers as they are, dictionaries as JSON, and behind a single quote text that a
     spreadsheet would take for a formula.
 

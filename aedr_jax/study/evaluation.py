@@ -189,16 +189,14 @@ def evaluate(
       The images that were taken, and what was left out: images, and scores that are not finite.
 
     Raises:
-      SourceError: as `find_sources`; on two models of one name; and on a side that is no multiple of every model's
-        factor.
+      AutoencoderError: on models of one name, or that cannot be loaded.
+      SourceError: as `find_sources`; and on a side that is no multiple of every model's factor.
     """
     from tqdm import tqdm
 
     out = Path(out)
     candidates = [load_candidate(source, name=name) for name, source in name_models(models).items()]
     names = [candidate.name for candidate in candidates]
-    if len(set(names)) < len(names):
-        raise SourceError(f"two models of one name: {', '.join(names)}")
     if side is None:
         side = min((REGISTRY[name].native_size for name in names if name in REGISTRY), default=SIDE)
     factor = math.lcm(*(candidate.autoencoder.factor for candidate in candidates))
