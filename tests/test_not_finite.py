@@ -106,7 +106,8 @@ def test_a_large_run_counts_them(world, capsys):
 
 
 def of_row(row):
-    return {name: getattr(row, name) or None for name in ("weights_hash", "quantize", "dtype", "precision")}
+    told = {name: getattr(row, name) for name in ("weights_hash", "quantize", "dtype", "precision")}
+    return {name: None if value == "" else value for name, value in told.items()}
 
 
 def test_no_verdict_where_a_candidate_is_not_finite(world):
