@@ -70,12 +70,12 @@ def from_functions(
     factor: int = 8,
     scaling_factor: float = 1.0,
 ) -> FunctionAutoencoder:
-    """An autoencoder from your own functions; everything in this package takes it as it takes its own.
+    """An autoencoder from your own functions, for every function of this package.
 
     Args:
       encode: `encode(params, images)`, float32 [n,h,w,3] in [-1, 1] to latents [n,h/factor,w/factor,c] (the mode).
       decode: `decode(params, latents)`, to images [n,h,w,3], not clipped.
-      params: a pytree of weights. Give weights here rather than close over them: jit then shares one program between
+      params: a pytree of weights. Pass weights here rather than close over them: `jit` then shares one program between
         models, and `weights_hash` can tell families.
       quantize: `quantize(params, latents)`, the nearest codebook entries, for a model that has a codebook.
       quantize_on_decode: whether `decode` is to be fed quantized latents; None: yes where `quantize` is given.
@@ -85,6 +85,13 @@ def from_functions(
 
     Raises:
       AutoencoderError: on `quantize_on_decode=True` without `quantize`.
+
+    >>> encode = lambda params, x: params * x[:, ::8, ::8]
+    >>> decode = lambda params, z: z.repeat(8, axis=1).repeat(8, axis=2)
+    >>> ae = aedr.from_functions(encode, decode, params=jnp.float32(0.8))
+    >>> latents = ae.encode(jnp.zeros((1, 32, 32, 3)))
+    >>> latents.shape, ae.decode(latents).shape
+    ((1, 4, 4, 3), (1, 32, 32, 3))
     """
     if quantize_on_decode and quantize is None:
         raise AutoencoderError("quantize_on_decode=True needs quantize=")
@@ -95,14 +102,20 @@ def from_functions(
 
 
 def from_flax_diffusers(model: Any, params: Any) -> FunctionAutoencoder:
-    """A `FlaxAutoencoderKL` of diffusers 0.39 or older, with its parameters.
+    """An autoencoder from a `FlaxAutoencoderKL` of diffusers 0.39 or older.
 
-    Its group norms compute the variance as E[x²] − E[x]² (Linen's fast variance), so that it agrees with this
-    package's own `AutoencoderKL` to about 1e-3 of the largest value rather than 1e-4.
+    Its group norms compute the variance as E[x²] − E[x]² (Linen's fast variance). So it agrees with this package's own
+    `AutoencoderKL` to about 1e-3 of the largest value rather than 1e-4.
 
     Args:
       model: the `FlaxAutoencoderKL` module.
       params: its parameters, as `from_pretrained` returns them.
+
+    >>> from diffusers import FlaxAutoencoderKL
+    >>> model = FlaxAutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
+    >>> ae = aedr.from_flax_diffusers(model, model.init_weights(jax.random.key(0)))
+    >>> ae.encode(jnp.zeros((1, 8, 8, 3))).shape
+    (1, 8, 8, 4)
     """
 
     def apply(params: Any, x: Array, method: Callable[..., Any], **options: Any) -> Any:

@@ -145,15 +145,19 @@ def to_flat_dict(autoencoder: Any) -> dict[str, np.ndarray]:
 def weights_hash(autoencoder: Any) -> str:
     """Which autoencoder this is: sha256 over sorted parameter names, shapes and float32 values as they were read.
 
-    It depends on the weights alone: not on the file's format, the names that a version of diffusers gave them, the
-    dtype computed in, or the scaling factor. Models with equal hashes are one family: no method that looks at the
-    autoencoder can tell their images apart.
+    The hash depends on the weights alone. The file's format, the names that a version of diffusers gave the weights,
+    the dtype computed in and the scaling factor do not change it. Models with equal hashes are one family: no method
+    that looks at the autoencoder can tell their images apart.
 
     Args:
       autoencoder: one of this package's, or any pytree of parameters.
 
     Raises:
       AutoencoderError: where there is no parameter to hash (functions that close over their weights).
+
+    >>> ae = aedr.from_functions(lambda params, x: x, lambda params, z: z, {"weight": jnp.ones(3)}, factor=1)
+    >>> aedr.weights_hash(ae) == aedr.weights_hash({"weight": jnp.ones(3)})
+    True
     """
     if isinstance(autoencoder, nnx.Module):
         named = to_flat_dict(autoencoder)

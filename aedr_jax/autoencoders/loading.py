@@ -116,17 +116,27 @@ def load_autoencoder(
 
     Args:
       model: a registry name ("sd1.5"), a local folder (diffusers' layout, or what `aedr convert` wrote), or a hub path
-        ("org/repo/subfolder"). Of several files of weights the first in `tensors.WEIGHT_FILES`; another one by its own
-        path, with the folder's `config.json` beside it.
+        ("org/repo/subfolder"). Of several files of weights in a folder the first in `tensors.WEIGHT_FILES` is read. To
+        read another one pass its own path, with `config.json` beside it.
       dtype: what to compute in: float32, bfloat16 or float16. Parameters are kept in float32 as they were read.
-      precision: of convolutions and matrix products: "highest", "high" or "default". Losses near 1e-5 (FLUX) need
-        "highest": float32 products are cut to TF32 or bfloat16 on GPU and TPU otherwise.
+      precision: the precision of convolutions and matrix products: "highest", "high" or "default". Losses near 1e-5
+        (FLUX) need "highest": GPU and TPU otherwise cut float32 products to TF32 or bfloat16.
       revision: commit, tag or branch of a download.
       quantize: whether `decode` goes through the codebook. None: as the model generates, by its registry entry; for
         a bare folder or hub path as diffusers does, which quantizes wherever there is a codebook.
 
+    Returns:
+      The autoencoder: a pytree with `encode`, `decode`, `factor`, and `quantize` where there is a codebook.
+
     Raises:
       AutoencoderError: with the file at fault and what is wrong with it.
+
+    Warns:
+      CheckpointWarning: where the preferred weights cannot be downloaded and others are in the cache.
+
+    >>> ae = aedr.load_autoencoder("mini-vq")
+    >>> ae.factor, ae.quantize_on_decode
+    (8, True)
     """
     if precision not in PRECISIONS:
         raise AutoencoderError(f"precision {precision!r}: expected one of {', '.join(map(str, PRECISIONS))}")

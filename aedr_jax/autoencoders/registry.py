@@ -57,7 +57,11 @@ REGISTRY: dict[str, Entry] = {
 
 
 def list_models() -> tuple[str, ...]:
-    """The names in the registry: the eight models of the paper, then the miniature ones that ship."""
+    """The names in the registry: the eight models of the paper, then the miniature ones that ship.
+
+    >>> aedr.list_models()[:3]
+    ('sd1.5', 'sd2-base', 'sd2.1')
+    """
     return tuple(REGISTRY)
 
 

@@ -35,8 +35,13 @@ class Attribution(NamedTuple):
       verdicts: n strings: a model, a family "a|b" (models that share one autoencoder), "ambiguous: a, b", "none", or
         "not assessable".
       foreign_p_values: float [n,m]; the null hypothesis of each is "not made by this model", so small speaks for it.
-        NaN for a model of whose calibrations one has no validation images.
+        NaN for a model if one of its calibrations has no validation images.
       likelihood_ratios: float [n,m] (`Calibration.likelihood_ratio`); NaN likewise.
+
+    >>> own = np.linspace(1.0, 1.2, 40)
+    >>> result = aedr.attribute({"a": np.array([1.1, 5.0])}, {"a": aedr.calibrate(own, method="mine")})
+    >>> result.models, result.verdicts, result.accepted.tolist()
+    (('a',), ('a', 'none'), [[True], [False]])
     """
 
     models: tuple[str, ...]
@@ -57,32 +62,33 @@ def attribute(
     families: Mapping[str, str] | None = None,
     assessable: Bool[np.ndarray, " n"] | None = None,
 ) -> Attribution:
-    """A verdict for each image: every model whose p-value exceeds its alpha.
+    """A verdict for each image: every model that accepts it, score < threshold, which is where p-value > alpha.
 
-    At most one family made an image, so the true one is missing from that set with probability at most alpha, however
-    many candidates there are, and nothing is to be corrected. How often an image of *no* candidate gets a name is
-    another rate: it grows with the candidates, and `false_names` bounds it where validation images speak for it.
+    At most one family made an image. So the true one is missing from the verdict with probability at most alpha,
+    however many candidates there are, and no correction is needed. How often an image of *no* candidate gets a name is
+    another rate. It grows with the number of candidates; `false_names` bounds it by means of the validation images.
 
-    Which past an image has is not known, so each null hypothesis holds for any of a model's pasts, and is rejected only
-    where it is under every one: both p-values are the largest over the pasts, the likelihood ratio the smallest. For
-    "not made by this model" that costs names where the pasts lie apart: what others made and left as it came can score
-    like the model's own after JPEG. Members of one family share the null hypothesis, and so its p-value.
+    A model may have several calibrations, one for each past of its images (as they came, saved as JPEG, ...). The past
+    of an image is not known, so a null hypothesis is rejected only if it is rejected under every past: both p-values
+    are the largest over the pasts, and the likelihood ratio is the smallest. Where the pasts lie apart this costs
+    names, because an unprocessed image of another model can score like the model's own after JPEG. The members of a
+    family share one null hypothesis and one p-value.
 
     Args:
       measured: for each model, the measurement (or a rival's scores) of the same n images.
-      calibrations: for each model, its calibration, or several made of images with different pasts (as they came, saved
-        as JPEG, ...). Its score is then that under the past with the largest p-value, and it is accepted where it is
-        under any of them; so is more of what others made.
-      sizes: for each model, height and width of each image as it was measured; None: sizes are not looked at.
-      false_names: accept only families whose foreign p-value, the largest of their members', stays at or below this
-        rate by Holm's step-down over the families: images like the validation images of one past of each then get a
-        name with probability at most this.
-      families: for each model, what names its autoencoder: equal ones are one family. None: models are one family whose
-        calibrations are of one autoencoder (`Identity.family`), or, where one has no weights hash, whose measurements
-        are equal to the last bit.
-      assessable: which images can be judged at all; None: those with a defined score for every model. Of these an
-        image is still not assessable where no calibration saw its size, and where every model that accepts it does so
-        outside what its calibrations saw (`domain.Domain`).
+      calibrations: for each model, its calibration, or several for different pasts. The score is then the one under the
+        past with the largest p-value. A model accepts an image if any of its calibrations does, so it also accepts more
+        images of other origin.
+      sizes: for each model, height and width of each image as it was measured; None: sizes are not compared.
+      false_names: a rate in (0, 1). Only families are accepted whose foreign p-value (the largest of the members'),
+        adjusted by Holm's step-down over the families, is at most this. An image that is like the validation images of
+        one past of each family then gets a name with probability at most this.
+      families: for each model, a string that names its autoencoder; models with equal strings are one family. None: two
+        models are one family if their calibrations are of one autoencoder (`Identity.family`), or, where a weights hash
+        is missing, if their measurements are equal to the last bit.
+      assessable: which images can be judged at all; None: those with a defined score for every model. An image is also
+        not assessable if no calibration saw its size, or if every model that accepts it does so outside the values that
+        its calibrations saw (`domain.Domain`).
 
     Raises:
       CalibrationError: when models and calibrations or families do not match, calibrations were made with different
@@ -90,6 +96,11 @@ def attribute(
         without validation images.
 
     Source of the step-down: Holm, Scandinavian Journal of Statistics 6 (1979).
+
+    >>> own = np.linspace(1.0, 1.2, 40)  # any scores that are small where an image belongs, or a `Measurement`
+    >>> calibrations = {"a": aedr.calibrate(own, method="mine"), "b": aedr.calibrate(own + 1, method="mine")}
+    >>> aedr.attribute({"a": np.array([1.1, 5.0]), "b": np.array([2.1, 5.0])}, calibrations).verdicts
+    ('ambiguous: a, b', 'none')
     """
     for what, given, value in (("measured", measured, "measurement"), ("calibrations", calibrations, "calibration")):
         if not isinstance(given, Mapping):

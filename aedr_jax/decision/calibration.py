@@ -41,12 +41,12 @@ VERSIONED = ("aedr-jax", "jax", "jaxlib", "flax", "numpy", "dm-pix", "pillow")
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where a calibration came from, for the record: nothing of it is compared.
+    """Where a calibration came from. It is a record; none of it is compared.
 
     Attributes:
-      source: what the autoencoder was loaded from: a registry name, a folder or a hub path; None where it was not told.
+      source: what the autoencoder was loaded from: a registry name, a folder or a hub path; None where it is not known.
       images_hash: sha256 over the sorted sha256 of the belonging images' files; None likewise.
-      versions: of the packages that take part in a score.
+      versions: the versions of the packages that take part in a score.
       created: UTC date and time.
     """
 
@@ -61,18 +61,24 @@ class Calibration:
     """A threshold on the scores of one model, and the belonging images' scores that it comes from.
 
     Attributes:
-      protocol: what was measured, with which model, and how; it holds for scores of the same only (`check_against`).
-      domain: the sizes and values of the belonging images; it holds for images like these only.
-      statistic: what was fitted to the belonging images; None where scores are the signal itself or a rival's.
-      scores: of the belonging images, sorted; each by a fit that the image took no part in.
-      threshold: an image belongs where its score is below.
-      threshold_interval: 95 %, for the threshold that endless belonging images would give; a side is None where these
-        are too few to bound it.
+      protocol: what was measured, with which model, and how. The calibration judges scores of this protocol only
+        (`check_against`).
+      domain: the sizes and values of the belonging images. The calibration judges images like these only.
+      statistic: the statistic that was fitted to the belonging images; None if scores are the signal or a rival's.
+      scores: the sorted scores of the belonging images; each comes from a fit that the image took no part in.
+      threshold: an image belongs if its score is below it.
+      threshold_interval: the 95 % interval of the threshold that infinitely many belonging images would give. A side is
+        None if there are too few images to bound it.
       alpha: the share of belonging images to turn away.
-      acceptance_interval: 95 %, for the share of belonging images that this threshold accepts.
-      rule: of the threshold (`threshold.RULES`).
-      validation: what images of other origin said; None where there were none.
-      provenance: what it was made from.
+      acceptance_interval: the 95 % interval of the share of belonging images that this threshold accepts.
+      rule: the rule of the threshold (`threshold.RULES`).
+      validation: what images of other origin said; None if there were none.
+      provenance: what the calibration was made from.
+
+    >>> calibration = aedr.calibrate(np.linspace(1.0, 1.2, 40), method="mine", model="a")
+    >>> calibration.save("a.json")
+    >>> aedr.Calibration.load("a.json") == calibration
+    True
     """
 
     protocol: Protocol
@@ -93,7 +99,7 @@ class Calibration:
         return self.protocol.identity.name
 
     def score(self, measured: Measurement | Values) -> Float[Array, " n"]:
-        """The statistic on whose scale threshold and p-values live: small where the image belongs. jit-able.
+        """The score that threshold and p-values refer to: small where the image belongs. jit-able.
 
         Args:
           measured: a `Measurement`, or the scores of a rival, which stay as they are.
@@ -105,8 +111,9 @@ class Calibration:
     def p_value(self, scores: Values) -> Float[Array, " n"]:
         """The share of the model's own images with at least this score (`threshold.p_value`). jit-able.
 
-        Never below 1 / (n + 1) of n belonging images. It exceeds alpha exactly where the score is below the threshold.
-        With an alpha below 1 / (n + 1), which only a density's tail can promise, it always does: the threshold decides.
+        It is never below 1 / (n + 1) for n belonging images, and it exceeds alpha exactly where the score is below the
+        threshold. An alpha below 1 / (n + 1) comes from a density's tail alone; every p-value exceeds it, and the
+        threshold decides.
         """
         scores = jnp.asarray(scores)
         scores = scores if scores.dtype == jnp.float64 else scores.astype(jnp.float32)
@@ -116,8 +123,10 @@ class Calibration:
         return on_its_side(p, scores, threshold=self.threshold, alpha=self.alpha)
 
     def foreign_p_value(self, scores: Values) -> Float[Array, " n"]:
-        """The p-value of the other null hypothesis, "not this model's": the share of the validation images, the image
-        itself counted among them, with a score at most as large. NaN without validation images. jit-able."""
+        """The p-value of the other null hypothesis, "not this model's". jit-able.
+
+        (1 + number of validation scores <= score) / (1 + number of validation scores); NaN without validation images.
+        """
         if self.validation is None:
             return jnp.full(jnp.shape(scores), jnp.nan)
         others, scores = jnp.asarray(self.validation.scores, jnp.float32), jnp.asarray(scores)
@@ -127,9 +136,10 @@ class Calibration:
     def likelihood_ratio(self, scores: Values) -> Float[Array, " n"]:
         """How many times likelier such a score is from this model than from the validation images' origins. jit-able.
 
-        The ratio of both sides' estimated densities, at the score brought between their medians: further out than that
-        the ratio of two tails is the bandwidths' doing. Capped at what the data support: never above the number of
-        validation images + 1, never below 1 / (number of belonging images + 1). NaN without validation images.
+        f_own(s) / f_validation(s), the ratio of the two estimated densities. The score s is first clipped to lie
+        between their medians, because further out the ratio of two tails depends on the bandwidths alone. The ratio is
+        clipped to what the data support: at most the number of validation images + 1, at least 1 / (number of belonging
+        images + 1). NaN without validation images.
         """
         if self.validation is None:
             return jnp.full(jnp.shape(scores), jnp.nan)
@@ -139,10 +149,10 @@ class Calibration:
         return jnp.clip(jnp.exp(log_ratio), 1 / (own.shape[0] + 1), others.shape[0] + 1.0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON, whole or not at all, with a digest of its own content.
+        """Write the calibration as JSON, whole or not at all, with a digest of its content.
 
         Raises:
-          AedrError: where its loss has no name of its own (`Protocol.record`).
+          AedrError: if its loss has no name of its own (`Protocol.record`).
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,12 +162,12 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
-        """Read what `save` wrote. What follows from the scores is derived again and compared.
+        """Read what `save` wrote. Everything that follows from the scores is derived again and compared.
 
-        Nothing here proves who made it: a file can be forged that agrees with itself. Use those of people you trust.
+        This does not prove who made the file: a forged file can be consistent. Use files of people you trust.
 
         Raises:
-          CalibrationError: with the file, when it is no calibration of this format or does not hold together.
+          CalibrationError: with the file, if it is no calibration of this format or contradicts itself.
         """
         try:
             values = json.loads(Path(path).read_text())
@@ -180,19 +190,20 @@ class Calibration:
             raise CalibrationError(f"{path}: a field is missing, unknown or of the wrong type: {error}") from error
 
     def check_against(self, measured: Protocol, *, where: str = "calibration") -> None:
-        """Refuse to judge scores that were measured in any other way than its own.
+        """Refuse to judge scores that were measured in any other way than this calibration's own.
 
-        Its `processing` is the past that it stands for: scores of images as they come are measured without it.
+        The calibration's `processing` is the past of images that it stands for. Scores of images as they come, measured
+        without it, are accepted.
 
         Args:
-          measured: how the scores that it is to judge are measured (`scoring.Scorer.protocol`).
-          where: how errors call it.
+          measured: how the scores to be judged are measured (`scoring.Scorer.protocol`).
+          where: what errors call the calibration.
 
         Raises:
-          CalibrationError: naming both sides of everything that differs; what is known on one side only does.
+          CalibrationError: naming both sides of everything that differs. What only one side knows also differs.
 
         Warns:
-          CalibrationWarning: where the weights are known on neither side (functions that close over them).
+          CalibrationWarning: if the weights are known on neither side (functions that close over them).
         """
         processing = self.protocol.processing if measured.processing == "none" else measured.processing
         found = self.protocol.differences(dataclasses.replace(measured, processing=processing))
@@ -204,16 +215,16 @@ class Calibration:
             warnings.warn(message, CalibrationWarning, stacklevel=2)
 
     def trusted_source(self, asked: Collection[str] = ()) -> str:
-        """What to load its model from, unless that is the file's word alone.
+        """The name or place to load the calibration's model from.
 
-        A registry name and a folder on this machine are followed; whatever else a file says, a download from the hub
-        above all, only where the user named it.
+        A registry name and a folder on this machine are trusted. Any other source, above all a hub path, is trusted
+        only if the user named it.
 
         Args:
           asked: what the user named as models.
 
         Raises:
-          CalibrationError: where it says a source that nobody asked for, or none.
+          CalibrationError: if the file names no source, or one that nobody asked for.
         """
         source = self.provenance.source or self.model
         if source is None:
@@ -245,27 +256,31 @@ def calibrate(
     processing: str = "none",
     sizes: Int[np.ndarray, "n 2"] | None = None,
 ) -> Calibration:
-    """A threshold from images known to belong to a model.
+    """Fit a statistic and a threshold to images known to belong to a model.
+
+    The threshold τ is the score below which a belonging image falls with probability 1 − alpha. By the rule "exact" it
+    solves (1/n) Σ Φ((τ − s_i) / b) = 1 − alpha over the belonging images' scores s_i (`kde_cdf`), each by a statistic
+    that was fitted without image i.
 
     Args:
       measured: a `Measurement` of belonging images, or any scores [n] where small means that an image belongs.
       config: the settings that they were measured with.
-      method: what was measured; a rival's name for a rival's scores.
-      autoencoder: what they were measured with; its identity is recorded, and required of what it judges later.
-      alpha: the share of the model's own images to turn away; None: .05, or picked on the validation images.
-      validation: the same of images known *not* to belong; where no alpha is given it is picked on them for best
-        accuracy. Foreign p-values and likelihood ratios come of them.
+      method: what was measured: "aedr", or a rival's name for a rival's scores.
+      autoencoder: what they were measured with. Its identity is recorded; scores to be judged must have the same.
+      alpha: the share of the model's own images to turn away. None: .05, or picked on the validation images.
+      validation: the same of images known *not* to belong. Alpha is picked on them for best accuracy, unless it is
+        given. Foreign p-values and likelihood ratios need them.
       false_accepts: pick the smallest alpha that accepts at most this share of the validation images instead.
-      quantized: whether the model decodes codebook entries; None: what the autoencoder says, without one whether a
-        codebook was measured (`latent_error`). Give it where the codebook cannot be reached.
-      model: its name.
+      quantized: whether the model decodes codebook entries. None: as the autoencoder says, or without one whether a
+        codebook was measured (`latent_error`). Pass it if the codebook cannot be reached.
+      model: the model's name.
       rule: how the threshold follows from the scores (`threshold.RULES`).
       source: what the autoencoder was loaded from, for the record.
-      images_hash: of the images' files, for the record.
-      size_rule: how they were sized; what it judges later has to be sized likewise.
-      processing: what was done to them: the past that the calibration stands for.
-      sizes: height and width of each image as it was measured: at other sizes the calibration does not speak. None: it
-        speaks at all.
+      images_hash: the hash of the images' files, for the record.
+      size_rule: how the images were brought to size; images to be judged must be brought to size likewise.
+      processing: what was done to the images first: the past that the calibration stands for.
+      sizes: height and width of each image as it was measured; the calibration judges images of similar sizes only.
+        None: of all sizes.
 
     Raises:
       CalibrationError: on fewer than 5 images, 6 where a statistic is fitted, signals that give no threshold
@@ -273,8 +288,15 @@ def calibrate(
         (`statistic.fit_statistic`).
 
     Warns:
-      CalibrationWarning: below 20 images; where some lie far from the rest (`threshold.hold_in`), naming them; where
-        the autoencoder's weights cannot be hashed.
+      CalibrationWarning: below 20 images; if some lie far from the rest (`threshold.hold_in`), naming them; if the
+        autoencoder's weights cannot be hashed.
+
+    >>> rng = np.random.default_rng(0)
+    >>> second_loss, homogeneity = rng.uniform(1e-3, 2e-3, 40), rng.uniform(0.4, 0.6, 40)
+    >>> own = aedr.Measurement.from_losses(second_loss * rng.normal(1.1, 0.02, 40), second_loss, homogeneity)
+    >>> calibration = aedr.calibrate(own, model="mine")
+    >>> calibration.alpha, bool(calibration.score(own).mean() < calibration.threshold)
+    (0.05, True)
     """
     if not isinstance(config, SignalConfig):
         raise CalibrationError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")

@@ -34,7 +34,7 @@ PREPARE = "aedr.prepare(pixels) makes it of uint8 pixels"
 
 
 def prepare(pixels: Any) -> Float[Array | np.ndarray, "n h w 3"]:
-    """Pixels as `measure` takes them.
+    """Turn pixels into images as `measure` takes them: pixels / 127.5 − 1.
 
     Args:
       pixels: uint8 [h,w,3] or [n,h,w,3], as `read_image` gives them; or a list of images of one size.
@@ -44,6 +44,9 @@ def prepare(pixels: Any) -> Float[Array | np.ndarray, "n h w 3"]:
 
     Raises:
       ArgumentError: on another dtype or shape, and on images of different sizes.
+
+    >>> aedr.prepare(np.array([[[0, 51, 255]]], np.uint8))
+    array([[[[-1. , -0.6,  1. ]]]], dtype=float32)
     """
     if isinstance(pixels, Sequence):
         shapes = sorted({np.shape(image) for image in pixels})

@@ -106,6 +106,12 @@ def read_image(
 
     Raises:
       ImageError: with the file and the reason.
+
+    >>> from PIL import Image
+    >>> Image.new("RGB", (96, 64), (255, 0, 0)).save("red.png")
+    >>> pixels = aedr.read_image("red.png")
+    >>> pixels.shape, pixels[0, 0]
+    ((64, 96, 3), array([255,   0,   0], dtype=uint8))
     """
     with _explained(path), _opened(read_bytes(path), path, most_pixels) as (image, orientation):
         return _oriented(_rgb(image), orientation if orient else 1)
@@ -114,14 +120,27 @@ def read_image(
 def read_gray(path: str | os.PathLike[str], *, most_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "h w"]:
     """The grey levels that the AEDR authors' code sees: `cv2.imread(path, cv2.IMREAD_GRAYSCALE)`.
 
-    Equal to OpenCV 4.13 pixel by pixel for 8-bit PNG, JPEG, WebP, BMP, TIFF and GIF and for 16-bit grey PNG; within one
-    level for 16-bit RGB PNG (Pillow cuts it to 8 bit first); another conversion for CMYK.
+    They are about .299 R + .587 G + .114 B; rounding and weights depend on the file's format.
+
+    Args:
+      path: the file.
+      most_pixels: an image of more is refused before it is decoded.
 
     Returns:
       uint8 [h,w].
 
     Raises:
       ImageError: with the file and the reason.
+
+    Reference: OpenCV 4.13. Grey levels are equal pixel by pixel for 8-bit PNG, JPEG, WebP, BMP, TIFF and GIF and for
+    16-bit grey PNG. They are within one level for 16-bit RGB PNG, which Pillow cuts to 8 bit first. CMYK is converted
+    differently.
+
+    >>> from PIL import Image
+    >>> Image.new("RGB", (96, 64), (255, 0, 0)).save("red.png")
+    >>> gray = aedr.read_gray("red.png")
+    >>> gray.shape, int(gray[0, 0])
+    ((64, 96), 76)
     """
     with _explained(path), _opened(read_bytes(path), path, most_pixels) as (image, orientation):
         return _oriented(_gray(image), orientation)

@@ -50,34 +50,43 @@ def score_dataset(
     resources: Mapping[str, float] | None = None,
     progress: bool = False,
 ) -> Finished:
-    """Score every image of a source with every model into a folder of Parquet files; the same call again goes on.
+    """Score every image of a source with every model into a folder of Parquet files; the same call resumes it.
 
     Args:
       source: a `Source`, or what `containers.open_source` reads: folders, patterns, image files, archives, tables,
         "hf:NAME:SPLIT", "tfds:NAME:SPLIT", one or a list of them.
       models: names in the rows -> what `load_autoencoder` takes.
       out: the folder.
-      config: what to measure. Sizes are the authors' if it is `SignalConfig.official()`.
+      config: what to measure. `SignalConfig.official()` also brings images to size as the authors' code does.
       batch_size, multiple: as for `scoring.Scorer`.
       dtype, precision: as for `load_autoencoder`.
       most_pixels, most_decoded: as for `scoring.Scorer`.
-      workers: decoder processes (0: decode in this process; None: one a CPU, at most 16).
-      shard: (I, N): this process does the I-th of N shares; the others' may run at the same time, anywhere.
-      part_images: images in a part, at most.
-      part_seconds: a part is written when so much time has passed: what a kill can cost.
+      workers: the number of decoder processes. 0: decode in this process; None: one for each CPU, at most 16.
+      shard: (I, N): this process scores the I-th of N shares. The others may run at the same time on any machine.
+      part_images: the largest number of images in a part.
+      part_seconds: a part is written after this time; a kill can cost as much work.
       engine: "local", or "ray" for a cluster.
-      address: of the Ray cluster; None: the running one, or else one on this machine.
+      address: the address of the Ray cluster; None: the running one, or else a new one on this machine.
       resources: what an actor needs, such as {"GPU": 1} or {"TPU": 4}; None: what the cluster has.
       progress: whether to draw a bar on the terminal.
 
-    Ctrl-C (`KeyboardInterrupt`) writes what is finished. SIGTERM ends Python where it stands, and with it up to
-    `part_seconds` of work, unless a handler makes it an exception, as `aedr score` does:
+    Returns:
+      The numbers of images that this call scored, could not read, and skipped because they were finished before, and of
+      those on which a model was not finite.
+
+    Ctrl-C (`KeyboardInterrupt`) writes what is finished. SIGTERM ends Python at once and costs up to `part_seconds` of
+    work, unless a handler turns it into an exception, as `aedr score` does:
     `signal.signal(signal.SIGTERM, signal.default_int_handler)`.
 
     Raises:
-      SourceError: for a wrong call: nothing there to read, other settings than those of the rows in `out`.
-      RunError: at the end, where part of the source could not be read, an id came twice, or the folder has rows of two
-        images under one id; at once, where a part cannot be written. What was finished is kept.
+      SourceError: for a wrong call: there is nothing to read, or the rows in `out` were made with other settings.
+      RunError: at the end, if part of the source could not be read, an id came twice, or the folder has rows of two
+        images under one id; at once, if a part cannot be written. What was finished is kept.
+
+    >>> from PIL import Image
+    >>> Image.new("RGB", (64, 64)).save("black.png")
+    >>> aedr.score_dataset("black.png", {"mini-kl4-a": "mini-kl4-a"}, "scores", batch_size=1, workers=0)
+    Finished(scored=1, unreadable=0, skipped=0, not_finite=0)
     """
     if not isinstance(models, Mapping) or not models:
         raise SourceError(f"models {models!r}: expected names and what to load, such as {{'mini-vq': 'mini-vq'}}")

@@ -109,16 +109,20 @@ def make_sharded(fn: Callable[..., Any], *, mesh: Mesh | None = None) -> Sharded
     """Compile a per-image function so that its batch is spread over a mesh, with no communication.
 
     Args:
-      fn: `fn(replicated, *batches, **batches) -> per-image pytree`: the first argument (an autoencoder, say) is copied
-        to every device; every other argument, given by place or by name, is a pytree of arrays [n, ...], as is the
-        result. What it computes for an image must not depend on the others. Settings are closed over:
+      fn: `fn(replicated, *batches, **batches) -> per-image pytree`. The first argument (an autoencoder, say) is copied
+        to every device. Every other argument, given by place or by name, is a pytree of arrays [n, ...], as is the
+        result. The result for an image must not depend on the others. Close over settings:
         `make_sharded(lambda ae, x: measure(ae, x, config=config))`.
       mesh: one axis, any name; None: every local device.
 
     Returns:
-      A function of the same arguments. A batch that the devices do not divide is padded with its last image and the
-      result cut back, both outside the compiled program. It raises `ArgumentError` on an argument that is no batch of
-      arrays, and on batches of different sizes.
+      A function of the same arguments. If the number of devices does not divide a batch, the batch is padded with its
+      last image and the result is cut back, both outside the compiled program. The function raises `ArgumentError` on
+      an argument that is no batch of arrays, and on batches of different sizes.
+
+    >>> brightness = aedr.make_sharded(lambda scale, images: scale * images.mean(axis=(1, 2, 3)))
+    >>> brightness(jnp.float32(2), np.ones((3, 4, 4, 3), np.float32))
+    Array([2., 2., 2.], dtype=float32)
     """
     return Sharded(fn, local_mesh() if mesh is None else mesh)
 

@@ -36,7 +36,7 @@ class SignalConfig:
       latents: "mode" makes a score a function of the image alone; "sample" draws from the posterior.
       clip: whether the first reconstruction is clipped to [-1, 1] before the second pass.
       round8: whether it is also rounded to 8 bit.
-      kind: of the homogeneity (`texture.KINDS`).
+      kind: the kind of the homogeneity (`texture.KINDS`).
       gamma: the power of the homogeneity in the signal ratio · H^gamma; 0 switches it off.
       loss: a function (a, b) -> [n] of two batches in [-1, 1], small where they are alike.
       loss_dtype: what the loss is computed in: None for float32, "model" for the autoencoder's own dtype.
@@ -46,8 +46,11 @@ class SignalConfig:
       as_authors: whether, where files are read and models loaded, sizes, dtypes and quantization are those that the
         authors' code has for each model (`registry.Entry`).
 
-    >>> SignalConfig.paper().clip, SignalConfig.paper().name
-    (False, 'paper')
+    Raises:
+      ValueError: on another `latents`, `kind` or `loss_dtype`.
+
+    >>> aedr.SignalConfig.paper().clip, aedr.SignalConfig.paper().name, aedr.SignalConfig(gamma=0.5).name
+    (False, 'paper', 'custom')
     """
 
     latents: str = "mode"
@@ -124,19 +127,18 @@ Values = Float[Array | np.ndarray, " n"]
 class Measurement(NamedTuple):
     """What one model's autoencoder says of each image; float [n] each, NaN where undefined or not asked for.
 
-    A pytree of named columns: `jax.tree.map` slices and joins it, rows of scores and their schema have a column for
-    each. The property of `Passes` with a column's name computes it.
+    It is a pytree of named columns, which `jax.tree.map` slices and joins. Rows of scores and their schema have a
+    column for each. The property of `Passes` with a column's name computes it.
 
     Attributes:
-      first_loss: between the first reconstruction and the image.
-      second_loss: between the second reconstruction and the first.
-      ratio: first_loss / second_loss; NaN where second_loss is 0.
-      homogeneity: of the image's grey levels.
-      signal: ratio · homogeneity^gamma, the unfitted statistic.
+      first_loss: L1 = loss(r1, x), between the first reconstruction and the image.
+      second_loss: L2 = loss(r2, r1), between the second reconstruction and the first.
+      ratio: t = L1 / L2; NaN where L2 is 0.
+      homogeneity: H, of the image's grey levels.
+      signal: t · H^gamma, the unfitted statistic.
       latent_error: mean squared distance of the image's latents to their codebook entries; NaN without a codebook.
 
-    >>> import numpy as np
-    >>> Measurement.from_losses(np.array([2e-3]), np.array([1e-3]), np.array([0.5])).signal
+    >>> aedr.Measurement.from_losses(np.array([2e-3]), np.array([1e-3]), np.array([0.5])).signal
     Array([1.], dtype=float32)
     """
 
@@ -278,28 +280,38 @@ def measure(
 ) -> Measurement:
     """Reconstruct images twice and measure both losses, their ratio, the homogeneity and the signal.
 
-    Pure and un-jitted: wrap it in `jax.jit`, `make_sharded` or `jax.pmap` with `config` closed over.
+    With r1 = D(E(x)) and r2 = D(E(r1)): L1 = loss(r1, x), L2 = loss(r2, r1), t = L1 / L2, and the signal is
+    t · H^gamma. It is small where the image belongs to the model.
+
+    The function is pure and un-jitted: wrap it in `jax.jit`, `make_sharded` or `jax.pmap` with `config` closed over.
 
     Args:
       autoencoder: the candidate model's.
       images: float32 in [-1, 1], as `prepare` makes them of pixels; h and w multiples of the autoencoder's factor.
-      gray: grey levels of the same images for the homogeneity, in their original size (-1 is padding); None: computed
-        from `images`, as if saved to PNG.
-      homogeneity: known homogeneities; `gray` is not looked at then.
+      gray: grey levels of the same images for the homogeneity, in their original size (-1 is padding); None: they are
+        computed from `images`, as if these were saved to PNG.
+      homogeneity: known homogeneities; `gray` is then ignored.
       config: what to measure.
       key: for `latents="sample"`: a key, or one key an image (so that an image's noise does not depend on its
         batch); None: seed 1, as the authors have it.
 
     Raises:
-      ArgumentError: on what cannot be right: images that are no float32 or float64 [n,h,w,3], sides that are no
-        multiples of the factor or under four latents and 32 pixels, grey values that are no integers; where values are
-        known (outside of `jit`, at the cost of waiting for the device), images outside [-1, 1] or with NaN, grey values
-        outside 0..255, homogeneities outside [0, 1].
+      ArgumentError: on images that are not float32 or float64 [n,h,w,3], on sides that are not multiples of the factor
+        or are under four latents and 32 pixels, and on grey values that are not integers. Where values are known
+        (outside of `jit`, at the cost of waiting for the device): on images outside [-1, 1] or with NaN, grey values
+        outside 0..255, and homogeneities outside [0, 1].
 
     Warns:
       RangeWarning: on known values that look like [0, 1] (`arrays.check_images`).
 
     Source: AEDR, arXiv 2507.18988, Eqs. 1 to 5.
+
+    >>> encode = lambda params, x: 0.8 * x[:, ::8, ::8]
+    >>> decode = lambda params, z: z.repeat(8, axis=1).repeat(8, axis=2)
+    >>> ae = aedr.from_functions(encode, decode)
+    >>> measured = aedr.measure(ae, jnp.full((1, 32, 32, 3), 0.5))  # L1 = .1², L2 = .08², H = 1
+    >>> measured.ratio.round(2), measured.signal.round(2)
+    (Array([1.56], dtype=float32), Array([1.56], dtype=float32))
     """
     if not isinstance(config, SignalConfig):
         raise ArgumentError(f"config: {config!r}; expected a SignalConfig, such as SignalConfig.paper()")

@@ -82,13 +82,21 @@ BACKBONES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Lpips:
-    """The weights of LPIPS, a pytree.
+    """The weights of LPIPS, a pytree; `load_lpips` reads them from files.
 
     Attributes:
       kernels: of each convolution, float32 [k,k,inputs,outputs].
       biases: of each convolution, float32 [outputs].
       heads: the weight of each compared channel, float32 [outputs] for each compared convolution.
       network: "vgg" or "alex" (static).
+
+    >>> from aedr_jax.signal.perceptual import NETWORKS
+    >>> convs = NETWORKS["alex"]
+    >>> kernels = tuple(jnp.ones((c.size, c.size, c.inputs, c.outputs)) for c in convs)
+    >>> ones = tuple(jnp.ones(c.outputs) for c in convs)
+    >>> params = aedr.Lpips(kernels, biases=ones, heads=ones, network="alex")  # ones for an example; not the published
+    >>> len(jax.tree.leaves(params))
+    15
     """
 
     kernels: tuple[Array, ...]
@@ -102,6 +110,9 @@ def lpips(
 ) -> Float[Array, " n"]:
     """The perceptual distance of each pair of images; 0 where they are equal.
 
+    Σ over layers of the mean over pixels of Σ over channels c of head[c] · (φa[c] − φb[c])², where φ are a layer's
+    features, scaled to length 1 at each pixel.
+
     Args:
       params: what `load_lpips` returns.
       a, b: images in [-1, 1]; sides of at least 16 (VGG16) or 31 (AlexNet) pixels.
@@ -110,6 +121,15 @@ def lpips(
     Raises:
       ArgumentError: on integers, and on batches of different shapes.
       ValueError: on another layer.
+
+    >>> from aedr_jax.signal.perceptual import NETWORKS
+    >>> convs = NETWORKS["alex"]
+    >>> kernels = tuple(jnp.ones((c.size, c.size, c.inputs, c.outputs)) for c in convs)
+    >>> ones = tuple(jnp.ones(c.outputs) for c in convs)
+    >>> params = aedr.Lpips(kernels, biases=ones, heads=ones, network="alex")  # for real ones see `load_lpips`
+    >>> images = jnp.linspace(-1, 1, 2 * 32 * 32 * 3).reshape(2, 32, 32, 3)
+    >>> aedr.lpips(params, images, images, layer=1)
+    Array([0., 0.], dtype=float32)
     """
     if layer is not None and not 1 <= layer <= len(params.heads):
         raise ValueError(f"layer {layer}: expected 1 to {len(params.heads)}, or None for their sum")
@@ -164,6 +184,10 @@ def load_lpips(network: str, *, backbone: str | os.PathLike[str], linear: str | 
 
     Raises:
       BaselineError: on another network, and with the file that is missing, damaged, or another network's.
+
+    >>> aedr.load_lpips("alex", backbone="alexnet.safetensors", linear="alex.safetensors")
+    Traceback (most recent call last):
+    aedr_jax.errors.BaselineError: alexnet.safetensors: ...
     """
     _check_network(network)
     tensors = []

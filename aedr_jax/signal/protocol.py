@@ -22,13 +22,17 @@ __all__ = ["Identity", "Protocol", "differences", "told_apart"]
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Which model, as far as it can move a score; None where it is not known.
+    """Which model was measured: whatever of it can move a score. A field is None where it is not known.
 
     Attributes:
-      name: for people: two names of one model are no difference.
-      weights_hash: of the autoencoder (`weights_hash`).
-      quantize: whether it decodes codebook entries; None without a codebook.
-      dtype, precision: what it computes in, and the precision of its products.
+      name: the model's name, for people. It is not compared.
+      weights_hash: the hash of the autoencoder's weights (`weights_hash`).
+      quantize: whether the model decodes codebook entries; None without a codebook.
+      dtype: what the autoencoder computes in.
+      precision: the precision of its products.
+
+    >>> aedr.Identity("sd1.5", weights_hash="ab" * 32).family == aedr.Identity("mine", weights_hash="ab" * 32).family
+    True
     """
 
     name: str | None = None
@@ -39,12 +43,12 @@ class Identity:
 
     @classmethod
     def of(cls, autoencoder: Any, *, name: str | None = None, weights: str | None = None) -> Identity:
-        """The identity of an autoencoder that is loaded; functions that close over their weights have no hash.
+        """The identity of a loaded autoencoder. Functions that close over their weights have no hash.
 
         Args:
           autoencoder: what `load_autoencoder` or `from_functions` gives; None: nothing is known.
-          name: the model's.
-          weights: its hash, where it was taken already.
+          name: the model's name.
+          weights: the hash of its weights, where it is known already.
         """
         if autoencoder is None:
             return cls(name)
@@ -59,8 +63,8 @@ class Identity:
 
     @property
     def family(self) -> tuple[str, bool | None] | None:
-        """Equal for models whose images no method that looks at the autoencoder can tell apart; None without a hash.
-        What a model computes in when it is measured is not part of it."""
+        """Weights and quantization. Two models of one family cannot be told apart by any method that looks at the
+        autoencoder. None without a hash. The dtype and precision of a measurement are not part of it."""
         return None if self.weights_hash is None else (self.weights_hash, self.quantize)
 
 
@@ -69,11 +73,16 @@ class Protocol:
     """What is measured, with which model, and how.
 
     Attributes:
-      identity: the model.
+      identity: which model.
       method: "aedr", or a rival's name.
       settings: `SignalConfig.describe()`, or a rival's own; JSON values.
       size_rule: how images are brought to a size that the model takes; None where it was not told.
       processing: what is done to the images before they are measured (`processing.Processing`), or "none".
+
+    >>> one = aedr.Protocol(aedr.Identity(dtype="float32"), settings=aedr.SignalConfig().describe())
+    >>> other = aedr.Protocol(aedr.Identity(dtype="bfloat16"), settings=aedr.SignalConfig().describe())
+    >>> one.differences(other), one.fingerprint() == other.fingerprint()
+    ({'identity.dtype': ('float32', 'bfloat16')}, False)
     """
 
     identity: Identity
@@ -87,7 +96,7 @@ class Protocol:
         return dataclasses.asdict(self)
 
     def record(self) -> dict[str, Any]:
-        """`describe`, to be written down and compared in another process.
+        """The same values as `describe`, for a file that another process compares.
 
         Raises:
           AedrError: where the loss has no name that tells it from others: a lambda, a local or a partial function.
@@ -98,13 +107,13 @@ class Protocol:
         return self.describe()
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: equal where nothing but the model's name differs."""
+        """16 hexadecimal digits. Two protocols have the same ones if they differ in the model's name at most."""
         values = self.describe()
         del values["identity"]["name"]
         return told_apart(values)[:16]
 
     def differences(self, other: Protocol) -> dict[str, tuple[Any, Any]]:
-        """What differs: dotted names -> this one's value and the other's. The model's name is none of it."""
+        """What differs: dotted names -> this one's value and the other's. The model's name is not compared."""
         found = differences(self.describe(), other.describe())
         found.pop("identity.name", None)
         return found

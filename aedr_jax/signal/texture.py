@@ -29,7 +29,9 @@ def cooccurrence_matrix(
     symmetric: bool = True,
     normed: bool = True,
 ) -> Num[Array, "n l l"]:
-    """How often level i has level j at a given offset.
+    """How often level j lies at a given offset from level i.
+
+    counts[i, j] = Σ over pixels p of [level(p) = i] · [level(p + offset) = j].
 
     Args:
       levels: integers; a level outside 0..num_levels-1 counts nothing, so mixed sizes can be padded with -1.
@@ -46,6 +48,10 @@ def cooccurrence_matrix(
       ValueError: when the offset is larger than the images.
 
     Reference: `skimage.feature.graycomatrix` with one distance and angle; counts equal exactly.
+
+    >>> aedr.cooccurrence_matrix(np.array([[[0, 1, 1]]]), num_levels=2, normed=False)
+    Array([[[0, 1],
+            [1, 2]]], dtype=int32)
     """
     check_integers(levels, "levels")
     levels = jnp.asarray(levels)
@@ -95,11 +101,13 @@ def homogeneity(
 ) -> Float[Array, " n"]:
     """How alike neighbouring grey levels are, in (0, 1]; 1 for a flat image.
 
+    P is the normed, symmetric co-occurrence matrix of the grey values divided by 256 / num_levels.
+
     Args:
       gray: grey values 0..255 (uint8, or an integer dtype with -1 as padding).
-      kind: "inverse_difference", Σ P(i,j) / (1 + |i−j|), the paper's Eq. 4; or "inverse_difference_moment",
-        Σ P(i,j) / (1 + (i−j)²), what the authors' code computes.
-      num_levels: a divisor of 256; grey values are divided by 256 / num_levels.
+      kind: "inverse_difference" is Σ P(i,j) / (1 + |i−j|), the paper's Eq. 4; "inverse_difference_moment" is
+        Σ P(i,j) / (1 + (i−j)²), which the authors' code computes.
+      num_levels: a divisor of 256.
       offset: as in `cooccurrence_matrix`.
 
     Returns:
@@ -111,6 +119,10 @@ def homogeneity(
 
     Reference: `skimage.feature.graycoprops(..., "homogeneity")` is the moment; the authors' published values to the
     six decimals that they print.
+
+    >>> flat, stripes = np.full((8, 8), 128), np.tile([0, 8], (8, 4))  # 8 is the next of 32 levels
+    >>> aedr.homogeneity(np.stack([flat, stripes]))
+    Array([1. , 0.5], dtype=float32)
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
