@@ -96,7 +96,8 @@ for i, path in enumerate(paths):
 #
 # A calibration holds a statistic that was fitted to images known to belong, their scores, and a threshold. Those that
 # ship were made by `aedr calibrate` on 200 generated images each, of other seeds than these. The null hypothesis of a
-# p-value is "made by this model"; several models may accept an image, and then the verdict says so.
+# p-value is "made by this model", and none is below 1/201, which is what 200 images can tell; several models may accept
+# an image, and then the verdict says so.
 
 # %%
 from aedr_jax.autoencoders.registry import calibration_file
