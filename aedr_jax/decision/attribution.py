@@ -160,10 +160,10 @@ def _inside(
     accepted: Bool[np.ndarray, "n m"],
     sizes: Mapping[str, Int[np.ndarray, "n 2"]] | None,
 ) -> Bool[np.ndarray, " n"]:
-    """Whether what the calibrations say of an image is more than an extrapolation.
+    """Whether the calibrations' verdict on an image is more than an extrapolation.
 
-    Where no model accepts it, a calibration has to know its size. Where some do, one of them has to know its values
-    too: the others stay in the verdict, because nothing speaks against them either.
+    If no model accepts the image, some calibration must have seen its size. If models accept it, one of them must have
+    seen its size and its values. The other accepting models stay in the verdict, since nothing speaks against them.
     """
     sized, known = [], []
     for name in measured:

@@ -1,9 +1,9 @@
 """Where a calibration can speak: the sizes and values that its belonging images had, with a stated slack.
 
-A threshold and a fit hold for images like those that they came of. Reconstruction losses fall and neighbouring pixels
-grow alike where an image shows its subject larger: photographs of 1024 pixels then look like the own images of a model
-that was calibrated on 128. Beyond the seen sizes, and where the regression on second loss and homogeneity would be
-drawn on past the values it saw, a score below the threshold says nothing.
+A threshold and a fit hold for images like those that they were made from. An image that shows its subject larger has
+smaller losses and more alike neighbouring pixels: photographs of 1024 pixels then look like the own images of a model
+that was calibrated on 128. So a score below the threshold says nothing beyond the seen sizes, or where the regression
+on second loss and homogeneity would be extrapolated.
 """
 
 from __future__ import annotations

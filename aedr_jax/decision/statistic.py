@@ -2,12 +2,12 @@
 
 The paper's product t · H has fixed exponents: 1 for each loss, 1 for the homogeneity. On some models' images H
 over-corrects for texture, on others it corrects too little. A regression of log L1 on log L2 and log H over belonging
-images finds the model's own exponents, but they hold where belonging images lie, and other images may lie far outside:
-there the product is the better guide. So an image has to pass both. Each term is standardized by belonging images
-alone; no image of another origin takes part.
+images finds the model's own exponents. It holds where belonging images lie; far outside of them the product is the
+better guide. So an image has to pass both. Each term is standardized by belonging images alone. No image of another
+origin takes part.
 
-Decoders of codebook entries differ: an index that flips between two entries adds the same amount to both losses
-whatever the picture, so there the difference L1 − L2 stands in for the product.
+Decoders of codebook entries differ. An index that flips between two entries adds the same amount to both losses,
+whatever the picture, and so the difference L1 − L2 stands in for the product.
 
 A term is a line of `TERMS`, a statistic a tuple of terms: the default is the line `DEFAULT_TERMS`.
 """
@@ -56,12 +56,12 @@ def _difference(measured: Measurement, slopes: Sequence[float], xp: Any) -> Any:
 
 
 class TermKind(NamedTuple):
-    """What a term is before it is fitted.
+    """A term before it is fitted.
 
     Attributes:
-      value: its values.
-      regressed: whether it takes off a regression, whose slopes are fitted.
-      tells: whether an image that is far from the rest shows in it: differences have a long tail of their own.
+      value: the function that computes its values.
+      regressed: whether the term subtracts a regression, whose slopes are fitted.
+      tells: whether the term is used to find images far from the rest. Differences are not: their tail is long.
     """
 
     value: TermValue
@@ -208,8 +208,8 @@ def cross_fit(
 ) -> Float[np.ndarray, " n"]:
     """Each image's score by a statistic that was fitted on the others: float64, as a new image would score.
 
-    Image i is held out in fold i mod 20; up to twenty images that is leave-one-out. A score under a fit that the image
-    itself took part in is too small, the more so the fewer images there are.
+    Image i is held out in fold i mod 20; up to twenty images that is leave-one-out. The score of an image under a fit
+    that it took part in is too small, and more so with fewer images.
     """
     n = np.asarray(measured.ratio).size
     if n <= MIN_IMAGES:

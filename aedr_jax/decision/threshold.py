@@ -160,11 +160,12 @@ def check_signals(signals: object, *, what: str = "signals") -> np.ndarray:
 
 
 def hold_in(signals: Float[Array | np.ndarray, " n"], xp: Any) -> Any:
-    """Signals of which the far ones are brought in, so that one image cannot carry a threshold; xp is numpy or jnp.
+    """Clip the far signals, so that one image cannot carry a threshold; xp is numpy or jnp.
 
-    Far is what lies beyond the quartiles by three times their distance (Tukey's outer fences), of at most one image in
-    twenty at either end, and of one in fewer. It counts as if it lay at the fence: it still stands for its share of
-    images, but no longer widens the bandwidth for all. Where half the images are equal nothing is far.
+    A signal is far if it lies beyond the quartiles by more than three times their distance (Tukey's outer fences). At
+    either end at most one in twenty is far, or one of fewer than twenty. A far signal counts as if it lay at the fence:
+    it still stands for its share of images, but no longer widens the bandwidth. If the quartiles are equal, no signal
+    is far.
 
     Source: Tukey, Exploratory Data Analysis (1977).
     """
@@ -210,15 +211,15 @@ _compiled_quantile = jax.jit(kde_quantile, static_argnames="method")  # one prog
 
 
 def threshold(signals: object, *, alpha: float = 0.05, rule: str = "exact") -> float:
-    """The threshold by any rule: a score is accepted where it is below, and that is where its `p_value` exceeds alpha.
+    """The threshold by any rule. A score is accepted if it is below, which is exactly where its `p_value` exceeds alpha.
 
     Args:
       signals: belonging images' signals, [n].
       alpha: the share of belonging images that is turned away, in (0, 1).
-      rule: "exact" inverts the density estimate of the signals without far ones (`hold_in`), "grid" is the authors' own
-        (`kde_threshold`). "empirical" turns away floor(alpha · n) of these signals, fewer where ties stand in the way.
-        "conformal" turns a new belonging image away with probability at most alpha, whatever the signals' distribution,
-        ties included, if it is exchangeable with these; it needs 1/alpha − 1 of them.
+      rule: "exact" inverts the density estimate, with far signals clipped (`hold_in`). "grid" is the authors' rule
+        (`kde_threshold`). "empirical" turns away floor(alpha · n) of these signals, fewer if there are ties.
+        "conformal" turns away a new belonging image with probability at most alpha if it is exchangeable with these,
+        whatever the distribution of the signals, ties included; it needs 1/alpha − 1 signals.
 
     Raises:
       CalibrationError: as `kde_threshold`; for "conformal" on too few signals.
@@ -250,8 +251,8 @@ def p_value(
 ) -> Float[Array, "*q"]:
     """The share of the model's own images that scores at least as high, by the same rule as the threshold. jit-able.
 
-    Small means "hardly this model's"; it says nothing of how likely another origin is. Never below 1 / (n + 1): n
-    images cannot tell more. NaN stays NaN.
+    A small value means "hardly this model's". It does not say how likely another origin is. It is never below
+    1 / (n + 1), since n images cannot tell more. NaN stays NaN.
     """
     scores, signals = jnp.asarray(scores), jnp.asarray(signals)
     n = signals.shape[0]
@@ -269,10 +270,10 @@ def p_value(
 def on_its_side(
     p: Float[Array, "*q"], scores: Float[Array, "*q"], *, threshold: float, alpha: float
 ) -> Float[Array, "*q"]:
-    """p-values that exceed alpha exactly where the score is below the threshold, whatever rounding made of either.
+    """Move p-values by rounding errors, so that they exceed alpha exactly where the score is below the threshold.
 
-    The threshold is float64, scores are mostly float32: one unit in the last place decides on which side they lie. The
-    comparisons hold for alpha as float64 and as p's own dtype. NaN stays NaN.
+    The threshold is float64 and scores are mostly float32, so one unit in the last place decides on which side a score
+    lies. The comparisons hold for alpha as float64 and as p's own dtype. NaN stays NaN.
     """
     limit, nearest = (np.asarray(x, p.dtype) for x in (threshold, alpha))
     up, down = (p.dtype.type(end) for end in (np.inf, -np.inf))
