@@ -211,7 +211,7 @@ _compiled_quantile = jax.jit(kde_quantile, static_argnames="method")  # one prog
 
 
 def threshold(signals: object, *, alpha: float = 0.05, rule: str = "exact") -> float:
-    """The threshold by any rule. A score is accepted if it is below, which is exactly where its `p_value` exceeds alpha.
+    """The threshold by any rule. A score is accepted if it is below, which is where its `p_value` exceeds alpha.
 
     Args:
       signals: belonging images' signals, [n].
