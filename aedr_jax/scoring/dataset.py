@@ -61,10 +61,10 @@ def score_dataset(
       batch_size, multiple: as for `scoring.Scorer`.
       dtype, precision: as for `load_autoencoder`.
       most_pixels, most_decoded: as for `scoring.Scorer`.
-      workers: the number of decoder processes. 0: decode in this process; None: one for each CPU, at most 16.
-      shard: (I, N): this process scores the I-th of N shares. The others may run at the same time on any machine.
-      part_images: the largest number of images in a part.
-      part_seconds: a part is written after this time; a kill can cost as much work.
+      workers: decoder processes (0: decode in this process; None: one a CPU, at most 16).
+      shard: (I, N): this process does the I-th of N shares; the others' may run at the same time, anywhere.
+      part_images: images in a part, at most.
+      part_seconds: a part is written when so much time has passed: what a kill can cost.
       engine: "local", or "ray" for a cluster.
       address: the address of the Ray cluster; None: the running one, or else a new one on this machine.
       resources: what an actor needs, such as {"GPU": 1} or {"TPU": 4}; None: what the cluster has.
