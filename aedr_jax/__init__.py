@@ -46,9 +46,10 @@ _EXPORTS = {
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = sorted([*_MODULE_OF, "__version__"])
+__all__ = sorted([*_MODULE_OF, "__version__", "api"])
 
 if TYPE_CHECKING:
+    from aedr_jax import api as api
     from aedr_jax.autoencoders.adapters import from_flax_diffusers as from_flax_diffusers
     from aedr_jax.autoencoders.adapters import from_functions as from_functions
     from aedr_jax.autoencoders.checkpoints import weights_hash as weights_hash
@@ -96,6 +97,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "api":
+        return importlib.import_module("aedr_jax.api")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULE_OF[name]), name)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aedr_jax.cli import demo
 from aedr_jax.cli.main import main
+from aedr_jax.generate import demo
 from aedr_jax.scoring.verdicts import Verdict
 
 
@@ -39,7 +39,7 @@ def test_the_middle_of_a_photograph(tmp_path, size):
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "miniature_models", lambda: ("mini-kl4-a",))
+    monkeypatch.setattr("aedr_jax.api.making.miniature_models", lambda: ("mini-kl4-a",))
     monkeypatch.setattr(demo, "SHIPPED", {"no_such_package": ("a.png",)})
     assert main(["demo", "-n", "2", "--out", str(tmp_path), "--json"]) == 0
     printed = capsys.readouterr()
