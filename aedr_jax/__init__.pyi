@@ -1,6 +1,7 @@
 # Every public name and where it lies, once: `lazy_loader` reads this file when the package is imported, type checkers
 # read it in place of `__init__.py`.
 
+from . import api as api
 from .autoencoders.adapters import from_flax_diffusers as from_flax_diffusers
 from .autoencoders.adapters import from_functions as from_functions
 from .autoencoders.checkpoints import weights_hash as weights_hash

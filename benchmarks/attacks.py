@@ -21,8 +21,8 @@ from tqdm import tqdm
 from aedr_jax import Calibration, load_autoencoder, measure, read_image
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import calibration_file
-from aedr_jax.cli.demo import PHOTOGRAPHS
 from aedr_jax.decision.intervals import share_interval
+from aedr_jax.generate.demo import PHOTOGRAPHS
 from aedr_jax.rivals.inversion import with_fast_gradients
 from aedr_jax.study.attacks import LEVEL, launder, perturb
 from benchmarks.matrix import MODELS, print_table

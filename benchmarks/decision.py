@@ -17,8 +17,8 @@ import numpy as np
 
 from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, fit_statistic
 from aedr_jax.autoencoders.registry import REGISTRY, calibration_file
-from aedr_jax.cli.demo import PHOTOGRAPHS
 from aedr_jax.decision.intervals import share_interval
+from aedr_jax.generate.demo import PHOTOGRAPHS
 from aedr_jax.study.metrics import area_under_curve, balanced_accuracy, interval, resample
 from aedr_jax.study.signals import PAPER, SIGNALS, TURNED, choose, few_images, measurement_of, score_signals
 from benchmarks.matrix import CALIBRATION, MODELS, clusters, print_table, read_tables

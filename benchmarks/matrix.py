@@ -33,9 +33,9 @@ from tqdm import tqdm, trange
 from aedr_jax import Calibration, homogeneity, load_autoencoder, read_gray, read_image
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.names import split_list
-from aedr_jax.autoencoders.registry import calibration_file
-from aedr_jax.cli.demo import PHOTOGRAPHS, miniature_models
+from aedr_jax.autoencoders.registry import calibration_file, miniature_models
 from aedr_jax.files import whole_file
+from aedr_jax.generate.demo import PHOTOGRAPHS
 from aedr_jax.generate.folder import generate, plan_images
 from aedr_jax.generate.pipelines import choose_settings
 from aedr_jax.scoring.tables import to_markdown, write_csv

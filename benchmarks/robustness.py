@@ -25,7 +25,7 @@ from tqdm import tqdm
 from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, load_autoencoder, read_image
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import REGISTRY
-from aedr_jax.cli.demo import PHOTOGRAPHS
+from aedr_jax.generate.demo import PHOTOGRAPHS
 from aedr_jax.images.pixels import fit_crop
 from aedr_jax.images.processing import GRID, Processing
 from aedr_jax.signal.texture import gray_levels

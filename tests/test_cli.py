@@ -23,13 +23,14 @@ from make_tiny import make_tensors, write_folder
 from PIL import Image
 
 from aedr_jax import Calibration
-from aedr_jax.cli import main as cli
-from aedr_jax.cli.main import _numbered, _three, main
+from aedr_jax.api.scores import numbered
+from aedr_jax.cli.main import main
+from aedr_jax.cli.printing import three
 from aedr_jax.inputs.sources import Item, Listed, until_failure
 from aedr_jax.interruption import interruptible, kept_handlers
 from aedr_jax.scoring import dataset
 from aedr_jax.scoring import scorer as scoring
-from aedr_jax.scoring.job import Finished
+from aedr_jax.scoring.job import Finished, Setup
 
 KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
 
@@ -176,7 +177,7 @@ def test_scores_go_by_the_same_names_into_a_file_and_a_folder(world, tmp_path, m
     monkeypatch.chdir(world)
     given = []
 
-    def stopped(args, models):
+    def stopped(self, models):
         given.append(models)
         raise KeyboardInterrupt
 
@@ -184,7 +185,7 @@ def test_scores_go_by_the_same_names_into_a_file_and_a_folder(world, tmp_path, m
         given.append(models)
         return Finished(0, 0, 0)
 
-    monkeypatch.setattr(cli, "_scorer", stopped)
+    monkeypatch.setattr(Setup, "scorer", stopped)
     monkeypatch.setattr(dataset, "score_dataset", finished)
     models = ["--model", "m1", "--model", "b=./m2", "--model", "org/repo/vae"]
     assert main(["score", "own", *models]) == 130
@@ -358,7 +359,7 @@ def test_images_of_one_id_and_path_are_said():
     items = [Item("t.tar/a.png", "t.tar::a.png", data) for data in (b"1", b"2")]
     items.insert(1, Item("t.tar/a.png", "other/t.tar::a.png"))
     order, failures = {}, []
-    assert list(until_failure(_numbered(Listed(items), order), failures)) == items[:2]
+    assert list(until_failure(numbered(Listed(items), order), failures)) == items[:2]
     assert list(order.values()) == [0, 1]
     assert "1 images have another's id and path, such as t.tar/a.png" in str(failures[0])
 
@@ -486,7 +487,7 @@ def test_a_name_neither_forges_a_line_nor_commands_the_terminal(world, calibrati
     calls = {
         "score": (["score", str(folder), *model], 4),
         "json": (["score", str(folder), *model, "--json"], 3),
-        "attribute": (["attribute", str(folder), "--calibrations", str(calibrations)], 7),
+        "attribute": (["attribute", str(folder), "--calibrations", str(calibrations)], 8),
         "missing": (["score", str(folder / f"missing {EVIL}"), *model], 0),
         "calibrate": (["calibrate", str(folder), *model, "--out", str(tmp_path / "c.json")], 0),
     }
@@ -647,6 +648,6 @@ def test_models_lists_calibrations_that_were_made_here(world, calibrations, tmp_
 def test_what_n_images_cannot_tell_is_written_below_one_in_n_plus_one():
     """200 images: below .005, as 1/201 is; p-values of 6.7e-10 or 0.000 are not theirs to give."""
     for n, text in ((200, "<0.005"), (6, "<0.143"), (99, "<0.010"), (1000, "<0.001"), (5000, "<0.001")):
-        assert _three(float(np.float32(1 / (n + 1))), n) == text
-        assert _three(float(np.float32(2 / (n + 1))), n) in (f"{2 / (n + 1):.3f}", "<0.001")
-    assert (_three(0.375, 200), _three(0.0051, 200), _three(float("nan"), 200)) == ("0.375", "0.005", "nan")
+        assert three(float(np.float32(1 / (n + 1))), n) == text
+        assert three(float(np.float32(2 / (n + 1))), n) in (f"{2 / (n + 1):.3f}", "<0.001")
+    assert (three(0.375, 200), three(0.0051, 200), three(float("nan"), 200)) == ("0.375", "0.005", "nan")

@@ -17,7 +17,6 @@ import pytest
 from make_tiny import SMALLEST, make_tensors, write_folder
 from PIL import Image
 
-import aedr_jax as aedr
 from aedr_jax.cli.main import main
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.files import whole_file
@@ -26,7 +25,7 @@ from aedr_jax.inputs.ids import Ids
 from aedr_jax.inputs.sources import Files, Item, Listed, Source
 from aedr_jax.scoring.cluster import Cluster
 from aedr_jax.scoring.dataset import progress_bar, score_dataset
-from aedr_jax.scoring.job import Finished, Plan
+from aedr_jax.scoring.job import Finished, Plan, Setup
 from aedr_jax.scoring.store import Parts
 
 COUNT = 13
@@ -60,12 +59,13 @@ def score(world, tmp_path, loaded):
 @pytest.fixture(scope="module")
 def loaded(world):
     models = {name: str(world / name) for name in ("m1", "m2")}
-    scorer = Plan(models, aedr.SignalConfig(), batch_size=8).scorer()
+    scorer = Plan(models, Setup(batch_size=8)).scorer()
     patch = pytest.MonkeyPatch()
     real = Plan.scorer
 
     def cached(plan):
-        return scorer if (plan.models, plan.config, plan.multiple) == (models, scorer.config, None) else real(plan)
+        asked = plan.models, plan.setup.config, plan.setup.multiple
+        return scorer if asked == (models, scorer.config, None) else real(plan)
 
     patch.setattr(Plan, "scorer", cached)
     yield models
@@ -527,7 +527,7 @@ def test_command_line(world, tmp_path, capsys, loaded, monkeypatch):
     with pytest.raises(SystemExit):
         main([*call, "--resource", "GPU"])
     with monkeypatch.context() as pod:
-        pod.setattr("aedr_jax.scoring.sharding.pod_share", lambda: (1, 2))
+        pod.setattr("aedr_jax.scoring.dataset.pod_share", lambda: (1, 2))
         assert main([*call[:-1], str(tmp_path / "pod"), "--shard", "auto"]) == 0
     assert "7 images scored" in capsys.readouterr().out
 

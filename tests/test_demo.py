@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aedr_jax.cli import demo
+import aedr_jax as aedr
 from aedr_jax.cli.main import main
+from aedr_jax.generate import demo
+from aedr_jax.scoring.tables import to_json
 from aedr_jax.scoring.verdicts import Verdict
 
 
@@ -39,7 +41,7 @@ def test_the_middle_of_a_photograph(tmp_path, size):
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "miniature_models", lambda: ("mini-kl4-a",))
+    monkeypatch.setattr("aedr_jax.api.making.miniature_models", lambda: ("mini-kl4-a",))
     monkeypatch.setattr(demo, "SHIPPED", {"no_such_package": ("a.png",)})
     assert main(["demo", "-n", "2", "--out", str(tmp_path), "--json"]) == 0
     printed = capsys.readouterr()
@@ -49,6 +51,9 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert f"{right} of 2 right, 0 more name" in printed.err
     assert 'pip install "aedr-jax[demo]"' in printed.err
     assert "does not mean a real photograph" in printed.err
+    again = aedr.api.demo(2, out=tmp_path)
+    assert [json.loads(to_json(vars(verdict))) for verdict in again.verdicts] == rows
+    assert (again.outcome.right, again.photographs) == (right, 0)
 
 
 def test_photographs_of_installed_packages(tmp_path, monkeypatch):

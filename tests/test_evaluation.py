@@ -388,6 +388,11 @@ def test_the_command(world, models, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "left out: " in printed.err
     assert "| aedr-default | all |" in printed.out
+    options = {"side": SIDE, "count": 12, "batch_size": 6, "methods": ("aedr", "aedr-default"), "plots": False}
+    again = aedr.api.evaluate(world / "images", tmp_path / "out", models, **options)  # from the same parts
+    assert printed.out.startswith(again.summary.read_text())
+    assert {path.parent for path in again.files} == {tmp_path / "out" / "tables"}
+    assert again.images == {"m1": 12, "m2": 12, "real": 12, "glow": 12}
     plots = {path.stem for path in (tmp_path / "out" / "plots").iterdir()}
     assert plots == {"ratio", "roc", "confusion", "alpha", "seconds"}
     for path in (tmp_path / "out" / "plots").iterdir():

@@ -20,10 +20,9 @@ from aedr_jax.images.pixels import fit_centre
 from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS, Decoded, Decoder, Refused
 from aedr_jax.inputs.sources import Item, find_images
 from aedr_jax.inputs.workers import decode_all
-from aedr_jax.scoring.job import Plan
+from aedr_jax.scoring.job import Setup
 from aedr_jax.scoring.job import settings as run_settings
 from aedr_jax.scoring.scorer import Candidate, Scorer
-from aedr_jax.signal.measurement import SignalConfig
 
 
 def picture(width, height, seed=0):
@@ -153,12 +152,8 @@ def test_caps_that_cannot_be_kept(candidate, caps):
 
 
 def test_a_run_goes_on_with_the_same_caps_only(candidate):
-    plans = [
-        Plan({}, SignalConfig()),
-        Plan({}, SignalConfig(), most_pixels=1 << 20),
-        Plan({}, SignalConfig(), most_decoded=1 << 25),
-    ]
-    scorers = [Scorer([candidate], most_pixels=plan.most_pixels, most_decoded=plan.most_decoded) for plan in plans]
+    setups = [Setup(), Setup(most_pixels=1 << 20), Setup(most_decoded=1 << 25)]
+    scorers = [Scorer([candidate], most_pixels=s.most_pixels, most_decoded=s.most_decoded) for s in setups]
     found = [run_settings(scorer) for scorer in scorers]
     assert found[0] != found[1] != found[2] != found[0]
 

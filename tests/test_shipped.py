@@ -11,9 +11,9 @@ import pytest
 import aedr_jax as aedr
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder
-from aedr_jax.cli import demo
 from aedr_jax.cli.main import main
 from aedr_jax.decision.threshold import threshold
+from aedr_jax.generate import demo
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 import aedr_jax as aedr
+from aedr_jax.decision import threshold
 from aedr_jax.decision.threshold import MIN_SIGNALS
 
 
@@ -36,9 +37,9 @@ def test_cdf_and_quantile_under_jit_vmap_and_grad(samples):
 
 @pytest.mark.parametrize("alpha", [0.9, 0.5, 0.05, 0.003, 1e-6, 1e-12])
 def test_exact_threshold_inverts_the_cdf(samples, alpha):
-    threshold = aedr.kde_threshold(samples, alpha=alpha)
+    found = aedr.kde_threshold(samples, alpha=alpha)
     reference = scipy.stats.gaussian_kde(samples)
-    np.testing.assert_allclose(reference.integrate_box_1d(threshold, np.inf), alpha, rtol=1e-3, atol=1e-15)
+    np.testing.assert_allclose(reference.integrate_box_1d(found, np.inf), alpha, rtol=1e-3, atol=1e-15)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -82,6 +83,24 @@ def test_alpha_must_be_a_share(samples, alpha):
 def test_unknown_method(samples):
     with pytest.raises(ValueError, match="'exact' or 'grid'"):
         aedr.kde_quantile(jnp.asarray(samples, jnp.float32), 0.5, method="guess")
+    with pytest.raises(ValueError, match="'exact' or 'grid'"):
+        aedr.kde_threshold(samples, method="guess")
+
+
+@pytest.mark.parametrize("method", ["exact", "grid"])
+def test_the_hosts_threshold_is_the_jitted_quantile(samples, method):
+    """Both in float64; the host's asks JAX for nothing, in however many blocks a grid is summed up."""
+    alphas = (0.9, 0.3, 0.05, 0.005)
+    with jax.enable_x64(True):
+        quantile = jax.jit(lambda q: aedr.kde_quantile(jnp.asarray(samples), q, method=method))
+        expected = [float(quantile(1 - alpha)) for alpha in alphas]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threshold, "jnp", None)
+        found = [aedr.kde_threshold(samples, alpha=alpha, method=method) for alpha in alphas]
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        patch.setattr(threshold, "MOST_TERMS", 7 * len(samples))
+        again = [aedr.kde_threshold(samples, alpha=alpha, method=method) for alpha in alphas]
+    assert again == found
 
 
 def test_x64_stays_off(samples):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from aedr_jax.cli.demo import miniature_models
+from aedr_jax.autoencoders.registry import miniature_models
 
 COLUMNS = 8
 SIDE = 128

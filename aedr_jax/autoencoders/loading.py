@@ -32,14 +32,14 @@ from aedr_jax.autoencoders.tensors import (
 )
 from aedr_jax.errors import AutoencoderError
 
-__all__ = ["Source", "convert", "load_autoencoder", "resolve"]
+__all__ = ["Found", "convert", "load_autoencoder", "resolve"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("highest", "high", "default", None)
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Found:
     """Where an autoencoder was found: the safetensors file or the index of its shards, with `config.json` beside it."""
 
     weights: Path
@@ -52,7 +52,7 @@ class Source:
         return self.weights.parent / "config.json"
 
 
-def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Source:
+def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Found:
     """Find an autoencoder, downloading it where it is not on this machine.
 
     Args:
@@ -68,19 +68,19 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Sourc
         entry = REGISTRY[name]
         folder = local_folder(name) if revision is None else None
         if folder is not None:
-            return Source(weights_file(folder), name, entry.quantize)
+            return Found(weights_file(folder), name, entry.quantize)
         if entry.repository is None:
             raise AutoencoderError(f"{name} ships with the package, but its folder is missing: reinstall aedr-jax")
         weights = download(entry.repository, entry.subfolder or "", revision or entry.revision)
-        return Source(weights, name, entry.quantize)
+        return Found(weights, name, entry.quantize)
     if kind == "hub":
         parts = name.split("/")
-        return Source(download("/".join(parts[:2]), "/".join(parts[2:]), revision), name, None)
+        return Found(download("/".join(parts[:2]), "/".join(parts[2:]), revision), name, None)
     path = Path(name)
     if revision is not None:
         raise AutoencoderError(f"{path}: revision {revision!r} is of a download; what lies here has none")
     weights = _with_config(path) if path.is_dir() else _single_file(path)
-    return Source(weights, str(path), _quantize(weights.parent / "manifest.json"))
+    return Found(weights, str(path), _quantize(weights.parent / "manifest.json"))
 
 
 def _with_config(folder: Path) -> Path:
@@ -144,11 +144,11 @@ def load_autoencoder(
     return _load(resolve(model, revision), numerics, quantize)
 
 
-def _load(source: Source, numerics: Numerics, quantize: bool | None) -> Network:
-    config = parse_config(read_object(source.config), where=str(source.config))
-    quantize = source.quantize if quantize is None else quantize
-    tensors = read_shards(source.weights, ignore=partial(is_ignored, family=config.family))
-    return from_state_dict(tensors, config, numerics=numerics, quantize=quantize, where=str(source.weights))
+def _load(found: Found, numerics: Numerics, quantize: bool | None) -> Network:
+    config = parse_config(read_object(found.config), where=str(found.config))
+    quantize = found.quantize if quantize is None else quantize
+    tensors = read_shards(found.weights, ignore=partial(is_ignored, family=config.family))
+    return from_state_dict(tensors, config, numerics=numerics, quantize=quantize, where=str(found.weights))
 
 
 def dtype_of(dtype: Any) -> Any:
@@ -183,20 +183,20 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revis
 
     from aedr_jax import __version__
 
-    source = resolve(model, revision)
-    autoencoder = _load(source, Numerics(), source.quantize)
-    shards = {file.name: file_sha256(file) for file in files_of(source.weights)} if is_index(source.weights) else None
-    config = source.config.read_bytes()
+    found = resolve(model, revision)
+    autoencoder = _load(found, Numerics(), found.quantize)
+    shards = {file.name: file_sha256(file) for file in files_of(found.weights)} if is_index(found.weights) else None
+    config = found.config.read_bytes()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     manifest = {
         "format": "aedr_jax autoencoder 1",
-        "source": source.origin,
-        "source_file": source.weights.name,
-        "source_sha256": file_sha256(source.weights),
+        "source": found.origin,
+        "source_file": found.weights.name,
+        "source_sha256": file_sha256(found.weights),
         "source_shards": shards,
-        "source_commit": _commit(source.weights.parent),
-        "quantize": source.quantize,
+        "source_commit": _commit(found.weights.parent),
+        "quantize": found.quantize,
         "weights_hash": weights_hash(autoencoder),
         "aedr_jax": __version__,
     }

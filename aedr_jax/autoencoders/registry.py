@@ -10,7 +10,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-__all__ = ["REGISTRY", "Entry", "calibration_file", "list_models", "local_folder"]
+__all__ = ["REGISTRY", "Entry", "calibration_file", "list_models", "local_folder", "miniature_models"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,11 @@ def list_models() -> tuple[str, ...]:
     ('sd1.5', 'sd2-base', 'sd2.1')
     """
     return tuple(REGISTRY)
+
+
+def miniature_models() -> tuple[str, ...]:
+    """The models that ship with weights, calibration and sampler."""
+    return tuple(name for name, entry in REGISTRY.items() if entry.repository is None)
 
 
 def weight_roots() -> list[Path]:

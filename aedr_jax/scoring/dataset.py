@@ -16,9 +16,10 @@ from aedr_jax.inputs.containers import as_source
 from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS
 from aedr_jax.inputs.sources import Source
 from aedr_jax.scoring.cluster import Cluster
-from aedr_jax.scoring.job import Finished, Plan, settings, tally
+from aedr_jax.scoring.job import Finished, Plan, Setup, settings, tally
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.scorer import Scorer
+from aedr_jax.scoring.sharding import pod_share
 from aedr_jax.scoring.store import Fresh, Parts
 from aedr_jax.signal.measurement import SignalConfig
 
@@ -42,7 +43,7 @@ def score_dataset(
     workers: int | None = None,
     most_pixels: int = MAX_SCORED_PIXELS,
     most_decoded: int = MAX_PIXELS,
-    shard: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] | str = (0, 1),
     part_images: int = PART_IMAGES,
     part_seconds: float = PART_SECONDS,
     engine: str = "local",
@@ -62,7 +63,8 @@ def score_dataset(
       dtype, precision: as for `load_autoencoder`.
       most_pixels, most_decoded: as for `scoring.Scorer`.
       workers: decoder processes (0: decode in this process; None: one a CPU, at most 16).
-      shard: (I, N): this process does the I-th of N shares; the others' may run at the same time, anywhere.
+      shard: (I, N): this process does the I-th of N shares; the others' may run at the same time, anywhere. "auto": as
+        `jax.distributed` says (`sharding.pod_share`).
       part_images: images in a part, at most.
       part_seconds: a part is written when so much time has passed: what a kill can cost.
       engine: "local", or "ray" for a cluster.
@@ -92,13 +94,18 @@ def score_dataset(
         raise SourceError(f"models {models!r}: expected names and what to load, such as {{'mini-vq': 'mini-vq'}}")
     if not isinstance(config, SignalConfig):
         raise SourceError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
+    if isinstance(shard, str):
+        if shard != "auto":
+            raise SourceError(f"shard {shard!r}: expected (I, N) or 'auto'")
+        shard = pod_share()
     if not 0 <= shard[0] < shard[1]:
         raise SourceError(f"shard {shard[0]}/{shard[1]}: expected I/N with I from 0 to N - 1")
     if engine not in ("local", "ray"):
         raise SourceError(f"engine {engine!r}: expected local or ray")
     if engine == "ray" and shard[1] > 1:
         raise SourceError("engine ray divides the work itself: leave shard out")
-    plan = Plan(dict(models), config, batch_size, multiple, dtype, precision, workers, most_pixels, most_decoded)
+    setup = Setup(config, batch_size, multiple, dtype, precision, most_pixels, most_decoded)
+    plan = Plan(dict(models), setup, workers)
     whole = as_source(source)
     parts = Parts(Path(out), tag=f"{shard[0]}-of-{shard[1]}")
     if engine == "ray":

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from aedr_jax.images.codec import MAX_PIXELS
+from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS
 from aedr_jax.inputs.sources import Item, until_failure
 from aedr_jax.inputs.workers import decode_all
@@ -16,7 +17,7 @@ from aedr_jax.scoring.rows import SCHEMA_VERSION, Row
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.signal.measurement import SignalConfig
 
-__all__ = ["Finished", "Plan", "settings", "tally"]
+__all__ = ["Finished", "Plan", "Setup", "settings", "tally"]
 
 
 class Finished(NamedTuple):
@@ -39,31 +40,53 @@ def tally(rows: Sequence[Row], scorer: Scorer) -> tuple[int, int, int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """How to score, in a form that travels to other machines; the fields are `score_dataset`'s arguments."""
+class Setup:
+    """How images are measured, whatever the models and whatever becomes of the scores.
 
-    models: Mapping[str, str]
-    config: SignalConfig
+    Attributes:
+      config: what is measured, such as `SignalConfig.paper()`.
+      batch_size: images at once; None: one a CPU device, eight a device elsewhere.
+      multiple: crop to a multiple of this many pixels; None: the autoencoders' factor.
+      dtype: what models compute in; None: float32, or with `config.as_authors` the authors'.
+      precision: of products: "highest", "high" or "default".
+      most_pixels: of an image with more, the middle is measured.
+      most_decoded: an image with more is an error row.
+    """
+
+    config: SignalConfig = dataclasses.field(default_factory=SignalConfig)
     batch_size: int | None = None
     multiple: int | None = None
     dtype: str | None = None
     precision: str = "highest"
-    workers: int | None = None
     most_pixels: int = MAX_SCORED_PIXELS
     most_decoded: int = MAX_PIXELS
 
-    def scorer(self) -> Scorer:
-        """Load the models."""
+    def scorer(self, models: Mapping[str, str], *, processing: Processing = Processing("none")) -> Scorer:
+        """Load models, name -> what `load_autoencoder` takes, to score images that `processing` is done to first."""
         options: dict[str, Any] = {"config": self.config, "dtype": self.dtype, "precision": self.precision}
-        candidates = [load_candidate(model, name=name, **options) for name, model in self.models.items()]
         return Scorer(
-            candidates,
+            [load_candidate(model, name=name, **options) for name, model in models.items()],
             config=self.config,
             batch_size=self.batch_size,
             multiple=self.multiple,
+            processing=processing,
             most_pixels=self.most_pixels,
             most_decoded=self.most_decoded,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Models (name -> what `load_autoencoder` takes), setup and decoder processes, in a form that travels to other
+    machines."""
+
+    models: Mapping[str, str]
+    setup: Setup = Setup()
+    workers: int | None = None
+
+    def scorer(self) -> Scorer:
+        """Load the models."""
+        return self.setup.scorer(self.models)
 
     def score(self, scorer: Scorer, items: Iterable[Item]) -> Iterator[list[Row]]:
         """Rows batch by batch, the rows of an image together; items are decoded in worker processes."""

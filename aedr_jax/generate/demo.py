@@ -1,24 +1,21 @@
-"""`aedr demo`: the whole story offline. Generate with each miniature model, add photographs, attribute all of them."""
+"""The images of the demo, and how well they were judged: samples of the miniature models, and photographs."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
-from aedr_jax.autoencoders.registry import REGISTRY, calibration_file
-from aedr_jax.decision.calibration import Calibration
 from aedr_jax.generate.miniature import sample_images
 from aedr_jax.images.codec import read_image
-from aedr_jax.inputs.sources import find_images
-from aedr_jax.scoring.scorer import Scorer, load_candidate
-from aedr_jax.scoring.verdicts import Verdict, verdict_rows
+from aedr_jax.scoring.verdicts import Verdict
 
-__all__ = ["Outcome", "attribute_folder", "miniature_models", "outcome", "photograph_files", "write_images"]
+__all__ = ["PHOTOGRAPHS", "Outcome", "middle", "outcome", "photograph_files", "write_images"]
 
 FIRST_SEED = 7_000_000  # no calibration and no table has seeds near it
 PHOTOGRAPHS = "photographs"
@@ -38,11 +35,6 @@ class Outcome:
     right: int
     ambiguous: int
     wrong: int
-
-
-def miniature_models() -> tuple[str, ...]:
-    """The models that ship with weights and calibration."""
-    return tuple(name for name, entry in REGISTRY.items() if entry.repository is None)
 
 
 def photograph_files() -> list[Path]:
@@ -75,25 +67,13 @@ def _save(pixels: np.ndarray, path: Path) -> Path:
     return path
 
 
-def middle(file: Path) -> np.ndarray:
-    """The middle of a photograph brought to a short side of 192 pixels: uint8 [128, 128, 3]."""
+def middle(file: Path) -> UInt8[np.ndarray, "128 128 3"]:
+    """The middle of a photograph brought to a short side of 192 pixels."""
     image = Image.fromarray(read_image(file))
     scale = SHORT_SIDE / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     left, top = (image.width - SIDE) // 2, (image.height - SIDE) // 2
     return np.asarray(image.crop((left, top, left + SIDE, top + SIDE)))
-
-
-def attribute_folder(out: Path, models: Sequence[str], on_progress: Callable[[int], None]) -> list[Verdict]:
-    """A verdict for each image of `write_images`, with the calibrations that ship; progress counts images."""
-    calibrations = {}
-    for model in models:
-        file = calibration_file(model)
-        assert file is not None
-        calibrations[model] = Calibration.load(file)
-    scorer = Scorer([load_candidate(model) for model in models])
-    rows = list(scorer.score(find_images([out]), on_progress=on_progress))
-    return sorted(verdict_rows(rows, calibrations), key=lambda verdict: verdict.path)
 
 
 def outcome(verdicts: Sequence[Verdict]) -> Outcome:

@@ -1,0 +1,196 @@
+"""`calibrate` and `attribute`: from files to a threshold, and from files to verdicts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aedr_jax.api.scores import Progress, Run, named, score_source, unseen
+from aedr_jax.autoencoders.names import match_models
+from aedr_jax.autoencoders.registry import calibration_file, list_models
+from aedr_jax.decision import calibration as decision
+from aedr_jax.decision.calibration import Calibration
+from aedr_jax.errors import RunError, SourceError
+from aedr_jax.images.processing import Processing
+from aedr_jax.inputs.containers import as_source
+from aedr_jax.inputs.sources import Source
+from aedr_jax.scoring.job import Setup
+from aedr_jax.scoring.rows import Row, rows_to_measurement
+from aedr_jax.scoring.tables import check_output, write_rows
+from aedr_jax.scoring.verdicts import Verdict, verdict_rows
+
+__all__ = ["Attributed", "Calibrations", "attribute", "calibrate", "load_calibrations"]
+
+# Of each model one calibration, or one for each past of the images that they were made of.
+Calibrations = Mapping[str, Calibration | Sequence[Calibration]]
+
+
+class Attributed(NamedTuple):
+    """Verdicts in the order of the images, and the run that scored them."""
+
+    verdicts: list[Verdict]
+    run: Run
+
+
+def calibrate(
+    inputs: Any,
+    model: str,
+    *,
+    validation: Any = None,
+    alpha: float | None = None,
+    false_accepts: float | None = None,
+    rule: str = "exact",
+    processing: str | Processing = "none",
+    setup: Setup = Setup(),
+    out: str | os.PathLike[str] | None = None,
+    image_column: str | None = None,
+    id_column: str | None = None,
+    progress: Progress = unseen,
+    on_run: Callable[[Run], Any] = lambda run: None,
+) -> Calibration:
+    """A model's threshold from images known to belong to it. Error rows are left out.
+
+    Args:
+      inputs: its own images: a `Source`, or what `open_source` reads, one or a list.
+      model: a registry name, a folder or a hub path, or `NAME=SOURCE`.
+      validation: likewise, of images that are not its own: alpha is picked on them where it is not given.
+      alpha, false_accepts, rule: as for `aedr_jax.calibrate`.
+      processing: what is done to each image first, such as "jpeg75": the past that the calibration stands for.
+      setup: how images are measured.
+      out: also write it to this file, as JSON.
+      image_column, id_column: of tables and datasets, where they cannot be told.
+      progress: shown while images are scored.
+      on_run: given the run over its own images, then that over the validation images, before anything follows.
+
+    Raises:
+      RunError: where a part of the images could not be read, or none could be scored.
+      CalibrationError: as `aedr_jax.calibrate`.
+      SourceError, AutoencoderError: as `score`.
+      KeyboardInterrupt: where the run is interrupted: no threshold comes of a part of the images.
+
+    Warns:
+      CalibrationWarning: as `aedr_jax.calibrate`.
+    """
+    columns = {"image_column": image_column, "id_column": id_column}
+    models = named([model])
+    own = as_source(inputs, **columns)
+    foreign = None if validation is None else as_source(validation, **columns)
+    processing = Processing.parse(processing) if isinstance(processing, str) else processing
+    scorer = setup.scorer(models, processing=processing)
+
+    def measured(source: Source) -> list[Row]:
+        run = score_source(scorer, source, progress)
+        on_run(run)
+        if run.interrupted:
+            raise KeyboardInterrupt
+        if run.problems or run.nothing_scored:
+            raise RunError("no calibration is made of a part of the images")
+        return run.good
+
+    rows = measured(own)
+    others = measured(foreign) if foreign else []
+    (candidate,) = scorer.candidates
+    made = decision.calibrate(
+        rows_to_measurement(rows),
+        config=setup.config,
+        autoencoder=candidate.autoencoder,
+        alpha=alpha,
+        validation=rows_to_measurement(others) if others else None,
+        false_accepts=false_accepts,
+        model=candidate.name,
+        rule=rule,
+        source=models[candidate.name],
+        images_hash=hashlib.sha256("\n".join(sorted(row.sha256 for row in rows)).encode()).hexdigest(),
+        size_rule=scorer.protocol(candidate).size_rule,
+        processing=str(processing),
+        sizes=np.array([(row.used_height, row.used_width) for row in rows]),
+    )
+    if out is not None:
+        made.save(out)
+    return made
+
+
+def attribute(
+    inputs: Any,
+    *,
+    models: Sequence[str] | None = None,
+    calibrations: str | os.PathLike[str] | Calibrations | None = None,
+    false_names: float | None = None,
+    setup: Setup = Setup(),
+    out: str | os.PathLike[str] | None = None,
+    image_column: str | None = None,
+    id_column: str | None = None,
+    progress: Progress = unseen,
+    on_run: Callable[[Run], Any] = lambda run: None,
+) -> Attributed:
+    """A verdict for each image: a model, several, or none of the candidates.
+
+    Args:
+      inputs: a `Source`, or what `open_source` reads, one or a list.
+      models: the candidates, by their calibrations' names; `NAME=SOURCE` where one lies elsewhere than its calibration
+        says. None: every model with a calibration.
+      calibrations: a folder or a file of `calibrate`, or name -> calibrations; None: those that ship.
+      false_names: as for `aedr_jax.attribute`.
+      setup: how images are measured: as the calibrations' were.
+      out: also write the verdicts: .parquet, .csv, .jsonl, or without an ending a folder of Parquet.
+      image_column, id_column: of tables and datasets, where they cannot be told.
+      progress: shown while images are scored.
+      on_run: given the run before its rows are judged.
+
+    Raises:
+      CalibrationError: where a calibration cannot be read, was made with other weights or settings, or names a source
+        that nobody asked for (`Calibration.trusted_source`).
+      SourceError, AutoencoderError, KeyboardInterrupt: as `score`.
+    """
+    if out is not None:
+        check_output(out)
+    made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
+    pasts = {name: [known] if isinstance(known, Calibration) else list(known) for name, known in made.items()}
+    given = match_models(models or pasts, {name: known[0].provenance.source for name, known in pasts.items()})
+    chosen = {name: pasts[name] for name in given}
+    places = {name: given[name] or known[0].trusted_source(models or ()) for name, known in chosen.items()}
+    source = as_source(inputs, image_column=image_column, id_column=id_column)
+    scorer = setup.scorer(places)
+    for candidate in scorer.candidates:
+        for calibration in chosen[candidate.name]:
+            calibration.check_against(scorer.protocol(candidate), where=f"calibration of {candidate.name}")
+    run = score_source(scorer, source, progress)
+    on_run(run)
+    verdicts = verdict_rows(run.rows, chosen, false_names=false_names)
+    if out is not None:
+        write_rows(verdicts, out)
+    return Attributed(verdicts, run)
+
+
+def load_calibrations(where: str | os.PathLike[str] | None = None) -> dict[str, list[Calibration]]:
+    """For each model its calibrations, one for each past of the images that they were made of.
+
+    Args:
+      where: a folder of them (*.json), or one file; None: those that lie beside weights on this machine.
+
+    Raises:
+      SourceError: where there is none, or two of one model and past.
+      CalibrationError: for a file that is none.
+    """
+    if where is None:
+        shipped = {name: calibration_file(name) for name in list_models()}
+        return {name: [Calibration.load(path)] for name, path in shipped.items() if path}
+    folder = Path(where)
+    files = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
+    if not files:
+        raise SourceError(f"{folder}: no calibration (*.json) there; make one with aedr calibrate")
+    found: dict[str, list[Calibration]] = {}
+    for file in files:
+        calibration = Calibration.load(file)
+        name = calibration.model or file.stem
+        pasts = found.setdefault(name, [])
+        past = calibration.protocol.processing
+        if past in (other.protocol.processing for other in pasts):
+            raise SourceError(f"{folder}: two calibrations of {name} (processing {past}); keep one of them there")
+        pasts.append(calibration)
+    return found

@@ -1,0 +1,117 @@
+"""`models`: what is on this machine. No network is loaded for it, and no JAX."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder
+from aedr_jax.errors import SourceError
+
+__all__ = ["Inventory", "ModelRecord", "models"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """A model of the registry, or one that a calibration names.
+
+    Attributes:
+      model: its name.
+      source: where its autoencoder comes from.
+      gated: whether the download needs a licence click and a token.
+      native_size: the side in pixels at which it generates; None where that is not known.
+      quantize: whether its images are decoded codebook entries; None without a codebook, or where that is not known.
+      weights: the folder on this machine that holds them.
+      family: their hash, as written beside them; equal for models that nothing here can tell apart.
+      calibration: the first of `calibrations`.
+      calibrations: files, first the one beside the weights.
+    """
+
+    model: str
+    source: str | None
+    gated: bool = False
+    native_size: int | None = None
+    quantize: bool | None = None
+    weights: str | None = None
+    family: str | None = None
+    calibration: str | None = None
+    calibrations: tuple[str, ...] = ()
+
+
+class Inventory(NamedTuple):
+    """The models, and the files among the calibrations that are none."""
+
+    models: list[ModelRecord]
+    no_calibrations: list[Path]
+
+
+def models(calibrations: str | os.PathLike[str] | None = None) -> Inventory:
+    """The models, and which weights and calibrations are on this machine.
+
+    Args:
+      calibrations: a folder of `calibrate`'s files; None: "calibrations", if there is one.
+
+    Raises:
+      SourceError: where a folder that was asked for does not exist.
+    """
+    made, broken = _calibration_files(calibrations)
+    found = []
+    for name, entry in REGISTRY.items():
+        folder, shipped = local_folder(name), calibration_file(name)
+        files = [*([shipped] if shipped else []), *made.pop(name, [])]
+        found.append(
+            ModelRecord(
+                model=name,
+                source=f"{entry.repository}/{entry.subfolder}" if entry.repository else "ships with the package",
+                gated=entry.gated,
+                native_size=entry.native_size,
+                quantize=entry.quantize,
+                weights=str(folder) if folder else None,
+                family=_family(folder, files),
+                **_listed(files),
+            )
+        )
+    for name, files in made.items():  # of models that are not in the registry: folders, hub paths
+        source = _summary(files[0])["source"]
+        here = source if source and Path(source).is_dir() else None
+        record = ModelRecord(model=name, source=source, weights=here, family=_family(None, files), **_listed(files))
+        found.append(record)
+    return Inventory(found, broken)
+
+
+def _listed(files: Sequence[Path]) -> dict[str, Any]:
+    return {"calibration": str(files[0]) if files else None, "calibrations": tuple(map(str, files))}
+
+
+def _calibration_files(folder: str | os.PathLike[str] | None) -> tuple[dict[str, list[Path]], list[Path]]:
+    where = Path(folder or "calibrations")
+    if folder and not where.is_dir():
+        raise SourceError(f"{where}: no such folder")
+    found: dict[str, list[Path]] = {}
+    broken = []
+    for file in sorted(where.glob("*.json")):
+        try:
+            found.setdefault(_summary(file)["model"] or file.stem, []).append(file)
+        except (OSError, ValueError, KeyError, TypeError):
+            broken.append(file)
+    return found, broken
+
+
+def _summary(file: Path) -> dict[str, Any]:
+    """What a list needs of a calibration: `Calibration.load`, which checks all of it, brings JAX."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    identity = values["protocol"]["identity"]
+    source = values["provenance"]["source"]
+    return {"model": identity["name"], "weights_hash": identity["weights_hash"], "source": source}
+
+
+def _family(folder: Path | None, calibrations: Sequence[Path]) -> str | None:
+    """The weights' hash as written beside them by `convert` or `calibrate`."""
+    if calibrations:
+        return _summary(calibrations[0])["weights_hash"]
+    manifest = folder / "manifest.json" if folder else None
+    return json.loads(manifest.read_text()).get("weights_hash") if manifest and manifest.is_file() else None

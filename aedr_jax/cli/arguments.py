@@ -1,0 +1,280 @@
+"""The arguments of `aedr`: one parser, which imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from aedr_jax import __version__
+from aedr_jax.scoring.tables import for_terminal
+
+if TYPE_CHECKING:
+    from aedr_jax.images.processing import Processing
+    from aedr_jax.rivals import Limits
+    from aedr_jax.scoring.job import Setup
+
+__all__ = ["PRESETS", "limits_of", "make_parser", "setup_of"]
+
+PRESETS = ("default", "paper", "official")
+MODEL = "a name of the registry, a folder or a hub path; NAME=SOURCE names it"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(for_terminal(message))  # a pattern that the shell has filled in brings names too
+
+    # What follows from records whose modules import JAX is added once its command is called.
+    complete: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        complete, self.complete = self.complete, None
+        if complete:
+            complete(self)
+        return super().parse_known_args(*args, **options)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of every command; `args.command` is its name."""
+    parser = _Parser(prog="aedr", description="Which generative model made this image?")
+    parser.add_argument("--version", action="version", version=f"aedr {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> _Parser:
+        sub: _Parser = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    sub = command("demo", "the whole story offline: generate with the miniature models, and attribute it all")
+    sub.add_argument("-n", type=_positive, default=3, metavar="N", help="images of each model (default 3)")
+    sub.add_argument("--out", metavar="DIR", help="keep the images here (default: a folder that is deleted)")
+
+    sub = command("models", "list the models, and which weights and calibrations are on this machine")
+    sub.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: calibrations)")
+
+    sub = command("convert", "write an autoencoder as Flax-ready safetensors that load offline")
+    sub.add_argument("source", help="a registry name, a diffusers folder, or a hub path (org/repo/subfolder)")
+    sub.add_argument("out", help="the folder to write, such as weights/sd1.5")
+    alone = sub.add_mutually_exclusive_group()
+    alone.add_argument("--revision", help="commit, tag or branch of a hub path")
+    alone.add_argument(
+        "--pickle",
+        action="store_true",
+        help="SOURCE is a file of pickled PyTorch tensors that you trust (.bin, .pth), or a folder of diffusers': "
+        "write them to the folder OUT, as NAME.safetensors (needs the extra convert)",
+    )
+    alone.add_argument("--lpips", action="store_true", help="likewise, of LPIPS: a backbone's classifier is left out")
+
+    sub = command("generate", "images that belong to a model, made by its own pipeline (to calibrate on)")
+    sub.add_argument("--model", required=True, metavar="M", help="a model of the registry")
+    sub.add_argument("--out", required=True, help="the folder of the PNG files; what lies there already is kept")
+    sub.add_argument("--prompts", metavar="FILE", help="one prompt a line; gone through again for more images")
+    sub.add_argument("-n", type=int, metavar="N", help="how many images (default: one for each prompt)")
+    sub.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (default 0)")
+    sub.add_argument("--steps", type=int, help="of sampling (default: the paper's)")
+    sub.add_argument("--guidance", type=float, help="scale (default: the paper's)")
+    sub.add_argument("--size", type=int, help="side in pixels (default: the model's native size)")
+    sub.add_argument("--batch-size", type=_positive, metavar="N", help="images at once (default: 1; 8 miniature ones)")
+    sub.add_argument("--device", help="such as cuda:1 (default: the first GPU, or else the CPU)")
+    sub.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights (default: the authors')"
+    )
+    sub.add_argument("--pipeline", metavar="FOLDER", help="a diffusers folder or hub path in place of the model's own")
+    sub.add_argument("--revision", help="commit, tag or branch of the hub path")
+
+    sub = command("score", "losses, ratio, homogeneity and signal of each image with each model")
+    _add_inputs(sub)
+    sub.add_argument("--model", action="append", required=True, metavar="M", help=f"{MODEL}; may be repeated")
+    sub.add_argument("--out", help="scores.parquet, .csv or .jsonl, or a folder for Parquet (default: print CSV)")
+    _add_measuring(sub)
+    large = sub.add_argument_group("with a folder as --out: large sources, resumed by the same command (docs/large.md)")
+    large.add_argument(
+        "--shard", type=_share, metavar="I/N", help="this process's share; auto: as jax.distributed says"
+    )
+    large.add_argument("--workers", type=int, metavar="N", help="decoder processes (default: one a CPU, at most 16)")
+    large.add_argument("--engine", choices=("local", "ray"), help="ray: a cluster (extra ray)")
+    large.add_argument("--address", help="of the Ray cluster (default: the one that runs here, or a new one)")
+    large.add_argument(
+        "--resource", type=_resource, metavar="NAME=N", help="what an actor takes, such as GPU=1 or TPU=4"
+    )
+
+    sub = command("calibrate", "a model's threshold from images known to belong to it")
+    sub.add_argument("inputs", nargs="+", metavar="BELONGING", help="its own images: whatever score takes")
+    _add_columns(sub)
+    sub.add_argument("--model", required=True, metavar="M", help=MODEL)
+    sub.add_argument("--out", required=True, help="FILE.json")
+    sub.add_argument(
+        "--alpha",
+        type=float,
+        help="share of its own images to turn away, kept as given (default: .05, or picked with --validation)",
+    )
+    sub.add_argument(
+        "--processing",
+        type=_processing,
+        default="none",
+        metavar="P",
+        help="do this to each image first: jpeg75, webp80, resize0.5, crop0.8, blur1, noise0.02 (default none)",
+    )
+    sub.add_argument(
+        "--validation", action="append", metavar="DIR", help="images not its own: pick alpha on them unless it is given"
+    )
+    sub.add_argument(
+        "--false-accepts", type=float, metavar="SHARE", help="of the validation images (default: pick for accuracy)"
+    )
+    sub.add_argument(
+        "--rule",
+        choices=("exact", "grid", "empirical", "conformal"),
+        default="exact",
+        help="exact: density estimate (default); grid: the authors' own rule",
+    )
+    _add_measuring(sub)
+
+    sub = command("attribute", "a verdict for each image: a model, several, or none of the candidates")
+    _add_inputs(sub)
+    sub.add_argument(
+        "--models",
+        type=_list,
+        metavar="A,B",
+        help="the candidates, by their calibrations' names; NAME=SOURCE where one lies elsewhere than its calibration "
+        "says (default: every model with a calibration here)",
+    )
+    sub.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: those that ship)")
+    sub.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
+    sub.add_argument(
+        "--false-names", type=float, metavar="SHARE", help="of images of no candidate; needs --validation calibrations"
+    )
+    _add_measuring(sub)
+
+    sub = command("evaluate", "the paper's experiments on a folder of folders, tables and plots")
+    sub.add_argument("folder", metavar="DIR", help="a folder for each model, and one named real")
+    sub.add_argument("--out", required=True, metavar="RESULTS", help="a folder; the same command goes on in it")
+    sub.add_argument("--models", type=_list, metavar="A,B", help=f"each {MODEL} (default: the miniature models)")
+    sub.add_argument(
+        "--methods",
+        type=_list,
+        metavar="A,B",
+        help="default: all but those that resize images first, such as latenttracer-512 (a wrong name lists all)",
+    )
+    sub.add_argument("--count", type=_positive, default=1000, metavar="N", help="images a source, half test (1000)")
+    sub.add_argument("--side", type=_positive, metavar="N", help="crop to N pixels (default: the models' native size)")
+    sub.add_argument("--seed", type=int, default=0, help="of the order of the images, and so of the halves (default 0)")
+    sub.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images at once (default 8)")
+    sub.add_argument("--robustness", type=int, default=0, metavar="N", help="AEDR on N test images a source, processed")
+    sub.add_argument("--lpips", nargs=2, metavar=("BACKBONE", "LINEAR"), help="VGG16's safetensors (aedr convert)")
+    sub.add_argument("--no-plots", action="store_true", help="tables only (plots need the extra plots)")
+    sub.complete = _add_limits
+    return parser
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """How far each dear rival goes, by its record."""
+    from aedr_jax.rivals import RIVALS
+
+    for name, rival in RIVALS.items():
+        if (limits := rival.limits) is None:
+            continue
+        group = parser.add_argument_group(f"how far {name} goes, which is dear")
+        every = "all" if limits.count is None else str(limits.count)
+        asked = "all" if rival.first_models is None else f"the first {rival.first_models}"
+        group.add_argument(f"--{name}-count", type=_positive, metavar="N", help=f"images a source (default {every})")
+        if limits.steps is not None:
+            steps = f"of its descent (default {limits.steps}; published: {rival.published_steps or 'unknown'})"
+            group.add_argument(f"--{name}-steps", type=_positive, metavar="N", help=steps)
+        group.add_argument(f"--{name}-models", type=_list, metavar="A,B", help=f"asked about these (default: {asked})")
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="folders, patterns, image files, archives, tables (docs/large.md)"
+    )
+    _add_columns(parser)
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image-column", metavar="NAME", help="of a table or dataset, where it cannot be told")
+    parser.add_argument("--id-column", metavar="NAME", help="likewise")
+
+
+def _add_measuring(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", choices=PRESETS, default="default", help="what to measure (default: default)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="what to compute in")
+    parser.add_argument("--precision", choices=("highest", "high", "default"), default="highest", help="of products")
+    parser.add_argument("--batch-size", type=_positive, metavar="N", help="images at once (default: 1 a CPU, 8 a GPU)")
+    parser.add_argument(
+        "--multiple", type=_positive, metavar="N", help="crop to a multiple of N pixels; 64 compiles less on many sizes"
+    )
+    parser.add_argument(
+        "--most-pixels",
+        type=_positive,
+        metavar="N",
+        help="of an image with more, measure the middle (default: 2^22, such as 2048×2048)",
+    )
+    parser.add_argument(
+        "--most-decoded", type=_positive, metavar="N", help="an image with more pixels is an error row (default: 2^27)"
+    )
+
+
+def _processing(text: str) -> Processing:
+    from aedr_jax.images.processing import Processing
+
+    try:
+        return Processing.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a positive number")
+    return value
+
+
+def _list(text: str) -> list[str]:
+    from aedr_jax.autoencoders.names import split_list
+
+    names = split_list(text)
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected names with commas between them")
+    return names
+
+
+def _share(text: str) -> tuple[int, int] | str:
+    if text == "auto":
+        return text
+    try:
+        index, shares = map(int, text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: expected I/N, such as 0/4, or auto") from None
+    return index, shares
+
+
+def _resource(text: str) -> dict[str, float]:
+    name, _, amount = text.partition("=")
+    try:
+        return {name: float(amount)}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: expected NAME=N, such as GPU=1") from None
+
+
+def setup_of(args: argparse.Namespace) -> Setup:
+    """How images are measured, by the arguments of `_add_measuring`."""
+    from aedr_jax.scoring.job import Setup
+    from aedr_jax.signal.measurement import SignalConfig
+
+    names = ("batch_size", "multiple", "dtype", "precision", "most_pixels", "most_decoded")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    return Setup(SignalConfig.preset(args.preset), **given)
+
+
+def limits_of(args: argparse.Namespace) -> dict[str, Limits]:
+    """How far each dear rival is to go, by the arguments of `_add_limits`."""
+    from aedr_jax.rivals import RIVALS, Limits
+
+    found = {}
+    for name, rival in RIVALS.items():
+        if rival.limits is not None:
+            given = (f"{name}_{what}".replace("-", "_") for what in ("count", "steps", "models"))
+            count, steps, models = (getattr(args, option, None) for option in given)
+            found[name] = Limits(count, steps, tuple(models) if models else None)
+    return found

@@ -1,0 +1,308 @@
+"""The commands of `aedr`: each is a call of `aedr_jax.api`, and what is printed of its result."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from aedr_jax import api
+from aedr_jax.cli.arguments import limits_of, setup_of
+from aedr_jax.cli.printing import (
+    bar,
+    complain,
+    counted,
+    least,
+    plain,
+    print_table,
+    print_verdicts,
+    report,
+    report_passed_over,
+    said_warnings,
+)
+from aedr_jax.errors import RunError, SourceError
+from aedr_jax.scoring.tables import as_record, check_output, to_json, write_csv
+
+if TYPE_CHECKING:
+    from aedr_jax.api import Run
+
+__all__ = ["COMMANDS", "FAILED", "INTERRUPTED", "OK", "WRONG_CALL"]
+
+OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
+
+
+def demo(args: argparse.Namespace) -> int:
+    """`aedr demo`."""
+    from aedr_jax.decision.attribution import CAVEAT
+
+    found = api.demo(args.n, out=args.out, progress=bar)
+    if not found.photographs:
+        print('no photographs: pip install "aedr-jax[demo]" brings some', file=sys.stderr)
+    print_verdicts(found.verdicts, as_json=args.json)
+    result = found.outcome
+    _say(
+        args,
+        f"\n{result.right} of {len(found.verdicts)} right, {result.ambiguous} more name the right model beside "
+        f"another, {result.wrong} wrong\n{least(found.verdicts)}{CAVEAT}",
+    )
+    return OK
+
+
+def models(args: argparse.Namespace) -> int:
+    """`aedr models`."""
+    from aedr_jax.autoencoders.registry import REGISTRY, calibration_file
+
+    found = api.models(args.calibrations)
+    for file in found.no_calibrations:
+        complain(f"{file}: no calibration")
+    if args.json:
+        print(json.dumps([dataclasses.asdict(record) for record in found.models], indent=1))
+        return OK
+    rows = []
+    for record in found.models:
+        missing = "gated" if record.gated else "to download" if record.model in REGISTRY else "-"
+        beside = str(calibration_file(record.model))
+        files = ["here" if file == beside else file for file in record.calibrations]
+        rows.append(
+            {
+                "model": record.model,
+                "native_size": record.native_size or "-",
+                "weights": "here" if record.weights else missing,
+                "calibration": ", ".join(files) or "-",
+                "family": (record.family or "")[:12],
+                "source": record.source or "-",
+            }
+        )
+    print_table(rows, tuple(rows[0]))
+    return OK
+
+
+def convert(args: argparse.Namespace) -> int:
+    """`aedr convert`."""
+    if args.pickle or args.lpips:
+        leave_out = ("classifier.",) if args.lpips else ()
+        for file, names in api.convert_pickles(args.source, args.out, leave_out=leave_out):
+            print(json.dumps({"file": str(file), "tensors": names}) if args.json else f"{file}: {len(names)} tensors")
+        return OK
+    manifest = api.convert(args.source, args.out, revision=args.revision)
+    if args.json:
+        print(json.dumps(manifest, indent=1))
+    else:
+        file, family = manifest["source_file"], manifest["weights_hash"][:12]
+        print(f"{args.out}: {manifest['source']} ({file}), family {family}; loads offline from here")
+    return OK
+
+
+def generate(args: argparse.Namespace) -> int:
+    """`aedr generate`."""
+    from aedr_jax.api.making import takes_prompts
+    from aedr_jax.autoencoders.registry import REGISTRY
+
+    if args.prompts and args.model in REGISTRY and not takes_prompts(args.model):
+        print(f"{args.model} takes no text: the prompts are ignored", file=sys.stderr)
+    names = ("n", "steps", "guidance", "size", "seed", "dtype", "pipeline", "revision", "batch_size", "device")
+    options: dict[str, Any] = {name: getattr(args, name) for name in names}
+    try:
+        made = api.generate(args.model, args.out, prompts=args.prompts or (), **options, progress=bar)
+    except KeyboardInterrupt:
+        complain("interrupted: finished images are kept; the same command makes the rest")
+        return INTERRUPTED
+    images = made.made + made.kept
+    summary = {"out": args.out, "model": args.model, "images": images, **made._asdict()}
+    text = f"{args.out}: {images} images of {args.model}, {made.made} made, {made.kept} there already"
+    print(json.dumps(summary) if args.json else text)
+    return OK
+
+
+def score(args: argparse.Namespace) -> int:
+    """`aedr score`."""
+    out = check_output(args.out) if args.out else None
+    if out and out.suffix == "":
+        return _score_folder(args, out)
+    names = ("shard", "workers", "engine", "address", "resource")
+    if alone := [name for name in names if getattr(args, name) is not None]:
+        raise SourceError(f"--{alone[0].replace('_', '-')} needs a folder as --out (a name without an ending)")
+    run = api.score(args.inputs, args.model, setup=setup_of(args), out=out, **_columns(args), progress=bar)
+    report(run)
+    records = [as_record(row) for row in run.rows]
+    if out:
+        summary = {"out": str(out), **run.counts._asdict()}
+        print(json.dumps(summary) if args.json else f"{out}: {counted(run.counts)}")
+    elif args.json:
+        for record in records:
+            print(to_json(record))
+    elif records:
+        write_csv(records, sys.stdout, printed=True, ending="\n")
+    return _code(run)
+
+
+def _score_folder(args: argparse.Namespace, out: Path) -> int:
+    from aedr_jax.autoencoders.names import name_models
+
+    source = api.open_source(args.inputs, **_columns(args))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # where Ray passes on what other processes print
+            done = api.score_dataset(
+                source,
+                name_models(args.model),
+                out,
+                **vars(setup_of(args)),
+                workers=args.workers,
+                shard=args.shard or (0, 1),
+                engine=args.engine or "local",
+                address=args.address,
+                resources=args.resource,
+                progress=True,
+            )
+    except KeyboardInterrupt:
+        complain("interrupted: finished images are kept; the same command goes on with the rest")
+        return INTERRUPTED
+    finally:
+        report_passed_over(source.passed_over())
+    text = f"{out}: {done.scored} images scored, {done.unreadable} of them unreadable, {done.skipped} there already"
+    if done.not_finite:
+        text += f"; on {done.not_finite} a model is not finite (see their rows' error)"
+    summary = {"out": str(out), **done._asdict(), "passed_over": source.passed_over()}
+    print(json.dumps(summary) if args.json else text)
+    if done.scored and done.unreadable == done.scored and not done.skipped:
+        raise RunError(f"none of the {done.scored} images could be scored: the rows in {out} say why")
+    return OK
+
+
+def calibrate(args: argparse.Namespace) -> int:
+    """`aedr calibrate`."""
+    runs: list[Run] = []
+
+    def on_run(run: Run) -> None:
+        runs.append(run)
+        report(run)
+        for row in run.rows if not run.interrupted else ():
+            if row.status != "ok":
+                complain(f"left out: {row.error}")
+
+    with said_warnings():
+        made = api.calibrate(
+            args.inputs,
+            args.model,
+            validation=args.validation,
+            alpha=args.alpha,
+            false_accepts=args.false_accepts,
+            rule=args.rule,
+            processing=args.processing,
+            setup=setup_of(args),
+            out=args.out,
+            **_columns(args),
+            progress=bar,
+            on_run=on_run,
+        )
+    summary = {
+        "out": args.out,
+        "model": made.model,
+        "images": len(made.scores),
+        "left_out": sum(len(run.rows) - len(run.good) for run in runs),
+        "alpha": made.alpha,
+        "threshold": made.threshold,
+        "threshold_interval": made.threshold_interval,
+        "acceptance_interval": made.acceptance_interval,
+    }
+    low, high = made.acceptance_interval
+    text = (
+        f"{args.out}: {made.model}, {len(made.scores)} images, alpha {made.alpha:g}, "
+        f"threshold {made.threshold:.6f}, accepts {low:.1%} to {high:.1%} of its own images (95 % interval)"
+    )
+    if validation := made.validation:
+        summary["validation"] = {
+            "images": len(validation.scores),
+            "accuracy": validation.accuracy,
+            "held_out_accuracy": validation.held_out_accuracy,
+            "false_accepts": validation.false_accepts,
+            "false_accepts_interval": validation.false_accepts_interval,
+        }
+        low, high = validation.false_accepts_interval
+        text += (
+            f"\n{len(validation.scores)} validation images: {validation.false_accepts:.1%} accepted ({low:.1%} to "
+            f"{high:.1%}), accuracy {validation.accuracy:.1%}, {validation.held_out_accuracy:.1%} held out"
+        )
+    print(json.dumps(summary) if args.json else text)
+    return OK
+
+
+def attribute(args: argparse.Namespace) -> int:
+    """`aedr attribute`."""
+    from aedr_jax.decision.attribution import CAVEAT
+
+    verdicts, run = api.attribute(
+        args.inputs,
+        models=args.models,
+        calibrations=args.calibrations,
+        false_names=args.false_names,
+        setup=setup_of(args),
+        out=args.out,
+        **_columns(args),
+        progress=bar,
+        on_run=report,
+    )
+    if not args.out:
+        print_verdicts(verdicts, as_json=args.json)
+    elif args.json:
+        found = collections.Counter(verdict.verdict for verdict in verdicts)
+        summary = {
+            "out": str(Path(args.out)),
+            **run.counts._asdict(),
+            "verdicts": dict(found.most_common()),
+            "caveat": CAVEAT,
+        }
+        print(to_json(summary))
+    _say(args, f"\n{counted(run.counts)}\n{least(verdicts)}{CAVEAT}")
+    return _code(run)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """`aedr evaluate`."""
+    names = ("methods", "count", "side", "seed", "robustness", "batch_size")
+    options: dict[str, Any] = {name: getattr(args, name) for name in names}
+    found = api.evaluate(
+        args.folder,
+        args.out,
+        args.models,
+        limits=limits_of(args),
+        lpips=tuple(args.lpips) if args.lpips else None,
+        plots=not args.no_plots,
+        say=plain,
+        **options,
+    )
+    for reason in found.left_out:
+        complain(f"left out: {reason}")
+    summary = {"out": args.out, "images": found.images, "left_out": len(found.left_out)}
+    if args.json:
+        print(json.dumps({**summary, "files": list(map(str, found.files))}))
+    else:
+        print(found.summary.read_text(encoding="utf-8"))  # written by write_tables, which escapes
+        print(f"{args.out}: scores.parquet, {len(found.files)} tables and plots")
+    return OK
+
+
+def _code(run: Run) -> int:
+    if run.interrupted:
+        return INTERRUPTED
+    return FAILED if run.problems or run.nothing_scored else OK
+
+
+def _columns(args: argparse.Namespace) -> dict[str, Any]:
+    return {"image_column": args.image_column, "id_column": args.id_column}
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    print(text, file=sys.stderr if args.json else sys.stdout)
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = MappingProxyType(
+    {run.__name__: run for run in (demo, models, convert, generate, score, calibrate, attribute, evaluate)}
+)

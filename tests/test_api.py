@@ -1,0 +1,215 @@
+"""What the command line does, Python does in one call: the same numbers, and what went wrong as data."""
+
+import argparse
+import csv
+import dataclasses
+import inspect
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from make_tiny import KL as ATTENTIVE
+from make_tiny import make_tensors, write_folder
+from PIL import Image
+
+import aedr_jax as aedr
+from aedr_jax.cli import arguments
+from aedr_jax.cli.main import main
+from aedr_jax.errors import CalibrationWarning, RunError, SourceError
+from aedr_jax.generate import folder
+from aedr_jax.images.processing import Processing
+from aedr_jax.inputs.sources import Files, Source
+from aedr_jax.scoring.tables import as_record, to_json
+from aedr_jax.signal import measurement
+
+api = aedr.api
+KL = {**ATTENTIVE, "mid_block_add_attention": False}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A model, six images that shall be its own, and a file that is none."""
+    root = tmp_path_factory.mktemp("world")
+    write_folder(root / "m1", KL, make_tensors(KL))
+    rng = np.random.default_rng(0)
+    (root / "own").mkdir()
+    for i in range(6):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        coarse.resize((64, 64), Image.Resampling.BICUBIC).save(root / "own" / f"{i}.png")
+    (root / "bad.png").write_text("no image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def calibration(world):
+    with pytest.warns(CalibrationWarning, match="6 belonging images"):
+        return api.calibrate(world / "own", str(world / "m1"), out=world / "api" / "m1.json")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_scorer_for_each_setup():
+    """Equal setups share a scorer, and so its programs."""
+    made, build = {}, api.Setup.scorer
+
+    def scorer(self, models, *, processing=Processing("none")):
+        key = repr((self, dict(models), processing))
+        if key not in made:
+            made[key] = build(self, models, processing=processing)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api.Setup, "scorer", scorer)
+        yield
+
+
+class Breaking(Source):
+    """Two images, and then nothing can be read."""
+
+    def __init__(self, folder):
+        self.files = Files([folder])
+
+    def __iter__(self):
+        yield from list(self.files)[:2]
+        raise RunError("the disk went away")
+
+
+@contextmanager
+def impatient(total, what):
+    """Progress that presses Ctrl-C once an image is done."""
+
+    def advance(done):
+        if done:
+            raise KeyboardInterrupt
+
+    yield advance
+
+
+def test_score(world, tmp_path, capsys):
+    inputs = [str(world / "own"), str(world / "bad.png")]
+    run = api.score(inputs, {"m1": str(world / "m1")}, out=tmp_path / "api.csv")
+    assert main(["score", *inputs, "--model", f"m1={world / 'm1'}", "--out", str(tmp_path / "cli.csv")]) == 0
+    assert (tmp_path / "api.csv").read_bytes() == (tmp_path / "cli.csv").read_bytes()
+    assert run.counts == (7, 1, 0, 7)
+    assert (run.complete, run.nothing_scored, run.wanted, dict(run.passed_over)) == (True, False, 7, {})
+    assert [row.path for row in run.good] == [str(world / "own" / f"{i}.png") for i in range(6)]
+    assert main(["score", *inputs, "--model", f"m1={world / 'm1'}", "--json"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [to_json(as_record(row)) for row in run.rows]
+
+
+def test_what_ends_a_run_early_is_data(world, tmp_path):
+    broken = api.score(Breaking(world / "own"), str(world / "m1"))
+    assert (len(broken.rows), broken.problems, broken.complete) == (2, ("the disk went away",), False)
+    assert broken.wanted is None
+    batch = api.Setup(batch_size=1)
+    stopped = api.score(world / "own", str(world / "m1"), setup=batch, out=tmp_path / "s.csv", progress=impatient)
+    assert (stopped.interrupted, len(stopped.rows), stopped.wanted, stopped.complete) == (True, 1, 6, False)
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == 2
+    unread = api.score(world / "bad.png", str(world / "m1"))
+    assert (unread.complete, unread.nothing_scored) == (True, True)
+    with pytest.raises(SourceError, match="no such file"):
+        api.score(world / "missing", str(world / "m1"))
+    with pytest.raises(SourceError, match="score_dataset writes folders"):
+        api.score(world / "own", str(world / "m1"), out=tmp_path / "folder")
+
+
+def test_calibrate(world, calibration, tmp_path):
+    out = tmp_path / "cli.json"
+    assert main(["calibrate", str(world / "own"), "--model", str(world / "m1"), "--out", str(out)]) == 0
+    by_hand, printed = (aedr.Calibration.load(path) for path in (world / "api" / "m1.json", out))
+    assert by_hand == calibration
+    when = dataclasses.replace(printed.provenance, created=calibration.provenance.created)
+    assert dataclasses.replace(printed, provenance=when) == calibration
+
+
+def test_no_threshold_comes_of_a_part_of_the_images(world, tmp_path):
+    runs = []
+    call = {"model": str(world / "m1"), "out": tmp_path / "c.json", "on_run": runs.append}
+    for inputs in (Breaking(world / "own"), world / "bad.png"):
+        with pytest.raises(RunError, match="a part of the images"):
+            api.calibrate(inputs, **call)
+    with pytest.raises(KeyboardInterrupt):
+        api.calibrate(world / "own", **call, progress=impatient, setup=api.Setup(batch_size=1))
+    assert [(bool(run.problems), run.nothing_scored, run.interrupted) for run in runs] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_attribute(world, calibration, tmp_path, capsys):
+    inputs = [str(world / "own"), str(world / "bad.png")]
+    found = api.attribute(inputs, calibrations={"m1": calibration}, out=tmp_path / "v.csv")
+    assert main(["attribute", *inputs, "--calibrations", str(world / "api"), "--json"]) == 0
+    assert capsys.readouterr().out.splitlines() == [to_json(vars(verdict)) for verdict in found.verdicts]
+    with open(tmp_path / "v.csv", newline="") as file:
+        assert [row["verdict"] for row in csv.DictReader(file)] == [verdict.verdict for verdict in found.verdicts]
+    assert found.run.counts.unreadable == 1
+    assert list(api.load_calibrations(world / "api" / "m1.json")) == ["m1"]
+
+
+def test_models(world, calibration, capsys):
+    assert main(["models", "--json", "--calibrations", str(world / "api")]) == 0
+    found = api.models(world / "api")
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(list(map(dataclasses.asdict, found.models))))
+    assert (found.models[-1].model, found.models[-1].weights) == ("m1", str(world / "m1"))
+    assert found.no_calibrations == []
+
+
+def test_a_list_of_models_and_the_api_itself_need_no_jax():
+    code = "import sys, aedr_jax as aedr; aedr.api.models(); print([m for m in ('jax', 'numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_convert(world, tmp_path, capsys):
+    made = api.convert(world / "m1", tmp_path / "api")
+    assert main(["convert", str(world / "m1"), str(tmp_path / "cli"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == made
+    assert aedr.weights_hash(aedr.load_autoencoder(tmp_path / "api")) == made["weights_hash"]
+
+
+def test_generate(tmp_path, capsys, monkeypatch):
+    def paint(model, seeds, *, size):
+        return np.stack([np.full((*size, 3), seed, np.uint8) for seed in seeds])
+
+    monkeypatch.setattr("aedr_jax.generate.miniature.sample_images", paint)
+    options = {"n": 2, "seed": 7, "size": 64}
+    assert api.generate("mini-vq", tmp_path / "api", **options) == folder.Generated(made=2, kept=0)
+    call = ["generate", "--model", "mini-vq", "-n", "2", "--seed", "7", "--size", "64", "--json", "--out"]
+    assert main([*call, str(tmp_path / "cli")]) == 0
+    assert json.loads(capsys.readouterr().out)["made"] == 2
+    for name in ("00000.png", "00001.png", "generated.json"):
+        assert (tmp_path / "api" / name).read_bytes() == (tmp_path / "cli" / name).read_bytes()
+    assert api.generate("mini-vq", tmp_path / "api", **options).kept == 2
+
+
+# What a command calls otherwise than the function does.
+RENAMED = {
+    "score": {"model": "models", "preset": "config", "resource": "resources"},
+    "calibrate": {"preset": "config"},
+    "attribute": {"preset": "config"},
+    "convert": {"source": "model"},
+    "evaluate": {"folder": "inputs", "no_plots": "plots"},
+}
+
+
+def test_every_argument_of_a_command_is_a_parameter():
+    (commands,) = (a for a in arguments.make_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    functions = {"score": [api.score, api.score_dataset], "convert": [api.convert]}
+    for name, command in commands.choices.items():
+        signatures = map(inspect.signature, functions.get(name, [getattr(api, name)]))
+        known = {parameter for signature in signatures for parameter in signature.parameters}
+        if "setup" in known:
+            known |= {field.name for field in dataclasses.fields(api.Setup)}
+        # Each of the two calls `convert_pickles`.
+        options = {action.dest for action in command._actions} - {"help", "json", "pickle", "lpips"}
+        assert {RENAMED.get(name, {}).get(option, option) for option in options} <= known, name
+    assert tuple(measurement.PRESETS) == arguments.PRESETS
+
+
+def test_public_names_are_documented():
+    values = {name: getattr(api, name) for name in api.__all__}
+    assert [name for name, value in values.items() if callable(value) and not inspect.getdoc(value)] == ["Progress"]
