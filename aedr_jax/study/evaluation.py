@@ -28,6 +28,7 @@ from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import SourceError
 from aedr_jax.files import whole_file
+from aedr_jax.images.arrays import prepare
 from aedr_jax.images.processing import GRID, Processing
 from aedr_jax.inputs.decoding import Decoded, Decoder
 from aedr_jax.inputs.sources import Item
@@ -220,8 +221,9 @@ class _Task:
     def _seen(self, photos: Sequence[Decoded]) -> _Seen:
         gray = np.stack([photo.gray for photo in photos]).astype(np.int32)
         resize = next(iter(self.methods.values())).resize  # such a method is alone (`_groups`)
-        inputs = resize([photo.images[0] for photo in photos], self.candidate.name) if resize else None
-        return _Seen(gray, _homogeneity(gray), inputs)
+        pixels = [photo.images[0] for photo in photos]
+        images = resize(pixels, self.candidate.name) if resize else np.asarray(prepare(pixels))
+        return _Seen(images, gray, _homogeneity(gray))
 
     def _rows(self, measured: Measured, times: Mapping[str, tuple[float, float]], size: int) -> list[ScoreRow]:
         autoencoder = self.candidate.autoencoder
@@ -250,17 +252,18 @@ class _Task:
 
 
 class _Seen(NamedTuple):
-    """What methods are given beside the images, for the engine's `extra`.
+    """What methods are given, as the engine's `extra`.
 
     Attributes:
+      images: in [-1, 1], by a method's own resizing where it has one. They are made on the host: XLA's division differs
+        in the last bit, and some methods round to grey levels.
       gray: int32, of the same pixels.
       homogeneity: the paper's, of every image, for the rows ×H.
-      inputs: images in [-1, 1] by the method's own resizing, in place of the pixels; None: the pixels.
     """
 
+    images: Float[np.ndarray, "n h w 3"]
     gray: Int[np.ndarray, "n h w"]
     homogeneity: Float[Array, " n"]
-    inputs: Float[np.ndarray, "n s s 3"] | None
 
 
 class _Programs:
@@ -275,7 +278,7 @@ class _Programs:
 
         def score(autoencoder: Any, batch: Batch) -> dict[str, Scored]:
             seen: _Seen = batch.extra
-            given = autoencoder, batch.images if seen.inputs is None else seen.inputs, seen.gray, batch.keys
+            given = autoencoder, seen.images, seen.gray, batch.keys
             scored = {name: method.score(*given, clamp=clamp[name]) for name, method in methods.items()}
             return {
                 n: s._replace(homogeneity=seen.homogeneity) if s.homogeneity is None else s for n, s in scored.items()
