@@ -10,22 +10,25 @@ gradients.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from aedr_jax import Calibration, load_autoencoder, measure, read_image
+from aedr_jax import Calibration, load_autoencoder, measure
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import calibration_file
 from aedr_jax.decision.intervals import share_interval
 from aedr_jax.generate.demo import PHOTOGRAPHS
+from aedr_jax.inputs.decoding import Decoder
 from aedr_jax.rivals.inversion import with_fast_gradients
+from aedr_jax.scoring.engine import Engine
 from aedr_jax.study.attacks import LEVEL, launder, perturb
-from benchmarks.matrix import MODELS, print_table
+from benchmarks.matrix import MODELS, items_of, print_table
 
 BATCH = 4
 
@@ -42,42 +45,33 @@ def main() -> None:
     print_table("Accepted as the model's own [95 %]", ["model", "images", "what was done", "accepted"], rows)
 
 
-def images_of(source: str, work: Path, count: int) -> jax.Array:
-    files = sorted((work / "images" / source).glob("*.png"))[:count]
-    return jnp.asarray(np.stack([read_image(file) for file in files]), jnp.float32) / 127.5 - 1
-
-
 def report(model: str, work: Path, count: int) -> list[list[str]]:
     autoencoder, calibration = load_autoencoder(model), Calibration.load(calibration_file(model))
-    own, photographs = images_of(model, work, count), images_of(PHOTOGRAPHS, work, count)
-    scores = jax.jit(lambda ae, x: calibration.score(measure(ae, x)))
+    foreign = next(name for name in MODELS if name != model)
+    folders = {"own": work / "images" / model, "photographs": work / "images" / PHOTOGRAPHS}
     rows = []
 
-    def row(images: str, done: str, changed: jax.Array) -> None:
-        batches = [scores(autoencoder, changed[i : i + BATCH]) for i in range(0, count, BATCH)]
-        accepted = int((np.concatenate([np.asarray(b) for b in batches]) < calibration.threshold).sum())
-        low, high = share_interval(accepted, count)
-        rows.append([model, images, done, f"{accepted / count:.2f} [{low:.2f}, {high:.2f}]"])
+    def report_on(names: Sequence[str], done: str, change: Callable[[Any, jax.Array], jax.Array], by: Any) -> None:
+        def scores(autoencoders, batch):
+            attacked, attacking = autoencoders
+            return calibration.score(measure(attacked, change(attacking, batch.images)))
 
-    def in_batches(change, images: jax.Array) -> jax.Array:
-        return jnp.concatenate([change(images[i : i + BATCH]) for i in range(0, count, BATCH)])
+        engine = Engine(scores, [(autoencoder, by)], batch_size=BATCH)
+        for name in names:
+            stream = map(Decoder(autoencoder.factor), items_of(sorted(folders[name].glob("*.png"))[:count]))
+            found = np.concatenate([measured.columns[0] for measured in engine.measured(stream)])
+            accepted = int((found < calibration.threshold).sum())
+            low, high = share_interval(accepted, len(found))
+            rows.append([model, name, done, f"{accepted / len(found):.2f} [{low:.2f}, {high:.2f}]"])
 
-    row("own", "nothing", own)
-    row("photographs", "nothing", photographs)
-    passed = jax.jit(launder)
-    row("photographs", "one pass through this model", in_batches(partial(passed, autoencoder), photographs))
-    foreign = next(name for name in MODELS if name != model)
-    row("own", f"one pass through {foreign}", in_batches(partial(passed, load_autoencoder(foreign)), own))
+    report_on(["own", "photographs"], "nothing", lambda _, images: images, autoencoder)
+    report_on(["photographs"], "one pass through this model", launder, autoencoder)
+    report_on(["own"], f"one pass through {foreign}", launder, load_autoencoder(foreign))
     for levels in (1, 2, 4):
-        for images, name, target in ((own, "own", "reject"), (photographs, "photographs", "accept")):
-            attack = jax.jit(
-                partial(perturb, statistic=calibration.score, target=target, epsilon=levels * LEVEL, steps=20)
-            )
-            row(
-                name,
-                f"{target}, {levels} grey level{'s' * (levels > 1)}",
-                in_batches(partial(attack, with_fast_gradients(autoencoder)), images),
-            )
+        for name, target in (("own", "reject"), ("photographs", "accept")):
+            attack = partial(perturb, statistic=calibration.score, target=target, epsilon=levels * LEVEL, steps=20)
+            done = f"{target}, {levels} grey level{'s' * (levels > 1)}"
+            report_on([name], done, attack, with_fast_gradients(autoencoder))
     return rows
 
 

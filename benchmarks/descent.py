@@ -10,16 +10,14 @@ a Markdown table.
 from __future__ import annotations
 
 import argparse
-from functools import partial
 
-import jax
 import numpy as np
 
 import aedr_jax as aedr
-from aedr_jax.images.pixels import fit_crop
-from aedr_jax.images.processing import Processing
+from aedr_jax.inputs.decoding import Decoder
 from aedr_jax.inputs.sources import find_images
 from aedr_jax.rivals import RIVALS
+from aedr_jax.scoring.engine import Engine
 from aedr_jax.scoring.tables import to_markdown
 
 DESCENTS = {name: rival.losses for name, rival in RIVALS.items() if rival.losses}
@@ -28,7 +26,7 @@ SHOWN = (1, 10, 30, 100, 200, 300, 600, 1000, 1500)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", help="a folder; images of one size")
+    parser.add_argument("images", help="a folder")
     parser.add_argument("--model", default="mini-kl4-a")
     parser.add_argument("--method", choices=DESCENTS, default="ronan")
     parser.add_argument("--count", type=int, default=5)
@@ -36,16 +34,18 @@ def main() -> None:
     parser.add_argument("--processing", default="none", help="first, as in images.processing: resize2, jpeg70, ...")
     args = parser.parse_args()
     autoencoder = aedr.load_autoencoder(args.model)
-    items = find_images([args.images])[: args.count]
-    processing = Processing.parse(args.processing)
-    pixels = np.stack([fit_crop(processing.apply(aedr.read_image(item.path)), autoencoder.factor) for item in items])
-    images = pixels.astype(np.float32) / 127.5 - 1.0
-    losses = jax.jit(partial(DESCENTS[args.method], steps=args.steps))(autoencoder, images)
-    smallest = np.minimum.accumulate(np.asarray(losses), axis=0)
+    engine = Engine(
+        lambda autoencoder, batch: DESCENTS[args.method](autoencoder, batch.images, steps=args.steps).T,
+        [autoencoder],
+        batch_size=args.count,
+    )
     steps = [step for step in SHOWN if step < args.steps] + [args.steps]
-    rows = [
-        [item.id, *(f"{curve[step - 1]:.2g}" for step in steps)] for item, curve in zip(items, smallest.T, strict=True)
-    ]
+    stream = map(Decoder(autoencoder.factor, processing=args.processing), find_images([args.images])[: args.count])
+    rows = []
+    for measured in engine.measured(stream):
+        for image, losses in measured.images():
+            smallest = np.minimum.accumulate(losses)
+            rows.append([image.id, *(f"{smallest[step - 1]:.2g}" for step in steps)])
     print(to_markdown(["image", *(f"{step} steps" for step in steps)], rows), end="")
 
 

@@ -168,7 +168,7 @@ def devices(work: Path) -> dict:
 
     autoencoder = aedr.load_autoencoder(MODEL)
     pixels = np.stack([aedr.read_image(path) for path in sorted((work / "images").iterdir())])
-    images = pixels.astype(np.float32) / 127.5 - 1.0
+    images = aedr.prepare(pixels)
     found, collectives = {}, {}
     for count in (1, 2, 4, 8):
         auto = (jax.sharding.AxisType.Auto,)

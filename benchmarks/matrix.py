@@ -21,16 +21,16 @@ import argparse
 import csv
 import json
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from tqdm import tqdm, trange
+from tqdm import tqdm
 
-from aedr_jax import Calibration, homogeneity, load_autoencoder, read_gray, read_image
+from aedr_jax import Calibration, homogeneity, load_autoencoder, prepare, read_gray, read_image
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import calibration_file, miniature_models
@@ -38,6 +38,10 @@ from aedr_jax.files import whole_file
 from aedr_jax.generate.demo import PHOTOGRAPHS
 from aedr_jax.generate.folder import generate, plan_images
 from aedr_jax.generate.pipelines import choose_settings
+from aedr_jax.inputs.decoding import Decoder
+from aedr_jax.inputs.sources import Item
+from aedr_jax.scoring.engine import Engine
+from aedr_jax.scoring.sharding import Sharded, make_sharded
 from aedr_jax.scoring.tables import to_markdown, write_csv
 from aedr_jax.study.metrics import area_under_curve, balanced_accuracy, resample, with_interval
 from aedr_jax.study.signals import columns, measurement_of
@@ -97,21 +101,31 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
     return {first: np.array([r[first] for r in rows]), **{k: np.array([float(r[k]) for r in rows]) for k in others}}
 
 
-measuring = jax.jit(columns)  # models of one architecture share a program
+@cache
+def measuring() -> Sharded:
+    """`signals.columns` of a batch; models of one architecture share the program."""
+    return make_sharded(lambda autoencoder, batch: columns(autoencoder, batch.images, batch.extra))
 
 
 def score_files(autoencoder, files: Sequence[Path]) -> list[dict]:
     """A row of `signals.columns` for each file."""
-    rows = []
-    for start in trange(0, len(files), BATCH, leave=False, disable=None):
-        chosen = files[start : start + BATCH]
-        padded = chosen + [chosen[-1]] * (BATCH - len(chosen))
-        images = np.stack([read_image(file) for file in padded]).astype(np.float32) / 127.5 - 1
-        table = measuring(autoencoder, jnp.asarray(images), jnp.asarray(np.stack([read_gray(file) for file in padded])))
-        table = {name: np.asarray(values, np.float64) for name, values in table.items()}
-        for i, file in enumerate(chosen):
-            rows.append({"image": file.stem, **{name: values[i] for name, values in table.items()}})
-    return rows
+    engine = Engine(
+        measuring(),
+        [autoencoder],
+        batch_size=BATCH,
+        extra=lambda photos: np.stack([photo.gray for photo in photos]).astype(np.int32),
+    )
+    stream = map(Decoder(autoencoder.factor), tqdm(items_of(files), leave=False, disable=None))
+    return [
+        {"image": photo.id, **{name: float(value) for name, value in of.items()}}
+        for measured in engine.measured(stream)
+        for photo, of in measured.images()
+    ]
+
+
+def items_of(files: Sequence[Path]) -> list[Item]:
+    """Files by their names without ending."""
+    return [Item(file.stem, file) for file in files]
 
 
 def read_tables(model: str, work: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -164,7 +178,7 @@ def card(model: str, scores: dict, photos: Path) -> dict:
         used: set[bytes] = set()
         for start in range(0, 512, BATCH):
             crops = [random_crop(photos / files[i % len(files)], SIDE, rng) for i in range(start, start + BATCH)]
-            latents = encode(autoencoder, jnp.asarray(np.stack(crops), jnp.float32) / 127.5 - 1)
+            latents = encode(autoencoder, prepare(crops))
             entries = np.asarray(autoencoder.quantize(latents))
             used |= {entry.tobytes() for entry in entries.reshape(-1, entries.shape[-1])}
         figures["codes_used"] = len(used)

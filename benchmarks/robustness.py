@@ -6,32 +6,30 @@
 Own images and photographs are those of `python -m benchmarks.matrix generate`; 100 of each are processed and measured
 under each condition of `aedr_jax.images.processing.GRID`. Scores are kept in WORK/robustness model by model and
 condition by condition. Thresholds are at alpha .05, fitted on 100 other images of the model (seeds 0 to 99), as they
-are or under one of `PASTS`.
+are or under one of `PASTS`. Noise and the place of a crop follow from an image's content.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, load_autoencoder, read_image
+from aedr_jax import Calibration, Measurement, SignalConfig, attribute, calibrate, load_autoencoder
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.generate.demo import PHOTOGRAPHS
-from aedr_jax.images.pixels import fit_crop
 from aedr_jax.images.processing import GRID, Processing
+from aedr_jax.inputs.decoding import Decoder
+from aedr_jax.scoring.engine import Engine
+from aedr_jax.scoring.sharding import Sharded, make_sharded
 from aedr_jax.signal.texture import gray_levels
 from aedr_jax.study.metrics import area_under_curve
 from aedr_jax.study.signals import columns, measurement_of
-from benchmarks.matrix import CALIBRATION, MODELS, print_table, read_scores, write_scores
+from benchmarks.matrix import CALIBRATION, MODELS, items_of, print_table, read_scores, write_scores
 
 COUNT = 100
 BATCH = 4
@@ -49,13 +47,13 @@ def files_of(source: str, model: str, work: Path) -> list[Path]:
     return files[:COUNT]  # of photographs: the first crop of each, then some second ones
 
 
-@lru_cache
-def measuring(passes: tuple[str, ...]) -> Callable:
-    def losses(autoencoder, images):  # what is not returned is not computed
-        table = columns(autoencoder, images, gray_levels(images), passes=passes)
+@cache
+def measuring(passes: tuple[str, ...]) -> Sharded:
+    def losses(autoencoder, batch):  # what is not returned is not computed
+        table = columns(autoencoder, batch.images, gray_levels(batch.images), passes=passes)
         return {name: table[name] for name in KEPT}
 
-    return jax.jit(losses)
+    return make_sharded(losses)
 
 
 def score(model: str, condition: Processing, work: Path, *, back: bool = False) -> None:
@@ -64,26 +62,16 @@ def score(model: str, condition: Processing, work: Path, *, back: bool = False) 
     if out.exists():
         return
     autoencoder = load_autoencoder(model)
-
-    def processed(file: Path, seed: int) -> np.ndarray:
-        image = read_image(file)
-        changed = condition.apply(image, seed=seed)
-        if back:
-            changed = np.asarray(Image.fromarray(changed).resize(image.shape[1::-1], Image.Resampling.LANCZOS))
-        return fit_crop(changed, autoencoder.factor)
-
+    decoder = Decoder(autoencoder.factor, processing=str(condition), resize_back=back)
     rows = []
     for source in (CALIBRATION, "own", PHOTOGRAPHS):
         if source == CALIBRATION and (back or str(condition) not in PASTS):
             continue
         # The paper's threshold is drawn on images as they are; under a past, only the default's is.
         passes = ("clip",) if source == CALIBRATION and condition.kind != "none" else ("clip", "raw")
-        files = files_of(source, model, work)
-        pixels = [processed(file, i) for i, file in enumerate(files)]
-        for start in range(0, len(files), BATCH):
-            images = jnp.asarray(np.stack(pixels[start : start + BATCH]), jnp.float32) / 127.5 - 1
-            table = {k: np.asarray(v) for k, v in measuring(passes)(autoencoder, images).items()}
-            rows += [{"source": source, **{k: v[i] for k, v in table.items()}} for i in range(len(images))]
+        engine = Engine(measuring(passes), [autoencoder], batch_size=BATCH)
+        for measured in engine.measured(map(decoder, items_of(files_of(source, model, work)))):
+            rows += [{"source": source, **{k: float(v) for k, v in of.items()}} for _, of in measured.images()]
     write_scores(rows, out)
 
 

@@ -21,7 +21,8 @@ from aedr_jax.rivals.registry import make_methods
 from aedr_jax.study import comparison, evaluation
 from aedr_jax.study import tables as report
 from aedr_jax.study.comparison import contenders, decide, read_scores
-from aedr_jax.study.evaluation import evaluate, find_sources
+from aedr_jax.study.evaluation import evaluate
+from aedr_jax.study.folders import find_sources
 from aedr_jax.study.metrics import average_precision, balanced_accuracy, tpr_at
 from aedr_jax.study.tables import tables, write_tables
 

@@ -11,8 +11,11 @@ import aedr_jax as aedr
 from aedr_jax.rivals import rdd_score
 from aedr_jax.study.metrics import area_under_curve, interval, resample, with_interval
 from aedr_jax.study.signals import (
+    _ON_BOTH,
+    _PRODUCT,
     PASSES,
     SIGNALS,
+    _largest,
     choose,
     columns,
     few_images,
@@ -68,6 +71,8 @@ def test_signals_are_fitted_to_belonging_images_alone(rng):
     statistic = aedr.fit_statistic(measurement_of(own))
     best = found["larger of t·H, log L1 on log L2, log H"]["other"]
     np.testing.assert_allclose(best, statistic.on_host(measurement_of(tested["other"])), rtol=1e-9)
+    by_hand = _largest(_PRODUCT, _ON_BOTH)(own)  # where no image is far, nothing is left out of the statistic's fit
+    np.testing.assert_allclose(best, by_hand(tested["other"]), rtol=1e-9)
     statistic = aedr.fit_statistic(measurement_of(own), quantized=True)
     best = found["larger of L1 − L2, log L1 on log L2, log H"]["other"]
     np.testing.assert_allclose(best, statistic.on_host(measurement_of(tested["other"])), rtol=1e-9)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from aedr_jax.errors import ImageError
 from aedr_jax.images.codec import MAX_PIXELS, MIN_SIDE, Photo, decode_photo, decode_quality, decode_size
@@ -29,9 +30,10 @@ class Decoded(NamedTuple):
       path: the item's.
       sha256: of the file's bytes, in hex.
       format: what Pillow calls the format.
-      width: of the whole image in pixels.
+      width: of the whole image in pixels, after what was done to it; with a decoder's `side`, as the file has it.
       height: likewise.
-      gray: uint8 [h,w], the grey levels of the whole image, or of the middle that is measured of a large one.
+      gray: uint8 [h,w], the grey levels of the whole image, or of the middle that is measured of a large one; with a
+        decoder's `side`, of just the pixels that the models see.
       images: uint8 [h,w,3] each, one for each of the decoder's fits.
       quality: that a JPEG was last saved at; 0 for a file of another format.
     """
@@ -82,6 +84,10 @@ class Decoder:
       most_pixels: what is measured of an image. Of a larger one it is the middle (`fit_centre`), just as if that had
         been the file; the authors' resizing knows no such thing, and a larger one is refused.
       most_decoded: an image of more pixels is refused before it is decoded.
+      side: every image is taken for its middle, of so many pixels square, before anything is done to it, and what that
+        enlarges is cut back to this side: for comparisons, where all methods see the same pixels. None: the whole.
+      grid: in pixels, which `side` is a multiple of: the middle begins on one of its lines.
+      resize_back: whether what changed an image's size is followed by a resizing (Lanczos) to the size before.
     """
 
     multiple: int = 1
@@ -89,6 +95,9 @@ class Decoder:
     processing: str = "none"
     most_pixels: int = MAX_SCORED_PIXELS
     most_decoded: int = MAX_PIXELS
+    side: int | None = None
+    grid: int = 1
+    resize_back: bool = False
 
     def __call__(self, item: Item) -> Decoded | Refused:
         """Decode an item; whatever is wrong with it is a `Refused` that names the file and the reason."""
@@ -96,19 +105,28 @@ class Decoder:
             data, cap = item.read(), self.most_decoded
             self._check_size(*decode_size(data, name=item.path, most_pixels=cap), item)
             photo = decode_photo(data, name=item.path, orient=not self.fits, most_pixels=cap)
-            photo = self._processed(photo, item)
             quality = (decode_quality(data, name=item.path) or 0) if photo.format == "JPEG" else 0
-            height, width = photo.image.shape[:2]
-            self._check_size(width, height, item)
-            photo = self._centred(photo)
+            if self.side:
+                height, width = photo.gray.shape
+                photo = self._compared(photo, item, self.side)
+            else:
+                photo = self._processed(photo, item)
+                height, width = photo.image.shape[:2]
+                self._check_size(width, height, item)
+                photo = (
+                    _middle(photo, self.most_pixels, math.lcm(CENTRE_GRID, self.multiple)) if not self.fits else photo
+                )
             images = self._fitted(photo.image)
         except ImageError as error:
             return Refused(item.id, item.path, str(error))
         return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, photo.gray, images, quality)
 
     def _check_size(self, width: int, height: int, item: Item) -> None:
-        if min(width, height) < MIN_SIDE:
-            raise ImageError(f"{item.path}: {width}×{height}; the shorter side must be at least {MIN_SIDE} pixels")
+        least = self.side or MIN_SIDE
+        if min(width, height) < least:
+            raise ImageError(f"{item.path}: {width}×{height}; the shorter side must be at least {least} pixels")
+        if self.side:
+            return
         if self.fits and width * height > self.most_pixels:
             raise ImageError(
                 f"{item.path}: {width}×{height} is above {self.most_pixels} pixels, and the official preset resizes "
@@ -125,23 +143,31 @@ class Decoder:
             return photo
         processing = Processing.parse(self.processing)
         image = processing.apply(photo.image, seed=content_seed(photo.sha256))
-        if min(image.shape[:2]) < MIN_SIDE:
+        if self.resize_back and image.shape != photo.image.shape:
+            before = photo.image.shape[1::-1]
+            image = np.asarray(Image.fromarray(image).resize(before, Image.Resampling.LANCZOS))
+        if min(image.shape[:2]) < (self.multiple if self.side else MIN_SIDE):
             raise ImageError(f"{item.path}: {processing} leaves {image.shape[1]}×{image.shape[0]} pixels")
         return photo._replace(image=image, gray=gray_of(image))  # as if saved to PNG
+
+    def _compared(self, photo: Photo, item: Item, side: int) -> Photo:
+        photo = self._processed(_middle(photo, side * side, self.grid), item)
+        image, gray = (fit_crop(pixels[:side, :side], self.multiple) for pixels in (photo.image, photo.gray))
+        return photo._replace(image=image, gray=gray)
 
     def cut(self, width: int, height: int) -> str:
         """What the size rule of an image of this size has beside the run's: that its middle alone is measured."""
         return f",centre{self.most_pixels}" if not self.fits and width * height > self.most_pixels else ""
 
-    def _centred(self, photo: Photo) -> Photo:
-        height, width = photo.gray.shape
-        if self.fits or width * height <= self.most_pixels:
-            return photo
-        grid = math.lcm(CENTRE_GRID, self.multiple)
-        middle = fit_centre(height, width, most_pixels=self.most_pixels, grid=grid)
-        return photo._replace(image=photo.image[middle].copy(), gray=photo.gray[middle].copy())  # the whole is let go
-
     def _fitted(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         if self.fits:
             return tuple(fit_official(image, multiple, size) for multiple, size in self.fits)
         return (fit_crop(image, self.multiple),)
+
+
+def _middle(photo: Photo, most_pixels: int, grid: int) -> Photo:
+    height, width = photo.gray.shape
+    if width * height <= most_pixels:
+        return photo
+    middle = fit_centre(height, width, most_pixels=most_pixels, grid=grid)
+    return photo._replace(image=photo.image[middle].copy(), gray=photo.gray[middle].copy())  # the whole is let go

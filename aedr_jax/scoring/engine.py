@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8, UInt32
 
+from aedr_jax.errors import ImageError
 from aedr_jax.images.arrays import prepare
 from aedr_jax.inputs.decoding import Decoded, Refused
-from aedr_jax.scoring.sharding import make_sharded
+from aedr_jax.scoring.sharding import Sharded, make_sharded
 from aedr_jax.signal.measurement import OFFICIAL_SEED
 
 __all__ = ["Batch", "Columns", "Engine", "Measured", "grouped"]
@@ -58,13 +59,19 @@ class Measured(NamedTuple):
     photos: Sequence[Decoded]
     columns: tuple[Columns, ...]
 
+    def images(self, model: int = 0) -> Iterator[tuple[Decoded, Columns]]:
+        """Each image, and what a model's columns have for it."""
+        for i, photo in enumerate(self.photos):
+            yield photo, jax.tree.map(lambda column, i=i: column[i], self.columns[model])
+
 
 class Engine:
     """A per-image function of several models, compiled once for each shape and spread over the local devices.
 
     Args:
-      fn: `(autoencoder, Batch) -> columns`, jit-able; what it says of an image does not depend on the others.
-      autoencoders: the models'.
+      fn: `(autoencoder, Batch) -> columns`, jit-able; what it says of an image does not depend on the others. Or what
+        `make_sharded` made of it: engines that share a program compile it once.
+      autoencoders: the models', or any pytrees that `fn` takes in their place.
       batch_size: images a call. A batch is always filled up to this size, so that an image's columns do not depend on
         its company; None: one a device on CPU, eight a device elsewhere.
       fit_of: for each model, which of a decoded image's `images` it sees; None: the first.
@@ -73,14 +80,14 @@ class Engine:
 
     def __init__(
         self,
-        fn: Callable[[Any, Batch], Columns],
+        fn: Callable[[Any, Batch], Columns] | Sharded,
         autoencoders: Sequence[Any],
         *,
         batch_size: int | None = None,
         fit_of: Sequence[int] | None = None,
         extra: Callable[[Sequence[Decoded]], Any] = lambda photos: (),
     ) -> None:
-        self._program = make_sharded(fn)
+        self._program = fn if isinstance(fn, Sharded) else make_sharded(fn)
         self._weights = [self._program.replicate(autoencoder) for autoencoder in autoencoders]
         per_device = 1 if jax.default_backend() == "cpu" else 8
         self.batch_size = batch_size or per_device * jax.local_device_count()
@@ -105,6 +112,17 @@ class Engine:
             launched = following
         if launched:
             yield _fetch(*launched)
+
+    def measured(self, stream: Iterable[Decoded | Refused]) -> Iterator[Measured]:
+        """The same, where no image may be missing.
+
+        Raises:
+          ImageError: on the first that was refused.
+        """
+        for batch in self(stream):
+            if isinstance(batch, Refused):
+                raise ImageError(batch.error)
+            yield batch
 
     def batch(self, photos: Sequence[Decoded], fit: int = 0) -> Batch:
         """The batch that these images are, filled up with the last."""

@@ -88,7 +88,7 @@ class Sharded:
         def program(shared: Replicated, batches: tuple[Any, ...], named: dict[str, Any] | None = None) -> Any:
             return mapped(shared, batches, named or {})
 
-        self.jitted = jax.jit(program)
+        self.jitted: Any = jax.jit(program)
 
     def replicate(self, shared: Any) -> Replicated:
         """Copy a pytree to every device: do it once, and calls with the result copy nothing."""

@@ -1,10 +1,11 @@
 """The paper's experiments on a folder of folders: each method's score of each image by each model, to one Parquet.
 
 One folder for each model, one `real`, and any others, whose images are of no candidate. Every method sees the same
-pixels: the middle of each image, one side for all, cut where a decoder's grid has its lines. Methods that need a
-few passes only are one program, in which equal passes are computed once; each is timed alone on a batch. The scores of
-one such group, model and source are one file, so an interrupted run goes on where it stopped, and a changed option
-or version computes again what it changes. `comparison` makes the tables from the Parquet alone, `plots` the pictures.
+pixels: the middle of each image, one side for all, cut where a decoder's grid has its lines (`Decoder`). Methods that
+need a few passes only are one program of the `Engine`, in which equal passes are computed once; each is timed alone on
+a batch. The scores of one such group, model and source are one file, so an interrupted run goes on where it stopped,
+and a changed option or version computes again what it changes. `comparison` makes the tables from the Parquet alone,
+`plots` the pictures.
 """
 
 from __future__ import annotations
@@ -13,38 +14,38 @@ import dataclasses
 import hashlib
 import math
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float, Int
 
 from aedr_jax import __version__
 from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
-from aedr_jax.errors import ImageError, SourceError
+from aedr_jax.errors import SourceError
 from aedr_jax.files import whole_file
-from aedr_jax.images.codec import Photo, read_photo
-from aedr_jax.images.pixels import content_seed, fit_crop, gray_of
+from aedr_jax.images.arrays import prepare
 from aedr_jax.images.processing import GRID, Processing
-from aedr_jax.inputs.sources import Item, find_images
+from aedr_jax.inputs.decoding import Decoded, Decoder
+from aedr_jax.inputs.sources import Item
 from aedr_jax.rivals.registry import DEFAULT, PAPER, Method, Scored
+from aedr_jax.scoring.engine import Batch, Engine, Measured
 from aedr_jax.scoring.scorer import Candidate, load_candidate
 from aedr_jax.scoring.tables import for_terminal, write_rows
 from aedr_jax.signal import texture
-from aedr_jax.signal.measurement import OFFICIAL_SEED
 from aedr_jax.signal.protocol import Protocol, told_apart
-from aedr_jax.study.comparison import HALVES, REAL
+from aedr_jax.study.clock import Clock
+from aedr_jax.study.comparison import HALVES
+from aedr_jax.study.folders import Sources, find_sources
 
-__all__ = ["ScoreRow", "Sources", "evaluate", "find_sources"]
+__all__ = ["ScoreRow", "evaluate"]
 
 SIDE = 128  # where no model says another
-LAYOUT = 2  # of the rows: parts of another are not taken up
+LAYOUT = 3  # of the rows: parts of another are not taken up
 AT_MOST = 500  # images in each half, as in the paper
 NONE = Processing("none")
 ROBUST = (PAPER, DEFAULT)
@@ -73,88 +74,6 @@ class ScoreRow:
     homogeneity: float
     seconds: float
     compile_seconds: float
-
-
-class Sources(NamedTuple):
-    """Images by source, in the order in which they are taken, and what was left out, with the reason."""
-
-    images: dict[str, list[Item]]
-    left_out: list[str]
-
-
-def find_sources(
-    folder: str | os.PathLike[str], models: Sequence[str], out: Path, *, count: int, side: int, seed: int = 0
-) -> Sources:
-    """The images of each model, of `real` and of every other folder, shuffled by a seed and cut to `count`.
-
-    A miniature model's folder that is missing is made, `OUT/images/MODEL`: nothing is written beside the user's images.
-    Images that cannot be read or are too small are left out, and so are other folders with fewer than two that can be
-    taken. Every image is read once, whole, so that none stops the long work after this.
-
-    Raises:
-      SourceError: without a folder `real` (in any case of letters), without one of a model that cannot be sampled
-        here, or where one of these has fewer than two images of at least `side` pixels.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder; expected one folder for each model and one named {REAL}")
-    folders = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
-    real = next((name for name in folders if name.lower() == REAL), None)
-    if real is None:
-        raise SourceError(f"{folder}: no folder {REAL} in it, of photographs; there are {', '.join(folders) or 'none'}")
-    for model in models:
-        if model not in folders:
-            folders[model] = _sampled(model, folder, out / "images" / model, count)
-    names = {model: model for model in models} | {REAL: real}
-    # Results may lie beside the images, and sampled images in them.
-    others = [name for name, path in folders.items() if not out.resolve().is_relative_to(path.resolve())]
-    names |= {name: name for name in others if name not in (*models, real)}
-    images: dict[str, list[Item]] = {}
-    left_out: list[str] = []
-    for source, name in names.items():
-        try:
-            images[source] = _taken(folders[name], left_out, count=count, side=side, seed=seed)
-        except SourceError as error:
-            if source in (*models, REAL):
-                raise
-            left_out.append(str(error))
-    return Sources(images, left_out)
-
-
-def _taken(folder: Path, left_out: list[str], *, count: int, side: int, seed: int) -> list[Item]:
-    chosen: list[Item] = []
-    items = find_images([folder])
-    for i in np.random.default_rng(seed).permutation(len(items)):
-        if len(chosen) == count:
-            break
-        try:
-            height, width = read_photo(items[i].path).gray.shape
-            if min(height, width) < side:
-                raise ImageError(f"{items[i].path}: {width}×{height}; {side} pixels are compared")
-            chosen.append(items[i])
-        except ImageError as error:
-            left_out.append(str(error))
-    if len(chosen) < 2:
-        raise SourceError(f"{folder}: {len(chosen)} images of at least {side} pixels; expected two or more")
-    return chosen
-
-
-def _sampled(model: str, folder: Path, out: Path, count: int) -> Path:
-    from tqdm import tqdm
-
-    from aedr_jax.generate.folder import generate, plan_images
-    from aedr_jax.generate.pipelines import choose_settings
-
-    entry = REGISTRY.get(model)
-    if entry is None or entry.repository is not None:
-        raise SourceError(
-            f"{folder}: no folder {model} in it; make its images with aedr generate, or name the model "
-            "after the folder that holds them: NAME=SOURCE"
-        )
-    settings = choose_settings(model)
-    with tqdm(total=count, unit="image", desc=f"sample {model}", disable=None) as bar:
-        generate(settings, plan_images(settings, n=count), out, on_progress=bar.update)
-    return out
 
 
 def evaluate(
@@ -221,7 +140,7 @@ def evaluate(
             for source, items in sources.images.items()
             for tested in ([(half, item) for half, item in _split(items, count) if half == "test"],)
         ]
-    programs: dict[Any, tuple[Any, float]] = {}
+    programs = _Programs()
     hashes: dict[str | Path, str] = {}
     files = [task.file(out / "parts", hashes) for task in tasks]
     # The bar counts what is still to do: parts that are there would make the time left look short.
@@ -282,110 +201,107 @@ class _Task:
         name = told_apart([__version__, LAYOUT, protocol.fingerprint(), images])[:16]
         return folder / self.candidate.name / f"{self.source}-{self.processing}-{name}.parquet"
 
-    def rows(self, programs: dict[Any, tuple[Any, float]], on_progress: Callable[[int], object]) -> list[ScoreRow]:
-        found: list[ScoreRow] = []
+    def rows(self, programs: _Programs, on_progress: Callable[[int], object]) -> list[ScoreRow]:
         batches = math.ceil(len(self.items) / self.batch_size)
         size = math.ceil(len(self.items) / batches)  # twenty images are three batches of seven, not of eight
-        for start in range(0, len(self.items), size):
-            chosen = self.items[start : start + size]
-            found += self._batch(chosen, size, programs)
-            on_progress(len(chosen) * self.passes)
+        model = self.candidate
+        decoder = Decoder(model.autoencoder.factor, processing=str(self.processing), side=self.side, grid=self.grid)
+        program = programs.of(self.methods, model)
+        engine = Engine(program, [model.autoencoder], batch_size=size, extra=self._seen)
+        found: list[ScoreRow] = []
+        for measured in engine.measured(map(decoder, (item for _, item in self.items))):
+            times = dict.fromkeys(self.methods, program.times.popleft())
+            if len(self.methods) > 1:
+                batch = engine.batch(measured.photos)
+                times = {name: programs.alone(name, method, model, batch) for name, method in self.methods.items()}
+            found += self._rows(measured, times, size)
+            on_progress(len(measured.photos) * self.passes)
         return found
 
-    def _batch(
-        self, chosen: Sequence[tuple[str, Item]], size: int, programs: dict[Any, tuple[Any, float]]
-    ) -> list[ScoreRow]:
-        photos, sizes = zip(*(self._read(item) for _, item in chosen), strict=True)
-        filled = photos + photos[-1:] * (size - len(photos))
-        gray = jnp.asarray(np.stack([photo.gray for photo in filled]), jnp.int32)
-        images = jnp.asarray(self._inputs([photo.image for photo in filled]))
-        seeds = jnp.asarray([content_seed(photo.sha256) for photo in filled], jnp.uint32)
+    def _seen(self, photos: Sequence[Decoded]) -> _Seen:
+        gray = np.stack([photo.gray for photo in photos]).astype(np.int32)
+        resize = next(iter(self.methods.values())).resize  # such a method is alone (`_groups`)
+        pixels = [photo.images[0] for photo in photos]
+        images = resize(pixels, self.candidate.name) if resize else np.asarray(prepare(pixels))
+        return _Seen(images, gray, _homogeneity(gray))
+
+    def _rows(self, measured: Measured, times: Mapping[str, tuple[float, float]], size: int) -> list[ScoreRow]:
         autoencoder = self.candidate.autoencoder
-        scored, seconds, compiling = self._run(programs, tuple(self.methods), images, gray, seeds)
-        smooth = np.asarray(_homogeneity(gray), np.float64)
-        rows = []
-        for name, of_method in scored.items():
-            if len(self.methods) > 1:
-                key = "alone", name, self.candidate.name, images.shape
-                if key not in programs:
-                    self._run(programs, (name,), images, gray, seeds)  # the first run is slower
-                    programs[key] = self._run(programs, (name,), images, gray, seeds)[1:]
-                seconds, compiling = programs[key]
-            columns = {
-                key: np.full(size, np.nan) if values is None else np.asarray(values, np.float64)
-                for key, values in of_method._asdict().items()
+        halves = {item.id: half for half, item in self.items}
+        return [
+            ScoreRow(
+                processing=str(self.processing),
+                method=name,
+                model=self.candidate.name,
+                autoencoder=_design(autoencoder),
+                quantized=bool(getattr(autoencoder, "quantize_on_decode", False)),
+                source=self.source,
+                half=halves[photo.id],
+                image=photo.id,
+                format=photo.format,
+                bytes=Path(photo.path).stat().st_size,
+                width=photo.width,
+                height=photo.height,
+                seconds=seconds / size,
+                compile_seconds=compiling,
+                **{key: math.nan if value is None else float(value) for key, value in scored[name]._asdict().items()},
+            )
+            for name, (seconds, compiling) in times.items()
+            for photo, scored in measured.images()
+        ]
+
+
+class _Seen(NamedTuple):
+    """What methods are given, as the engine's `extra`.
+
+    Attributes:
+      images: in [-1, 1], by a method's own resizing where it has one. They are made on the host: XLA's division differs
+        in the last bit, and some methods round to grey levels.
+      gray: int32, of the same pixels.
+      homogeneity: the paper's, of every image, for the rows ×H.
+    """
+
+    images: Float[np.ndarray, "n h w 3"]
+    gray: Int[np.ndarray, "n h w"]
+    homogeneity: Float[Array, " n"]
+
+
+class _Programs:
+    """Every program of a run, by its methods; models of one architecture share it."""
+
+    def __init__(self) -> None:
+        self._clocks: dict[Any, Clock] = {}
+        self._alone: dict[Any, tuple[float, float]] = {}
+
+    def of(self, methods: Mapping[str, Method], candidate: Candidate) -> Clock:
+        clamp = {name: candidate.name not in method.unclamped for name, method in methods.items()}
+
+        def score(autoencoder: Any, batch: Batch) -> dict[str, Scored]:
+            seen: _Seen = batch.extra
+            given = autoencoder, seen.images, seen.gray, batch.keys
+            scored = {name: method.score(*given, clamp=clamp[name]) for name, method in methods.items()}
+            return {
+                n: s._replace(homogeneity=seen.homogeneity) if s.homogeneity is None else s for n, s in scored.items()
             }
-            if of_method.homogeneity is None:
-                columns["homogeneity"] = smooth
-            rows += [
-                ScoreRow(
-                    processing=str(self.processing),
-                    method=name,
-                    model=self.candidate.name,
-                    autoencoder=_design(autoencoder),
-                    quantized=bool(getattr(autoencoder, "quantize_on_decode", False)),
-                    source=self.source,
-                    half=half,
-                    image=item.id,
-                    format=photo.format,
-                    bytes=Path(item.path).stat().st_size,
-                    width=width,
-                    height=height,
-                    seconds=seconds / size,
-                    compile_seconds=compiling,
-                    **{key: float(values[i]) for key, values in columns.items()},
-                )
-                for i, ((half, item), photo, (height, width)) in enumerate(zip(chosen, photos, sizes, strict=True))
-            ]
-        return rows
 
-    def _read(self, item: Item) -> tuple[Photo, tuple[int, int]]:
-        """The image as every method sees it, cropped and then processed, and its size before."""
-        photo = read_photo(item.path)
-        top, left = ((length - self.side) // 2 // self.grid * self.grid for length in photo.gray.shape)
-        middle = slice(top, top + self.side), slice(left, left + self.side)
-        image, gray = photo.image[middle].copy(), photo.gray[middle].copy()  # the whole may be large, and is let go
-        if self.processing != NONE:
-            image = self.processing.apply(image, seed=content_seed(photo.sha256))
-            image = fit_crop(image[: self.side, : self.side], self.candidate.autoencoder.factor)
-            gray = gray_of(image)
-        return photo._replace(image=image, gray=gray), (photo.image.shape[0], photo.image.shape[1])
+        key = tuple(clamp.items())
+        if key not in self._clocks:
+            self._clocks[key] = Clock(score)
+        return self._clocks[key]
 
-    def _inputs(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> np.ndarray:
-        for method in self.methods.values():
-            if method.resize is not None:
-                return method.resize(images, self.candidate.name)  # such a method is alone (`_groups`)
-        return np.stack(images).astype(np.float32) / 127.5 - 1.0
-
-    def _run(
-        self, programs: dict[Any, tuple[Any, float]], names: tuple[str, ...], *batch: Array
-    ) -> tuple[dict[str, Scored], float, float]:
-        """The scores by some of the methods, the seconds that took, and those it took to compile.
-
-        Models of one architecture share a program.
-        """
-        autoencoder = self.candidate.autoencoder
-        clamped = {name: self.candidate.name not in self.methods[name].unclamped for name in names}
-        key = (names, *clamped.values(), jax.tree.structure(autoencoder), *(x.shape for x in batch))
-        key += tuple(leaf.shape for leaf in jax.tree.leaves(autoencoder))
-        if key not in programs:
-            started = time.perf_counter()
-
-            def score(autoencoder: Any, images: Array, gray: Array, seeds: Array) -> dict[str, Scored]:
-                # Keyed by the file's content: noise depends on the image alone.
-                keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(OFFICIAL_SEED), seed))(seeds)
-                batch = autoencoder, images, gray, keys
-                return {name: self.methods[name].score(*batch, clamp=clamped[name]) for name in names}
-
-            program = jax.jit(score).lower(autoencoder, *batch).compile()
-            programs[key] = program, time.perf_counter() - started
-        program, compiling = programs[key]
-        started = time.perf_counter()
-        scored = jax.block_until_ready(program(autoencoder, *batch))
-        return scored, time.perf_counter() - started, compiling
+    def alone(self, name: str, method: Method, candidate: Candidate, batch: Batch) -> tuple[float, float]:
+        """The seconds of a batch by one method alone, and those to compile it; taken once for each model and shape."""
+        key = name, candidate.name, batch.pixels.shape
+        if key not in self._alone:
+            program = self.of({name: method}, candidate)
+            for _ in range(2):  # the first run is slower
+                program(candidate.autoencoder, batch)
+            self._alone[key] = program.times.pop()
+            program.times.clear()
+        return self._alone[key]
 
 
-_homogeneity = jax.jit(texture.homogeneity)  # the paper's, of every image, for the rows ×H
+_homogeneity = jax.jit(texture.homogeneity)
 
 
 def _split(items: Sequence[Item], limit: int) -> list[tuple[str, Item]]:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Integer
 from aedr_jax.decision.intervals import acceptance_interval, threshold_interval
 from aedr_jax.decision.statistic import cross_fit, fit_statistic
 from aedr_jax.decision.threshold import threshold
+from aedr_jax.errors import CalibrationError
 from aedr_jax.rivals.rdd import rdd_terms
 from aedr_jax.signal import losses, texture
 from aedr_jax.signal.measurement import OFFICIAL_SEED, Measurement
@@ -92,8 +93,10 @@ def measurement_of(table: Columns, passes: str = "clip", *, gamma: float = 1.0) 
     first, second = (np.asarray(table[f"{order}_{passes}"], np.float64) for order in ("first", "second"))
     texture_of = np.asarray(table["homogeneity"], np.float64)
     ratio = np.divide(first, second, out=np.full_like(first, np.nan), where=second > 0)
-    error = np.asarray(table.get("first_codebook", np.full_like(first, np.nan)), np.float64)
-    return Measurement(first, second, ratio, texture_of, ratio * texture_of**gamma, error)
+    nothing = np.full_like(first, np.nan)
+    known = {"first_loss": first, "second_loss": second, "ratio": ratio, "homogeneity": texture_of}
+    known |= {"signal": ratio * texture_of**gamma, "latent_error": table.get("first_codebook", nothing)}
+    return Measurement(**dict.fromkeys(Measurement._fields, nothing) | known).take(slice(None))
 
 
 POPULATION = 20_000
@@ -151,15 +154,12 @@ def _residual(*on: str, prior: Sequence[float] | None = None, weight: float = 0.
     return fit
 
 
-def _unclipped(signal: Signal) -> Signal:
-    """The same on the losses of unclipped passes."""
-
-    def raw(table: Columns) -> Columns:
-        return {**table, "first_clip": table["first_raw"], "second_clip": table["second_raw"]}
+def _statistic(*terms: str, passes: str = "clip") -> Signal:
+    """Terms of `decision.statistic`, fitted as a calibration fits them: what a line of `DEFAULT_TERMS` would be."""
 
     def fit(own: Columns) -> Score:
-        score = signal(raw(own))
-        return lambda table: score(raw(table))
+        statistic = fit_statistic(measurement_of(own, passes), terms=terms)
+        return lambda table: statistic.on_host(measurement_of(table, passes))
 
     return fit
 
@@ -186,17 +186,17 @@ SIGNALS: dict[str, Signal] = {
     "t": _ratio("clip", 0.0),
     "t·√H": _ratio("clip", 0.5),
     "L1": _fixed(lambda table: table["first_clip"]),
-    "L1 − L2": _DIFFERENCE,
+    "L1 − L2": _statistic("difference"),
     "log L1 on log L2": _ON_SECOND,
-    "log L1 on log L2, log H": _ON_BOTH,
+    "log L1 on log L2, log H": _statistic("residual"),
     "log L1 on log L2, log H, shrunk to t·H": _residual("second_clip", "homogeneity", prior=(1.0, -1.0), weight=20.0),
     "log L1 on log L2, texture-dependent spread": _residual("second_clip", scaled=True),
     "larger of t·H, log L1 on log L2": _largest(_PRODUCT, _ON_SECOND),
-    "larger of t·H, log L1 on log L2, log H": _largest(_PRODUCT, _ON_BOTH),
-    "larger of t·H, log L1 on log L2, log H, unclipped": _unclipped(_largest(_PRODUCT, _ON_BOTH)),
+    "larger of t·H, log L1 on log L2, log H": _statistic("product", "residual"),
+    "larger of t·H, log L1 on log L2, log H, unclipped": _statistic("product", "residual", passes="raw"),
     "larger of log L1 on log L2, on log L2, log H": _largest(_ON_SECOND, _ON_BOTH),
     "larger of L1 − L2, log L1 on log L2": _largest(_DIFFERENCE, _ON_SECOND),
-    "larger of L1 − L2, log L1 on log L2, log H": _largest(_DIFFERENCE, _ON_BOTH),
+    "larger of L1 − L2, log L1 on log L2, log H": _statistic("difference", "residual"),
     "latent ratio": _log_ratio("first_latent", "second_latent"),
     "quantization error": _CODEBOOK,
     "quantization error ratio": _log_ratio("first_codebook", "second_codebook"),
@@ -216,7 +216,10 @@ def score_signals(own: Columns, tables: Mapping[str, Columns]) -> dict[str, dict
     found = {}
     for name, signal in SIGNALS.items():
         with np.errstate(invalid="ignore"):
-            score = signal(own)
+            try:
+                score = signal(own)
+            except CalibrationError:  # too few images, or passes that were not made
+                continue
             scores = {source: np.asarray(score(table), np.float64) for source, table in tables.items()}
         if defined := {source: values for source, values in scores.items() if np.isfinite(values).all()}:
             found[name] = defined
