@@ -93,7 +93,10 @@ def measurement_of(table: Columns, passes: str = "clip", *, gamma: float = 1.0) 
     texture_of = np.asarray(table["homogeneity"], np.float64)
     ratio = np.divide(first, second, out=np.full_like(first, np.nan), where=second > 0)
     error = np.asarray(table.get("first_codebook", np.full_like(first, np.nan)), np.float64)
-    return Measurement(first, second, ratio, texture_of, ratio * texture_of**gamma, error)
+    signal = ratio * texture_of**gamma
+    known = {"first_loss": first, "second_loss": second, "ratio": ratio, "homogeneity": texture_of, "signal": signal}
+    nothing = dict.fromkeys(Measurement._fields, np.full_like(first, np.nan))
+    return Measurement(**nothing | known | {"latent_error": error})
 
 
 POPULATION = 20_000
