@@ -20,6 +20,7 @@ from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.errors import ArgumentError
 from aedr_jax.images.arrays import check_gray, check_homogeneity, check_images
 from aedr_jax.signal import losses, texture
+from aedr_jax.signal.alignment import Alignment, AlignmentConfig, align
 from aedr_jax.signal.reconstruction import split_keys, to_display
 
 __all__ = ["PRESETS", "Measurement", "Passes", "SignalConfig", "Values", "loss_ratio", "measure", "times_texture"]
@@ -45,6 +46,7 @@ class SignalConfig:
         ratio · H^gamma as it is.
       as_authors: whether, where files are read and models loaded, sizes, dtypes and quantization are those that the
         authors' code has for each model (`registry.Entry`).
+      alignment: settings of the alignment; None: it is not measured.
 
     Raises:
       ValueError: on another `latents`, `kind` or `loss_dtype`.
@@ -63,6 +65,7 @@ class SignalConfig:
     decimals: tuple[int, int] | None = None
     fitted: bool = True
     as_authors: bool = False
+    alignment: AlignmentConfig | None = None
 
     def __post_init__(self) -> None:
         if self.latents not in LATENTS:
@@ -114,6 +117,7 @@ class SignalConfig:
         module = package if package == "aedr_jax" else ".".join([package, *inside])  # our own by their public names
         values["loss"] = f"{module}.{getattr(self.loss, '__qualname__', repr(self.loss))}"
         values["decimals"] = None if self.decimals is None else list(self.decimals)
+        values["alignment"] = None if self.alignment is None else _as_json(dataclasses.asdict(self.alignment))
         return values
 
 
@@ -122,6 +126,12 @@ PRESETS: Mapping[str, SignalConfig] = MappingProxyType(
 )
 
 Values = Float[Array | np.ndarray, " n"]
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_json(inner) for name, inner in value.items()}
+    return list(map(_as_json, value)) if isinstance(value, tuple) else value
 
 
 class Measurement(NamedTuple):
@@ -137,6 +147,9 @@ class Measurement(NamedTuple):
       homogeneity: H, of the image's grey levels.
       signal: t · H^gamma, the unfitted statistic.
       latent_error: mean squared distance of the image's latents to their codebook entries; NaN without a codebook.
+      alignment: how the image stands on the decoder's grid (`signal.alignment`): about 0 for foreign images, far below
+        for the decoder's own; NaN where the settings do not ask for it, or nothing can be said.
+      alignment_error: its standard error, from the image itself.
 
     >>> aedr.Measurement.from_losses(np.array([2e-3]), np.array([1e-3]), np.array([0.5])).signal
     Array([1.], dtype=float32)
@@ -148,6 +161,8 @@ class Measurement(NamedTuple):
     homogeneity: Values
     signal: Values
     latent_error: Values
+    alignment: Values
+    alignment_error: Values
 
     def take(self, chosen: Any) -> Measurement:
         """Some of the images, by indices, a slice or a mask; on the host, in numpy's float64."""
@@ -261,6 +276,20 @@ class Passes:
             return jnp.full(len(self.images), jnp.nan)
         entries = jax.lax.stop_gradient(quantize(self.latents))  # straight-through, it would have no gradient
         return jnp.mean(jnp.square(entries - self.latents).astype(jnp.float32), axis=(1, 2, 3))
+
+    @cached_property
+    def alignment(self) -> Float[Array, " n"]:
+        return self._aligned.alignment
+
+    @cached_property
+    def alignment_error(self) -> Float[Array, " n"]:
+        return self._aligned.error
+
+    @cached_property
+    def _aligned(self) -> Alignment:
+        if self.config.alignment is None:
+            return Alignment(*[jnp.full(len(self.images), jnp.nan)] * 2)
+        return align(self.autoencoder, self.images, config=self.config.alignment)
 
     def _loss(self, a: Float[Array, "n h w 3"], b: Float[Array, "n h w 3"]) -> Float[Array, " n"]:
         # The network's own output dtype is that of its latents; images come back in float32.
