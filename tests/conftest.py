@@ -7,10 +7,16 @@ import sys
 # workers of pytest-xdist inherit the flags, and do not see the arguments.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     PARITY = any("parity" in argument for argument in sys.argv)
-    QUICK = "" if PARITY else " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    FLAGS = f"--xla_force_host_platform_device_count=8{QUICK}"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+    QUICK = [
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
+    FLAGS = ["--xla_force_host_platform_device_count=8", *([] if PARITY else QUICK)]
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import functools
 
 import jaxtyping
 
@@ -31,7 +37,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Programs are kept for the session: every `Scorer` would compile its own anew."""
+    """Programs are kept for the session: every `Scorer` would compile its own anew.
+
+    Each worker of pytest-xdist has a folder of its own: JAX does not write entries in one step, and who reads half of
+    one is warned, which is an error here.
+    """
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -70,8 +80,9 @@ def tiny_architecture(kind: str) -> dict:
     return {"_class_name": "VQModel", **common, "latent_channels": 3, "num_vq_embeddings": 37, "vq_embed_dim": 3}
 
 
+@functools.cache
 def tiny_autoencoder(kind: str, seed: int = 0):
-    """A tiny random autoencoder of each kind that the package takes: kl, vq, functions."""
+    """A tiny random autoencoder of each kind that the package takes: kl, vq, functions. Nobody alters it."""
     if kind == "functions":
         return function_autoencoder(seed)
     return random_autoencoder(tiny_architecture(kind), seed)

@@ -400,14 +400,15 @@ def test_the_command(world, models, tmp_path, capsys):
         assert min(aedr.read_image(path).shape[:2]) > 300
 
 
-def test_the_published_images_with_a_miniature_model(shared, tmp_path):
+def test_the_published_images_with_a_tiny_model(shared, world, models, tmp_path):
     """Folders as they come: mixed sizes and formats, two images each, and files of another kind among them."""
     call = ["evaluate", str(shared / "data" / "published" / "images"), "--out", str(tmp_path)]
-    call += ["--models", "mini-kl4-a", "--count", "12", "--side", "64", "--methods", "aedr,aedr-default"]
+    shutil.copytree(world / "images" / "m1", tmp_path / "images" / "m1")
+    call += ["--models", models[0], "--count", "12", "--side", str(SIDE), "--methods", "aedr,aedr-default"]
     assert main(call) == 0
     scores = read_scores(tmp_path / "scores.parquet")
     counts = {source: len(cell["score"]) for (_, method, _, source), cell in scores.items() if method == "aedr"}
-    assert counts.pop("mini-kl4-a") == 12
+    assert counts.pop("m1") == 12
     assert {"real", "SD1.5", "VQDM", "FLUX"} <= counts.keys()
     assert set(counts.values()) == {2}
     columns = {name: np.concatenate([cell[name] for cell in scores.values()]) for name in ("score", "width", "format")}

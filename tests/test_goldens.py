@@ -75,7 +75,8 @@ def test_codebook(network, size):
         assert not hasattr(autoencoder, "quantize")
         return
     latents = jnp.asarray(expected[f"{size}_latents"])
-    np.testing.assert_array_equal(autoencoder.quantizer.indices(latents), expected[f"{size}_indices"])
+    indices = jax.jit(lambda model, z: model.quantizer.indices(z))(autoencoder, latents)
+    np.testing.assert_array_equal(indices, expected[f"{size}_indices"])
     images = jax.jit(lambda model, z: model.decode(z, quantize=False), compiler_options=UNOPTIMIZED)(
         autoencoder, latents
     )
@@ -106,21 +107,29 @@ def test_old_attention_names(tmp_path):
 def test_texture():
     """Reference: scikit-image 0.26.0; counts exact, homogeneity to float32's rounding, 1e-6."""
     with np.load(GOLDENS / "texture.npz") as golden:
-        gray = golden["gray"][None]
-        for name in (name for name in golden.files if name.startswith("counts")):
-            rows, columns, levels, symmetric = map(int, name.split(",")[1:])
-            counts = aedr_jax.cooccurrence_matrix(
-                jnp.asarray(gray, jnp.int32) // (256 // levels),
-                num_levels=levels,
-                offset=(rows, columns),
-                symmetric=bool(symmetric),
-                normed=False,
-            )
-            np.testing.assert_array_equal(counts[0], golden[name], err_msg=name)
-            homogeneity = aedr_jax.homogeneity(
-                jnp.asarray(gray), kind="inverse_difference_moment", num_levels=levels, offset=(rows, columns)
-            )
-            np.testing.assert_allclose(homogeneity[0], golden[name.replace("counts", "homogeneity")], rtol=1e-6)
+        names = [name for name in golden.files if name.startswith("counts")]
+
+        @jax.jit
+        def of_all(gray):
+            found = {}
+            for name in names:
+                rows, columns, levels, symmetric = map(int, name.split(",")[1:])
+                counts = aedr_jax.cooccurrence_matrix(
+                    gray.astype(jnp.int32) // (256 // levels),
+                    num_levels=levels,
+                    offset=(rows, columns),
+                    symmetric=bool(symmetric),
+                    normed=False,
+                )
+                homogeneity = aedr_jax.homogeneity(
+                    gray, kind="inverse_difference_moment", num_levels=levels, offset=(rows, columns)
+                )
+                found[name] = counts[0], homogeneity[0]
+            return found
+
+        for name, (counts, homogeneity) in of_all(jnp.asarray(golden["gray"][None])).items():
+            np.testing.assert_array_equal(counts, golden[name], err_msg=name)
+            np.testing.assert_allclose(homogeneity, golden[name.replace("counts", "homogeneity")], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["mse", "mae", "psnr", "ssim"])
@@ -128,12 +137,12 @@ def test_losses(name):
     """Reference: scikit-image 0.26.0 in float64; 1e-4, what dm-pix's float32 convolutions leave."""
     with np.load(GOLDENS / "losses.npz") as golden:
         a, b = images_of(golden["a"]), images_of(golden["b"])
-        np.testing.assert_allclose(getattr(aedr_jax, name)(a, b), golden[name], rtol=1e-4)
+        np.testing.assert_allclose(jax.jit(getattr(aedr_jax, name))(a, b), golden[name], rtol=1e-4)
 
 
 def test_threshold():
     """Reference: `scipy.stats.gaussian_kde` 1.17.1 `integrate_box_1d`, in float64: 1e-12."""
     with np.load(GOLDENS / "threshold.npz") as golden, jax.enable_x64(True):
         samples, x = jnp.asarray(golden["samples"]), jnp.asarray(golden["x"])
-        np.testing.assert_allclose(aedr_jax.kde_cdf(x, samples), golden["cdf"], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(jax.jit(aedr_jax.kde_cdf)(x, samples), golden["cdf"], rtol=0, atol=1e-12)
         np.testing.assert_allclose(aedr_jax.decision.threshold.kde_bandwidth(samples), golden["bandwidth"], rtol=1e-12)

@@ -18,7 +18,8 @@ def mesh(devices):
 
 
 def test_the_same_measurement_on_1_2_4_and_8_devices(images):
-    ae = tiny_autoencoder("kl")
+    """The same network: `test_autoencoders.py`, over all devices."""
+    ae = tiny_autoencoder("functions")
     found = {}
     for devices in DEVICES:
         found[devices] = aedr.make_sharded(aedr.measure, mesh=mesh(devices))(ae, images)

@@ -59,6 +59,17 @@ MODELS: dict[str, tuple[type, dict[str, Any]]] = {
     ),
 }
 
+
+def narrowed(config: dict[str, Any]) -> dict[str, Any]:
+    """A quarter of the width and of the codebook: the same layers and names, for a tenth of the time.
+
+    Not below 32 channels, which the group norms share out among 32 groups.
+    """
+    widths = tuple(max(32, width // 4) for width in config["block_out_channels"])
+    codes = {"num_vq_embeddings": config["num_vq_embeddings"] // 16} if "num_vq_embeddings" in config else {}
+    return config | {"block_out_channels": widths} | codes
+
+
 # Eight times smaller latents, as in all of them, at a fraction of the width.
 SMALL_KL = _FOUR_BLOCKS | {
     "block_out_channels": (16, 16, 32, 32),

@@ -1,9 +1,12 @@
-"""The eight models' autoencoders at full width against PyTorch diffusers 0.39.0, in float32 with random weights.
+"""The eight models' autoencoders against PyTorch diffusers 0.39.0, in float32 with random weights.
+
+At a quarter of their width, and at full width where tests marked `long` are run (`.ci/long`).
 
 Tolerance: 1e-4 of the largest value. Both sides compute in float32 and add in another order, some 40 convolutions
 deep; measured 3e-6 to 8e-6 for latents and 3e-6 to 2e-5 for images.
 """
 
+import collections
 import tempfile
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from .references import (
     UP,
     VQ,
     assert_close,
+    narrowed,
     nchw,
     nhwc,
     random_images,
@@ -32,27 +36,40 @@ from .references import (
 TOLERANCE = 1e-4
 SIZES = {"even": (8, 8), "odd": (9, 7)}  # of the latents
 NAMING = {"sd1.5": "old", "sd2-base": "old", "sd2.1": "convolutions", "sdxl": "old"}  # the others: as diffusers saves
-traces = {"encode": 0, "decode": 0}
+traces = collections.Counter()
+
+
+def _width(autoencoder):
+    return "full" if max(autoencoder.architecture.block_out_channels) == 512 else "narrow"
 
 
 def _encode(autoencoder, images):
-    traces["encode"] += 1
+    traces["encode", _width(autoencoder)] += 1
     return autoencoder.encode(images)
 
 
 def _decode(autoencoder, latents, quantize):
-    traces["decode"] += 1
+    traces["decode", _width(autoencoder)] += 1
     return autoencoder.decode(latents, quantize=quantize)
 
 
 encode, decode = jax.jit(_encode), jax.jit(_decode, static_argnums=2)
 
 
+WIDTHS = ("narrow", pytest.param("full", marks=pytest.mark.long))
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def width(request):
+    return request.param
+
+
 @pytest.fixture(scope="module", params=MODELS)
-def pair(request):
+def pair(request, width):
     """A model's name, its reference, and what `load_autoencoder` makes of the folder it was saved to."""
     name = request.param
-    reference = random_network(*MODELS[name], seed=list(MODELS).index(name))
+    cls, config = MODELS[name]
+    reference = random_network(cls, config if width == "full" else narrowed(config), seed=list(MODELS).index(name))
     with tempfile.TemporaryDirectory() as folder:
         if name in NAMING:
             save_with_old_names(reference, Path(folder), convolutions=NAMING[name] == "convolutions")
@@ -136,12 +153,13 @@ def test_indices(codebook_pair):
     assert float((chosen - two[:, 0]).max()) < 1e-4
 
 
-def test_one_program_for_models_of_one_architecture():
+@pytest.mark.parametrize("of", WIDTHS)
+def test_one_program_for_models_of_one_architecture(of):
     """sd1.5, sd2-base, sd2.1 and sdxl run one compiled program for each size; so do sd3.5 and flux."""
-    if not traces["encode"]:
+    if not traces["encode", of]:
         pytest.skip("counts what the tests above traced: run the whole file")
     # Two sizes of four architectures, and the two codebooks decoded the other way.
-    assert traces == {"encode": 8, "decode": 10}
+    assert (traces["encode", of], traces["decode", of]) == (8, 10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -36,7 +36,7 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=["small", "three levels", pytest.param("sd1.5", marks=pytest.mark.long)])
 def models(request, tmp_path_factory):
     """PyTorch's network, the Flax one of diffusers with its parameters, and this package's, with equal weights."""
     config = CONFIGS[request.param]
