@@ -75,13 +75,14 @@ class Decoder:
     """What is done to an image file before models see it.
 
     Attributes:
-      multiple: crop right and bottom to a multiple of this.
+      multiple: crop right and bottom to a multiple of this. An image that leaves too little of it is refused.
       fits: the authors' resizing in place of the crop: (multiple, size) of each kind of model, as `fit_official` takes
         them; EXIF orientation is then ignored. Empty: the crop.
       processing: what is done to the image first, by its name.
       most_pixels: what is measured of an image. Of a larger one it is the middle (`fit_centre`), just as if that had
         been the file; the authors' resizing knows no such thing, and a larger one is refused.
       most_decoded: an image of more pixels is refused before it is decoded.
+      crops: in place of `multiple`, divisors of it: one crop for each kind of model. Empty: `multiple` alone.
     """
 
     multiple: int = 1
@@ -89,6 +90,7 @@ class Decoder:
     processing: str = "none"
     most_pixels: int = MAX_SCORED_PIXELS
     most_decoded: int = MAX_PIXELS
+    crops: tuple[int, ...] = ()
 
     def __call__(self, item: Item) -> Decoded | Refused:
         """Decode an item; whatever is wrong with it is a `Refused` that names the file and the reason."""
@@ -144,4 +146,4 @@ class Decoder:
     def _fitted(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         if self.fits:
             return tuple(fit_official(image, multiple, size) for multiple, size in self.fits)
-        return (fit_crop(image, self.multiple),)
+        return tuple(fit_crop(image, multiple) for multiple in self.crops or (self.multiple,))
