@@ -81,7 +81,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(candidates, photos):
     done = []
-    scorer = Scorer(candidates, batch_size=2)
+    scorer = Scorer(candidates, batch_size=2, multiple=2)
     rows = list(scorer.score(find_images([photos]), on_progress=done.append))
     assert sum(done) == 7
     return {(row.id, row.model): row for row in rows}
@@ -130,10 +130,26 @@ def test_provenance_columns(rows, candidates):
 
 
 def test_a_row_does_not_depend_on_its_company(rows, photos, candidates):
-    alone = list(Scorer(candidates, batch_size=2).score(find_images([photos / "e.png"])))
+    alone = list(Scorer(candidates, batch_size=2, multiple=2).score(find_images([photos / "e.png"])))
     for row in alone:
         # The same program on the same numbers: equal to the bit.
         np.testing.assert_equal({**as_record(row), "path": ""}, {**as_record(rows["e.png", row.model]), "path": ""})
+
+
+def test_a_crop_does_not_depend_on_other_candidates(candidates, tmp_path):
+    """Calibrations are made of one model, and judge it beside models of other factors."""
+    pixels = np.random.default_rng(0).integers(0, 256, (67, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "odd.png")
+    together = Scorer(candidates, batch_size=1)
+    for candidate in candidates:  # of the factors 2 and 1
+        assert together.protocol(candidate) == Scorer([candidate], batch_size=1).protocol(candidate)
+    assert [together.protocol(c).size_rule for c in candidates] == ["crop2", "crop1"]
+    for photo in (together.decoder(item) for item in find_images([tmp_path])):
+        assert photo.shapes == ((66, 70, 3), (67, 70, 3))
+    (row, other) = together.score(find_images([tmp_path]))
+    assert (row.used_width, row.used_height, row.size_rule) == (70, 66, "crop2")
+    assert (other.used_width, other.used_height, other.size_rule) == (70, 67, "crop1")
+    assert Scorer(candidates, multiple=64).decoder.crops == (64,)
 
 
 def test_few_programs_for_many_sizes(candidates, photos):

@@ -71,7 +71,11 @@ def same(a, b):
             np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("decoder", [Decoder(2), Decoder(1, ((8, None), (8, 96)), "jpeg75")], ids=["crop", "official"])
+@pytest.mark.parametrize(
+    "decoder",
+    [Decoder(2), Decoder(8, crops=(2, 8)), Decoder(1, ((8, None), (8, 96)), "jpeg75")],
+    ids=["crop", "crops", "official"],
+)
 def test_workers_give_what_this_process_gives(items, decoder):
     here = {result.id: result for result in decode_all(decoder, items, workers=0)}
     there = list(decode_all(decoder, items, workers=2))

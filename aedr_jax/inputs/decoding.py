@@ -77,7 +77,7 @@ class Decoder:
     """What is done to an image file before models see it.
 
     Attributes:
-      multiple: crop right and bottom to a multiple of this.
+      multiple: crop right and bottom to a multiple of this. An image that leaves too little of it is refused.
       fits: the authors' resizing in place of the crop: (multiple, size) of each kind of model, as `fit_official` takes
         them; EXIF orientation is then ignored. Empty: the crop.
       processing: what is done to the image first, by its name.
@@ -88,6 +88,7 @@ class Decoder:
         enlarges is cut back to this side: for comparisons, where all methods see the same pixels. None: the whole.
       grid: in pixels, which `side` is a multiple of: the middle begins on one of its lines.
       resize_back: whether what changed an image's size is followed by a resizing (Lanczos) to the size before.
+      crops: in place of `multiple`, divisors of it: one crop for each kind of model. Empty: `multiple` alone.
     """
 
     multiple: int = 1
@@ -98,6 +99,7 @@ class Decoder:
     side: int | None = None
     grid: int = 1
     resize_back: bool = False
+    crops: tuple[int, ...] = ()
 
     def __call__(self, item: Item) -> Decoded | Refused:
         """Decode an item; whatever is wrong with it is a `Refused` that names the file and the reason."""
@@ -162,7 +164,7 @@ class Decoder:
     def _fitted(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         if self.fits:
             return tuple(fit_official(image, multiple, size) for multiple, size in self.fits)
-        return (fit_crop(image, self.multiple),)
+        return tuple(fit_crop(image, multiple) for multiple in self.crops or (self.multiple,))
 
 
 def _middle(photo: Photo, most_pixels: int, grid: int) -> Photo:

@@ -83,8 +83,8 @@ class Scorer:
       candidates: the models.
       config: what is measured.
       batch_size: images a call (`Engine`).
-      multiple: crop to a multiple of this many pixels; None: the autoencoders' factor. A coarser one, such as 64, needs
-        fewer programs for a folder of many sizes.
+      multiple: crop to a multiple of this many pixels; None: for each model to its own factor, so that its rows do
+        not depend on the other candidates. A coarser one, such as 64, needs fewer programs for many sizes.
       processing: what is done to each image before it is measured, so that a calibration knows images with that past.
       most_pixels: of an image with more, the middle is measured, and its row's size rule says so; where sizes are the
         authors', which resize whole images, it is an error row.
@@ -112,17 +112,18 @@ class Scorer:
         if multiple is not None and multiple % factor:
             raise SourceError(f"{multiple} is no multiple of the autoencoders' factor, {factor}")
         self.config, self.processing, self.multiple = config, processing, multiple or factor
+        self._asked = multiple
         least = math.lcm(CENTRE_GRID, self.multiple) ** 2
         if not least <= most_pixels <= most_decoded:
             raise SourceError(
                 f"at most {most_pixels} pixels are to be measured and {most_decoded} decoded: expected at least "
                 f"{least}, and no more than are decoded"
             )
-        wanted = [(c.autoencoder.factor, c.official_size) for c in candidates]
-        fits = tuple(dict.fromkeys(wanted)) if config.as_authors else ()
-        self.size_rule = "official" if config.as_authors else f"crop{self.multiple}"
-        self.decoder = Decoder(self.multiple, fits, str(processing), most_pixels, most_decoded)
-        self._fit_of = [fits.index(fit) if fits else 0 for fit in wanted]
+        wanted: list[Any] = [self._fit(candidate) for candidate in candidates]
+        fits = tuple(dict.fromkeys(wanted))
+        official, crops = (fits, ()) if config.as_authors else ((), fits)
+        self.decoder = Decoder(self.multiple, official, str(processing), most_pixels, most_decoded, crops)
+        self._fit_of = [fits.index(fit) for fit in wanted]
         self._homogeneity = jax.jit(lambda gray: texture.homogeneity(gray, kind=config.kind)[0])
         self.engine = Engine(
             self._measure,
@@ -137,13 +138,19 @@ class Scorer:
         )
         self._protocols = [self.protocol(candidate) for candidate in self.candidates]
 
+    def _fit(self, candidate: Candidate) -> Any:
+        """How images are sized for a candidate, as the decoder takes it: the multiple of the crop, or (multiple, size) of
+        the authors' resizing."""
+        factor = candidate.autoencoder.factor
+        return (factor, candidate.official_size) if self.config.as_authors else self._asked or factor
+
     def protocol(self, candidate: Candidate) -> Protocol:
         """All that a candidate's scores depend on, beside the images."""
-        size = candidate.official_size if self.config.as_authors else None
+        rule = f"official{candidate.official_size or ''}" if self.config.as_authors else f"crop{self._fit(candidate)}"
         return Protocol(
             candidate.identity,
             settings=self.config.describe(),
-            size_rule=f"{self.size_rule}{size or ''}",
+            size_rule=rule,
             processing=str(self.processing),
         )
 
