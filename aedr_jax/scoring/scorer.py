@@ -122,7 +122,7 @@ class Scorer:
         wanted: list[Any] = [self._fit(candidate) for candidate in candidates]
         fits = tuple(dict.fromkeys(wanted))
         official, crops = (fits, ()) if config.as_authors else ((), fits)
-        self.decoder = Decoder(self.multiple, official, str(processing), most_pixels, most_decoded, crops)
+        self.decoder = Decoder(self.multiple, official, str(processing), most_pixels, most_decoded, crops=crops)
         self._fit_of = [fits.index(fit) for fit in wanted]
         self._homogeneity = jax.jit(lambda gray: texture.homogeneity(gray, kind=config.kind)[0])
         self.engine = Engine(
@@ -139,8 +139,8 @@ class Scorer:
         self._protocols = [self.protocol(candidate) for candidate in self.candidates]
 
     def _fit(self, candidate: Candidate) -> Any:
-        """How images are sized for a candidate, as the decoder takes it: the multiple of the crop, or (multiple, size) of
-        the authors' resizing."""
+        """How images are sized for a candidate, as the decoder takes it: the multiple of the crop, or (multiple, size)
+        of the authors' resizing."""
         factor = candidate.autoencoder.factor
         return (factor, candidate.official_size) if self.config.as_authors else self._asked or factor
 
