@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aedr_jax.autoencoders.names import name_models
@@ -53,7 +53,7 @@ class Run(NamedTuple):
     wanted: int | None = None
     interrupted: bool = False
     problems: tuple[str, ...] = ()
-    passed_over: Mapping[str, int] = Counter()
+    passed_over: Mapping[str, int] = MappingProxyType({})
 
     @property
     def complete(self) -> bool:

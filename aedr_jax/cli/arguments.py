@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aedr_jax import __version__
@@ -39,23 +39,26 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="aedr", description="Which generative model made this image?")
     parser.add_argument("--version", action="version", version=f"aedr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, add_arguments) in COMMANDS.items():
+        command: _Parser = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--json", action="store_true", help="print JSON")
+        add_arguments(command)
+    return parser
 
-    def command(name: str, text: str) -> _Parser:
-        sub: _Parser = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("--json", action="store_true", help="print JSON")
-        return sub
 
-    sub = command("demo", "the whole story offline: generate with the miniature models, and attribute it all")
-    sub.add_argument("-n", type=_positive, default=3, metavar="N", help="images of each model (default 3)")
-    sub.add_argument("--out", metavar="DIR", help="keep the images here (default: a folder that is deleted)")
+def _demo(parser: _Parser) -> None:
+    parser.add_argument("-n", type=_positive, default=3, metavar="N", help="images of each model (default 3)")
+    parser.add_argument("--out", metavar="DIR", help="keep the images here (default: a folder that is deleted)")
 
-    sub = command("models", "list the models, and which weights and calibrations are on this machine")
-    sub.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: calibrations)")
 
-    sub = command("convert", "write an autoencoder as Flax-ready safetensors that load offline")
-    sub.add_argument("source", help="a registry name, a diffusers folder, or a hub path (org/repo/subfolder)")
-    sub.add_argument("out", help="the folder to write, such as weights/sd1.5")
-    alone = sub.add_mutually_exclusive_group()
+def _models(parser: _Parser) -> None:
+    parser.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: calibrations)")
+
+
+def _convert(parser: _Parser) -> None:
+    parser.add_argument("source", help="a registry name, a diffusers folder, or a hub path (org/repo/subfolder)")
+    parser.add_argument("out", help="the folder to write, such as weights/sd1.5")
+    alone = parser.add_mutually_exclusive_group()
     alone.add_argument("--revision", help="commit, tag or branch of a hub path")
     alone.add_argument(
         "--pickle",
@@ -65,29 +68,37 @@ def make_parser() -> argparse.ArgumentParser:
     )
     alone.add_argument("--lpips", action="store_true", help="likewise, of LPIPS: a backbone's classifier is left out")
 
-    sub = command("generate", "images that belong to a model, made by its own pipeline (to calibrate on)")
-    sub.add_argument("--model", required=True, metavar="M", help="a model of the registry")
-    sub.add_argument("--out", required=True, help="the folder of the PNG files; what lies there already is kept")
-    sub.add_argument("--prompts", metavar="FILE", help="one prompt a line; gone through again for more images")
-    sub.add_argument("-n", type=int, metavar="N", help="how many images (default: one for each prompt)")
-    sub.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (default 0)")
-    sub.add_argument("--steps", type=int, help="of sampling (default: the paper's)")
-    sub.add_argument("--guidance", type=float, help="scale (default: the paper's)")
-    sub.add_argument("--size", type=int, help="side in pixels (default: the model's native size)")
-    sub.add_argument("--batch-size", type=_positive, metavar="N", help="images at once (default: 1; 8 miniature ones)")
-    sub.add_argument("--device", help="such as cuda:1 (default: the first GPU, or else the CPU)")
-    sub.add_argument(
+
+def _generate(parser: _Parser) -> None:
+    parser.add_argument("--model", required=True, metavar="M", help="a model of the registry")
+    parser.add_argument("--out", required=True, help="the folder of the PNG files; what lies there already is kept")
+    parser.add_argument("--prompts", metavar="FILE", help="one prompt a line; gone through again for more images")
+    parser.add_argument("-n", type=int, metavar="N", help="how many images (default: one for each prompt)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (default 0)")
+    parser.add_argument("--steps", type=int, help="of sampling (default: the paper's)")
+    parser.add_argument("--guidance", type=float, help="scale (default: the paper's)")
+    parser.add_argument("--size", type=int, help="side in pixels (default: the model's native size)")
+    parser.add_argument(
+        "--batch-size", type=_positive, metavar="N", help="images at once (default: 1; 8 miniature ones)"
+    )
+    parser.add_argument("--device", help="such as cuda:1 (default: the first GPU, or else the CPU)")
+    parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights (default: the authors')"
     )
-    sub.add_argument("--pipeline", metavar="FOLDER", help="a diffusers folder or hub path in place of the model's own")
-    sub.add_argument("--revision", help="commit, tag or branch of the hub path")
+    parser.add_argument(
+        "--pipeline", metavar="FOLDER", help="a diffusers folder or hub path in place of the model's own"
+    )
+    parser.add_argument("--revision", help="commit, tag or branch of the hub path")
 
-    sub = command("score", "losses, ratio, homogeneity and signal of each image with each model")
-    _add_inputs(sub)
-    sub.add_argument("--model", action="append", required=True, metavar="M", help=f"{MODEL}; may be repeated")
-    sub.add_argument("--out", help="scores.parquet, .csv or .jsonl, or a folder for Parquet (default: print CSV)")
-    _add_measuring(sub)
-    large = sub.add_argument_group("with a folder as --out: large sources, resumed by the same command (docs/large.md)")
+
+def _score(parser: _Parser) -> None:
+    _add_inputs(parser)
+    parser.add_argument("--model", action="append", required=True, metavar="M", help=f"{MODEL}; may be repeated")
+    parser.add_argument("--out", help="scores.parquet, .csv or .jsonl, or a folder for Parquet (default: print CSV)")
+    _add_measuring(parser)
+    large = parser.add_argument_group(
+        "with a folder as --out: large sources, resumed by the same command (docs/large.md)"
+    )
     large.add_argument(
         "--shard", type=_share, metavar="I/N", help="this process's share; auto: as jax.distributed says"
     )
@@ -98,72 +109,80 @@ def make_parser() -> argparse.ArgumentParser:
         "--resource", type=_resource, metavar="NAME=N", help="what an actor takes, such as GPU=1 or TPU=4"
     )
 
-    sub = command("calibrate", "a model's threshold from images known to belong to it")
-    sub.add_argument("inputs", nargs="+", metavar="BELONGING", help="its own images: whatever score takes")
-    _add_columns(sub)
-    sub.add_argument("--model", required=True, metavar="M", help=MODEL)
-    sub.add_argument("--out", required=True, help="FILE.json")
-    sub.add_argument(
+
+def _calibrate(parser: _Parser) -> None:
+    parser.add_argument("inputs", nargs="+", metavar="BELONGING", help="its own images: whatever score takes")
+    _add_columns(parser)
+    parser.add_argument("--model", required=True, metavar="M", help=MODEL)
+    parser.add_argument("--out", required=True, help="FILE.json")
+    parser.add_argument(
         "--alpha",
         type=float,
         help="share of its own images to turn away, kept as given (default: .05, or picked with --validation)",
     )
-    sub.add_argument(
+    parser.add_argument(
         "--processing",
         type=_processing,
         default="none",
         metavar="P",
         help="do this to each image first: jpeg75, webp80, resize0.5, crop0.8, blur1, noise0.02 (default none)",
     )
-    sub.add_argument(
+    parser.add_argument(
         "--validation", action="append", metavar="DIR", help="images not its own: pick alpha on them unless it is given"
     )
-    sub.add_argument(
+    parser.add_argument(
         "--false-accepts", type=float, metavar="SHARE", help="of the validation images (default: pick for accuracy)"
     )
-    sub.add_argument(
+    parser.add_argument(
         "--rule",
         choices=("exact", "grid", "empirical", "conformal"),
         default="exact",
         help="exact: density estimate (default); grid: the authors' own rule",
     )
-    _add_measuring(sub)
+    _add_measuring(parser)
 
-    sub = command("attribute", "a verdict for each image: a model, several, or none of the candidates")
-    _add_inputs(sub)
-    sub.add_argument(
+
+def _attribute(parser: _Parser) -> None:
+    _add_inputs(parser)
+    parser.add_argument(
         "--models",
         type=_list,
         metavar="A,B",
         help="the candidates, by their calibrations' names; NAME=SOURCE where one lies elsewhere than its calibration "
         "says (default: every model with a calibration here)",
     )
-    sub.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: those that ship)")
-    sub.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
-    sub.add_argument(
+    parser.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: those that ship)")
+    parser.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
+    parser.add_argument(
         "--false-names", type=float, metavar="SHARE", help="of images of no candidate; needs --validation calibrations"
     )
-    _add_measuring(sub)
+    _add_measuring(parser)
 
-    sub = command("evaluate", "the paper's experiments on a folder of folders, tables and plots")
-    sub.add_argument("folder", metavar="DIR", help="a folder for each model, and one named real")
-    sub.add_argument("--out", required=True, metavar="RESULTS", help="a folder; the same command goes on in it")
-    sub.add_argument("--models", type=_list, metavar="A,B", help=f"each {MODEL} (default: the miniature models)")
-    sub.add_argument(
+
+def _evaluate(parser: _Parser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="a folder for each model, and one named real")
+    parser.add_argument("--out", required=True, metavar="RESULTS", help="a folder; the same command goes on in it")
+    parser.add_argument("--models", type=_list, metavar="A,B", help=f"each {MODEL} (default: the miniature models)")
+    parser.add_argument(
         "--methods",
         type=_list,
         metavar="A,B",
         help="default: all but those that resize images first, such as latenttracer-512 (a wrong name lists all)",
     )
-    sub.add_argument("--count", type=_positive, default=1000, metavar="N", help="images a source, half test (1000)")
-    sub.add_argument("--side", type=_positive, metavar="N", help="crop to N pixels (default: the models' native size)")
-    sub.add_argument("--seed", type=int, default=0, help="of the order of the images, and so of the halves (default 0)")
-    sub.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images at once (default 8)")
-    sub.add_argument("--robustness", type=int, default=0, metavar="N", help="AEDR on N test images a source, processed")
-    sub.add_argument("--lpips", nargs=2, metavar=("BACKBONE", "LINEAR"), help="VGG16's safetensors (aedr convert)")
-    sub.add_argument("--no-plots", action="store_true", help="tables only (plots need the extra plots)")
-    sub.complete = _add_limits
-    return parser
+    parser.add_argument("--count", type=_positive, default=1000, metavar="N", help="images a source, half test (1000)")
+    parser.add_argument(
+        "--side", type=_positive, metavar="N", help="crop to N pixels (default: the models' native size)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the order of the images, and so of the halves (default 0)"
+    )
+    parser.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images at once (default 8)")
+    parser.add_argument(
+        "--robustness", type=int, default=0, metavar="N", help="AEDR on N test images a source, processed"
+    )
+    parser.add_argument("--lpips", nargs=2, metavar=("BACKBONE", "LINEAR"), help="VGG16's safetensors (aedr convert)")
+    parser.add_argument("--no-plots", action="store_true", help="tables only (plots need the extra plots)")
+    parser.complete = _add_limits
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -278,3 +297,15 @@ def limits_of(args: argparse.Namespace) -> dict[str, Limits]:
             count, steps, models = (getattr(args, option, None) for option in given)
             found[name] = Limits(count, steps, tuple(models) if models else None)
     return found
+
+
+COMMANDS: Mapping[str, tuple[str, Callable[[_Parser], None]]] = {
+    "demo": ("the whole story offline: generate with the miniature models, and attribute it all", _demo),
+    "models": ("list the models, and which weights and calibrations are on this machine", _models),
+    "convert": ("write an autoencoder as Flax-ready safetensors that load offline", _convert),
+    "generate": ("images that belong to a model, made by its own pipeline (to calibrate on)", _generate),
+    "score": ("losses, ratio, homogeneity and signal of each image with each model", _score),
+    "calibrate": ("a model's threshold from images known to belong to it", _calibrate),
+    "attribute": ("a verdict for each image: a model, several, or none of the candidates", _attribute),
+    "evaluate": ("the paper's experiments on a folder of folders, tables and plots", _evaluate),
+}
