@@ -174,3 +174,44 @@ def test_grid_of_a_middle_keeps_to_the_decoders_multiple(put):
     found = Decoder(24, most_pixels=400 * 400)(put(picture(500, 500)))
     assert found.images[0].shape == (384, 384, 3)  # two of lcm(64, 24)
     assert math.lcm(64, 24) == 192
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_all_methods_of_a_comparison_see_one_side(put, name):
+    """The middle, from a line of the grid; in a worker process as here."""
+    item, whole = put(picture(231, 160), name), Decoder()(put(picture(231, 160), name))
+    decoder = Decoder(8, side=96, grid=24)
+    found = decoder(item)
+    top, left = (160 - 96) // 2 // 24 * 24, (231 - 96) // 2 // 24 * 24
+    middle = slice(top, top + 96), slice(left, left + 96)
+    np.testing.assert_array_equal(found.images[0], whole.images[0][middle])
+    np.testing.assert_array_equal(found.gray, whole.gray[middle])
+    assert (found.width, found.height, found.seed) == (231, 160, whole.seed)
+    (elsewhere,) = decode_all(decoder, [item], workers=1)
+    np.testing.assert_array_equal(elsewhere.images[0], found.images[0])
+    np.testing.assert_array_equal(elsewhere.gray, found.gray)
+
+
+def test_what_is_compared_is_processed_after_it_is_cut(put):
+    item = put(picture(231, 160))
+    middle = Decoder(side=96)(item).images[0]
+    resized = np.asarray(Image.fromarray(middle).resize((48, 48), Image.Resampling.LANCZOS))
+    small = Decoder(32, side=96, grid=24, processing="resize0.5")
+    np.testing.assert_array_equal(small(item).images[0], resized[:32, :32])
+    assert small(item).gray.shape == (32, 32)  # of what the methods see
+    large = Decoder(8, side=96, processing="resize2")(item)
+    assert large.images[0].shape == (96, 96, 3)
+    refused = Decoder(side=161)(item)
+    assert "231×160; the shorter side must be at least 161 pixels" in refused.error
+    refused = Decoder(64, side=96, processing="resize0.5")(item)
+    assert "resize0.5 leaves 48×48 pixels" in refused.error
+
+
+def test_resizing_back_to_the_size_before(put):
+    item = put(picture(160, 128))
+    found = Decoder(8, processing="resize0.5", resize_back=True)(item)
+    small = Image.fromarray(Decoder(8, processing="resize0.5")(item).images[0])
+    expected = np.asarray(small.resize((160, 128), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(found.images[0], expected)
+    same = Decoder(8, processing="blur1", resize_back=True)(item)
+    np.testing.assert_array_equal(same.images[0], Decoder(8, processing="blur1")(item).images[0])

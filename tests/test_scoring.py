@@ -229,3 +229,9 @@ def test_official_dtype_and_quantization_come_from_the_registry(monkeypatch):
     with pytest.raises(aedr.AutoencoderError, match="stop"):
         load_candidate("kandinsky2.1")
     assert asked["kandinsky2.1"]["quantize"] is None  # the registry entry decides: not quantized
+
+
+def test_where_no_image_may_be_missing_the_first_refused_one_ends_the_run(candidates, photos):
+    scorer = Scorer(candidates)
+    with pytest.raises(aedr.ImageError, match=r"small\.png: 63×200"):
+        list(scorer.engine.measured(map(scorer.decoder, find_images([photos / "small.png"]))))
