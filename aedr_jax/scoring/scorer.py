@@ -139,8 +139,8 @@ class Scorer:
         self._protocols = [self.protocol(candidate) for candidate in self.candidates]
 
     def _fit(self, candidate: Candidate) -> Any:
-        """How images are sized for a candidate, as the decoder takes it: the multiple of the crop, or (multiple, size) of
-        the authors' resizing."""
+        """How images are sized for a candidate, as the decoder takes it: the multiple of the crop, or (multiple, size)
+        of the authors' resizing."""
         factor = candidate.autoencoder.factor
         return (factor, candidate.official_size) if self.config.as_authors else self._asked or factor
 
