@@ -7,8 +7,7 @@ import pytest
 import scipy.stats
 
 import aedr_jax as aedr
-from aedr_jax.decision import threshold
-from aedr_jax.decision.threshold import MIN_SIGNALS
+from aedr_jax.decision.threshold import MIN_SIGNALS, RULES, kde_cdf, kde_logpdf, threshold
 
 
 @pytest.fixture
@@ -95,10 +94,10 @@ def test_the_hosts_threshold_is_the_jitted_quantile(samples, method):
         quantile = jax.jit(lambda q: aedr.kde_quantile(jnp.asarray(samples), q, method=method))
         expected = [float(quantile(1 - alpha)) for alpha in alphas]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threshold, "jnp", None)
+        patch.setattr("aedr_jax.decision.threshold.jnp", None)
         found = [aedr.kde_threshold(samples, alpha=alpha, method=method) for alpha in alphas]
         np.testing.assert_allclose(found, expected, rtol=1e-12)
-        patch.setattr(threshold, "MOST_TERMS", 7 * len(samples))
+        patch.setattr("aedr_jax.decision.threshold.MOST_TERMS", 7 * len(samples))
         again = [aedr.kde_threshold(samples, alpha=alpha, method=method) for alpha in alphas]
     assert again == found
 
@@ -106,3 +105,23 @@ def test_the_hosts_threshold_is_the_jitted_quantile(samples, method):
 def test_x64_stays_off(samples):
     aedr.kde_threshold(samples)
     assert jnp.zeros(1).dtype == jnp.float32
+
+
+def test_the_least_that_is_enough():
+    """Two samples have a density, five signals a threshold, and 1/alpha − 1 of them a conformal one."""
+    two = np.array([0.0, 1.0])
+    assert float(kde_cdf(jnp.array(0.5), two)) == pytest.approx(0.5)
+    np.testing.assert_allclose(kde_logpdf(jnp.array(0.3), two), scipy.stats.gaussian_kde(two).logpdf(0.3), rtol=1e-4)
+    five = np.arange(5.0)
+    for rule in RULES[:3]:
+        assert threshold(five, alpha=0.2, rule=rule) > 3
+    with pytest.raises(aedr.CalibrationError, match=r"5 signals; the conformal rule at alpha 0\.1 needs 9"):
+        threshold(five, alpha=0.1, rule="conformal")
+    assert (
+        8 < threshold(np.arange(9.0), alpha=0.1, rule="conformal") < 8.001
+    )  # nine are enough: what lies above all goes
+    for rule in RULES:
+        with pytest.raises(aedr.CalibrationError, match=r"alpha 1\.5: expected a share"):
+            threshold(five, alpha=1.5, rule=rule)
+    with pytest.raises(ValueError, match="rule 'kde'"):
+        threshold(five, rule="kde")
