@@ -194,7 +194,7 @@ def test_all_methods_of_a_comparison_see_one_side(put, name):
 
 def test_what_is_compared_is_processed_after_it_is_cut(put):
     item = put(picture(231, 160))
-    middle = Decoder(side=96)(item).images[0]
+    middle = Decoder(side=96, grid=24)(item).images[0]
     resized = np.asarray(Image.fromarray(middle).resize((48, 48), Image.Resampling.LANCZOS))
     small = Decoder(32, side=96, grid=24, processing="resize0.5")
     np.testing.assert_array_equal(small(item).images[0], resized[:32, :32])

@@ -115,9 +115,8 @@ class Decoder:
                 photo = self._processed(photo, item)
                 height, width = photo.image.shape[:2]
                 self._check_size(width, height, item)
-                photo = (
-                    _middle(photo, self.most_pixels, math.lcm(CENTRE_GRID, self.multiple)) if not self.fits else photo
-                )
+                if not self.fits:
+                    photo = _middle(photo, self.most_pixels, math.lcm(CENTRE_GRID, self.multiple))
             images = self._fitted(photo.image)
         except ImageError as error:
             return Refused(item.id, item.path, str(error))
