@@ -402,8 +402,9 @@ def test_the_command(world, models, tmp_path, capsys):
 
 def test_the_published_images_with_a_tiny_model(shared, world, models, tmp_path):
     """Folders as they come: mixed sizes and formats, two images each, and files of another kind among them."""
-    call = ["evaluate", str(shared / "data" / "published" / "images"), "--out", str(tmp_path)]
-    shutil.copytree(world / "images" / "m1", tmp_path / "images" / "m1")
+    shutil.copytree(shared / "data" / "published" / "images", tmp_path / "sources")
+    shutil.copytree(world / "images" / "m1", tmp_path / "sources" / "m1")
+    call = ["evaluate", str(tmp_path / "sources"), "--out", str(tmp_path)]
     call += ["--models", models[0], "--count", "12", "--side", str(SIDE), "--methods", "aedr,aedr-default"]
     assert main(call) == 0
     scores = read_scores(tmp_path / "scores.parquet")

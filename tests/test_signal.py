@@ -185,4 +185,4 @@ def test_describe_is_json_and_tells_settings_apart():
 
     described = [json.dumps(config.describe()) for config in CONFIGS.values()]
     assert len(set(described)) == len(described)
-    assert "aedr_jax.signal.losses.mse" in described[0]
+    assert '"aedr_jax.mse"' in described[0]

@@ -1,6 +1,7 @@
 """What takes whole processes or heavy extras: runs that are killed, two of a pod, a cluster that loses a machine;
 Hugging Face datasets and tensorflow-datasets themselves (`pip install -e ".[datasets,ray,tfds]"`, or these skip)."""
 
+import atexit
 import json
 import os
 import signal
@@ -22,10 +23,12 @@ from aedr_jax.inputs.sources import Files
 from aedr_jax.scoring.dataset import score_dataset
 
 COUNT = 24
+PROGRAMS = tempfile.TemporaryDirectory()
+atexit.register(PROGRAMS.cleanup)
 ENVIRONMENT = {
     **os.environ,
     "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(),  # most of a process's time would be compilation
+    "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name,  # most of a process's time would be compilation
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }
 SCORE = """
