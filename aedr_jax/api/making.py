@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from aedr_jax.api.decisions import attribute
 from aedr_jax.api.scores import Progress, unseen
+from aedr_jax.autoencoders.loading import convert
+from aedr_jax.autoencoders.pickled import convert_pickles
 from aedr_jax.autoencoders.registry import miniature_models
 from aedr_jax.errors import RunError
 from aedr_jax.generate import folder
@@ -19,7 +21,7 @@ from aedr_jax.generate.pipelines import RECIPES, choose_settings
 from aedr_jax.inputs.sources import Files
 from aedr_jax.scoring.verdicts import Verdict
 
-__all__ = ["Demonstrated", "demo", "generate", "takes_prompts"]
+__all__ = ["Demonstrated", "convert", "convert_pickles", "demo", "generate", "takes_prompts"]
 
 
 class Demonstrated(NamedTuple):

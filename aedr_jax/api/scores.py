@@ -10,14 +10,26 @@ from typing import Any, NamedTuple
 
 from aedr_jax.autoencoders.names import name_models
 from aedr_jax.errors import RunError, SourceError
-from aedr_jax.inputs.containers import as_source
+from aedr_jax.inputs.containers import as_source, open_source
 from aedr_jax.inputs.sources import Item, Source, until_failure
+from aedr_jax.scoring.dataset import score_dataset
 from aedr_jax.scoring.job import Setup
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.tables import check_output, write_rows
 
-__all__ = ["Counts", "Progress", "Run", "named", "score", "score_source", "unseen"]
+__all__ = [
+    "Counts",
+    "Progress",
+    "Run",
+    "Setup",
+    "named",
+    "open_source",
+    "score",
+    "score_dataset",
+    "score_source",
+    "unseen",
+]
 
 # (how many images, None where they cannot be counted; what is done to them) -> a context that gives a function, which
 # is told of the number of images done since it was last called. The bar of a command is one.

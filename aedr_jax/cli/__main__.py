@@ -1,7 +1,5 @@
 """`python -m aedr_jax.cli`."""
 
-import sys
+from aedr_jax.cli.main import console
 
-from aedr_jax.cli.main import main
-
-sys.exit(main())
+console()

@@ -226,7 +226,7 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         "--most-pixels",
         type=_positive,
         metavar="N",
-        help="of an image with more, measure the middle (default: 2^22, such as 2048×2048)",
+        help="of an image with more, measure the middle (default: 2^20, such as 1024×1024)",
     )
     parser.add_argument(
         "--most-decoded", type=_positive, metavar="N", help="an image with more pixels is an error row (default: 2^27)"

@@ -14,7 +14,21 @@ from aedr_jax.cli.printing import complain
 from aedr_jax.errors import AedrError, RunError
 from aedr_jax.interruption import interruptible
 
-__all__ = ["main"]
+__all__ = ["console", "main"]
+
+
+def console() -> None:
+    """`aedr` as a program: `main`, and an end that does not wait for what was interrupted.
+
+    A batch that a device still computes can crash the interpreter while it is taken down; all that is finished is
+    written by then.
+    """
+    code = main()
+    if code > 128:  # and the number of a signal
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

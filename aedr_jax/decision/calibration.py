@@ -209,7 +209,9 @@ class Calibration:
         found = self.protocol.differences(dataclasses.replace(measured, processing=processing))
         if found:
             sides = "; ".join(f"{what}: calibrated {_short(a)}, now {_short(b)}" for what, (a, b) in found.items())
-            raise CalibrationError(f"{where}: made with other weights or settings: {sides}")
+            size_rule = found.get("size_rule", ("", ""))[0] or ""
+            remedy = f" (--multiple {size_rule[4:]} measures as it does)" if size_rule.startswith("crop") else ""
+            raise CalibrationError(f"{where}: made with other weights or settings: {sides}{remedy}")
         if measured.identity.weights_hash is None:
             message = f"{where}: weights that cannot be hashed: nothing tells this autoencoder from the calibrated one"
             warnings.warn(message, CalibrationWarning, stacklevel=2)

@@ -16,9 +16,12 @@ from aedr_jax.images.pixels import content_seed, fit_centre, fit_crop, fit_offic
 from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.sources import Item
 
-__all__ = ["CENTRE_GRID", "MAX_SCORED_PIXELS", "Decoded", "Decoder", "Refused"]
+__all__ = ["CENTRE_GRID", "MAX_RESIZED_PIXELS", "MAX_SCORED_PIXELS", "Decoded", "Decoder", "Refused"]
 
-MAX_SCORED_PIXELS = 1 << 22  # 2048×2048: larger images are measured in their middle, for time and memory's sake
+# Larger images are measured in their middle, for time and memory's sake: attention over 1024×1024 pixels, the largest
+# native size of the paper's models, takes gigabytes, and sixteen times as much at twice the side.
+MAX_SCORED_PIXELS = 1 << 20
+MAX_RESIZED_PIXELS = 1 << 24  # where sizes are the authors', whose resizing knows no middle
 CENTRE_GRID = 64  # what its cut keeps to, beside the decoder's own multiple
 
 

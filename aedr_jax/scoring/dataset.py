@@ -13,7 +13,6 @@ from typing import Any
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.images.codec import MAX_PIXELS
 from aedr_jax.inputs.containers import as_source
-from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS
 from aedr_jax.inputs.sources import Source
 from aedr_jax.scoring.cluster import Cluster
 from aedr_jax.scoring.job import Finished, Plan, Setup, settings, tally
@@ -41,7 +40,7 @@ def score_dataset(
     dtype: str | None = None,
     precision: str = "highest",
     workers: int | None = None,
-    most_pixels: int = MAX_SCORED_PIXELS,
+    most_pixels: int | None = None,
     most_decoded: int = MAX_PIXELS,
     shard: tuple[int, int] | str = (0, 1),
     part_images: int = PART_IMAGES,

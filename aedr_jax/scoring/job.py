@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 from aedr_jax.images.codec import MAX_PIXELS
 from aedr_jax.images.processing import Processing
-from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS
 from aedr_jax.inputs.sources import Item, until_failure
 from aedr_jax.inputs.workers import decode_all
-from aedr_jax.scoring.rows import SCHEMA_VERSION, Row
+from aedr_jax.scoring.rows import SCHEMA_VERSION, Row, column_types
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.signal.measurement import SignalConfig
 
@@ -49,7 +48,7 @@ class Setup:
       multiple: crop to a multiple of this many pixels; None: the autoencoders' factor.
       dtype: what models compute in; None: float32, or with `config.as_authors` the authors'.
       precision: of products: "highest", "high" or "default".
-      most_pixels: of an image with more, the middle is measured.
+      most_pixels: of an image with more, the middle is measured; None: as `Scorer` says.
       most_decoded: an image with more is an error row.
     """
 
@@ -58,7 +57,7 @@ class Setup:
     multiple: int | None = None
     dtype: str | None = None
     precision: str = "highest"
-    most_pixels: int = MAX_SCORED_PIXELS
+    most_pixels: int | None = None
     most_decoded: int = MAX_PIXELS
 
     def scorer(self, models: Mapping[str, str], *, processing: Processing = Processing("none")) -> Scorer:
@@ -102,6 +101,7 @@ def settings(scorer: Scorer) -> dict[str, Any]:
     """What rows depend on, as JSON: a run goes on only with the same."""
     return {
         "schema_version": SCHEMA_VERSION,
+        "columns": list(column_types()),
         "models": {candidate.name: scorer.protocol(candidate).record() for candidate in scorer.candidates},
         "most_pixels": scorer.decoder.most_pixels,
         "most_decoded": scorer.decoder.most_decoded,

@@ -18,7 +18,14 @@ from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import SourceError
 from aedr_jax.images.codec import MAX_PIXELS
 from aedr_jax.images.processing import Processing
-from aedr_jax.inputs.decoding import CENTRE_GRID, MAX_SCORED_PIXELS, Decoded, Decoder, Refused
+from aedr_jax.inputs.decoding import (
+    CENTRE_GRID,
+    MAX_RESIZED_PIXELS,
+    MAX_SCORED_PIXELS,
+    Decoded,
+    Decoder,
+    Refused,
+)
 from aedr_jax.inputs.sources import Item
 from aedr_jax.scoring.engine import Batch, Engine
 from aedr_jax.scoring.rows import Row, of_numbers
@@ -87,7 +94,7 @@ class Scorer:
         not depend on the other candidates. A coarser one, such as 64, needs fewer programs for many sizes.
       processing: what is done to each image before it is measured, so that a calibration knows images with that past.
       most_pixels: of an image with more, the middle is measured, and its row's size rule says so; where sizes are the
-        authors', which resize whole images, it is an error row.
+        authors', which resize whole images, it is an error row. None: 2^20, or 2^24 where sizes are the authors'.
       most_decoded: an image with more is an error row.
 
     Raises:
@@ -102,7 +109,7 @@ class Scorer:
         batch_size: int | None = None,
         multiple: int | None = None,
         processing: Processing = Processing("none"),
-        most_pixels: int = MAX_SCORED_PIXELS,
+        most_pixels: int | None = None,
         most_decoded: int = MAX_PIXELS,
     ) -> None:
         names = [candidate.name for candidate in candidates]
@@ -113,6 +120,8 @@ class Scorer:
             raise SourceError(f"{multiple} is no multiple of the autoencoders' factor, {factor}")
         self.config, self.processing, self.multiple = config, processing, multiple or factor
         self._asked = multiple
+        if most_pixels is None:
+            most_pixels = min(MAX_RESIZED_PIXELS if config.as_authors else MAX_SCORED_PIXELS, most_decoded)
         least = math.lcm(CENTRE_GRID, self.multiple) ** 2
         if not least <= most_pixels <= most_decoded:
             raise SourceError(
