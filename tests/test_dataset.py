@@ -535,7 +535,7 @@ def test_command_line(world, tmp_path, capsys, loaded, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as stopped:
-        stopped.setattr("aedr_jax.scoring.dataset.score_dataset", interrupted)
+        stopped.setattr("aedr_jax.api.score_dataset", interrupted)
         assert main(call) == 130
     assert "the same command goes on" in capsys.readouterr().err
     capsys.readouterr()

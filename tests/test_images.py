@@ -11,17 +11,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from aedr_jax.errors import ImageError
-from aedr_jax.images.codec import (
-    MAX_PIXELS,
-    decode_photo,
-    fit_crop,
-    fit_official,
-    jpeg_quality,
-    read_gray,
-    read_image,
-    read_photo,
-    read_size,
-)
+from aedr_jax.images.codec import MAX_PIXELS, decode_photo, jpeg_quality, read_gray, read_image, read_photo, read_size
+from aedr_jax.images.pixels import fit_crop, fit_official
 
 READERS = (read_image, read_gray, read_photo)
 HEIGHT, WIDTH = 24, 40  # neither square nor a multiple of the other: a wrong turn shows in the shape

@@ -152,7 +152,7 @@ def test_caps_that_cannot_be_kept(candidate, caps):
 
 
 def test_a_run_goes_on_with_the_same_caps_only(candidate):
-    setups = [Setup(), Setup(most_pixels=1 << 20), Setup(most_decoded=1 << 25)]
+    setups = [Setup(), Setup(most_pixels=1 << 19), Setup(most_decoded=1 << 25)]
     scorers = [Scorer([candidate], most_pixels=s.most_pixels, most_decoded=s.most_decoded) for s in setups]
     found = [run_settings(scorer) for scorer in scorers]
     assert found[0] != found[1] != found[2] != found[0]

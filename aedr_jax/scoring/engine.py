@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, UInt8, UInt32
 from aedr_jax.errors import ImageError
 from aedr_jax.images.arrays import prepare
 from aedr_jax.inputs.decoding import Decoded, Refused
+from aedr_jax.interruption import deferred
 from aedr_jax.scoring.sharding import Sharded, make_sharded
 from aedr_jax.signal.measurement import OFFICIAL_SEED
 
@@ -106,12 +107,16 @@ class Engine:
             if isinstance(group, Refused):
                 yield group
                 continue
-            following = (group, self._launch(group))
-            if launched:
-                yield _fetch(*launched)
+            with deferred():
+                following = (group, self._launch(group))
+                done = _fetch(*launched) if launched else None
             launched = following
+            if done:
+                yield done
         if launched:
-            yield _fetch(*launched)
+            with deferred():
+                done = _fetch(*launched)
+            yield done
 
     def measured(self, stream: Iterable[Decoded | Refused]) -> Iterator[Measured]:
         """The same, where no image may be missing.
