@@ -22,6 +22,7 @@ import jaxtyping
 
 jaxtyping.install_import_hook("aedr_jax", "beartype.beartype")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -45,6 +46,13 @@ def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_let_go() -> Iterator[None]:
+    """Each compiled program maps memory, and a process has only so many maps (65,530 by default): XLA aborts beyond."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
