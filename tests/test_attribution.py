@@ -196,3 +196,26 @@ def test_lists_are_told_what_to_pass(calibrations):
         attribute([np.ones(3)], calibrations)
     with pytest.raises(aedr.CalibrationError, match=r"calibrations: a Calibration; expected a mapping, {model: cal"):
         attribute({"a": np.ones(3)}, calibrations["a"])
+
+
+def test_a_score_at_the_threshold_is_not_accepted(rng):
+    calibration = aedr.calibrate(rng.normal(1.0, 0.1, 50), model="a", rule="empirical")
+    tau = calibration.threshold
+    result = aedr.attribute({"a": np.array([tau, np.nextafter(np.float32(tau), np.float32(0))])}, {"a": calibration})
+    assert result.accepted[:, 0].tolist() == [False, True]
+
+
+def test_what_is_no_evidence_of_one_autoencoder(rng):
+    """A rival's scores beside a measurement, and measurements that are equal because nothing is defined."""
+    own = aedr.Measurement.from_losses(rng.uniform(1, 2, 20), np.ones(20), rng.uniform(0.4, 0.6, 20))
+    fitted = aedr.calibrate(own, model="m", config=aedr.SignalConfig.paper())
+    measured = own.take(slice(0, 2))
+    scores = np.asarray(measured.signal)
+    rival = aedr.calibrate(rng.normal(1.0, 0.1, 50), model="a", method="rival")
+    mixed = aedr.attribute({"m": measured, "a": scores}, {"m": fitted, "a": rival})
+    assert not any("|" in verdict for verdict in mixed.verdicts)
+    undefined = measured._replace(ratio=np.full(2, np.nan), signal=np.full(2, np.nan))
+    partly = measured._replace(ratio=np.array([1.0, np.nan]), signal=np.array([0.5, np.nan]))
+    pair = {"m": fitted, "n": fitted}
+    assert set(aedr.attribute({"m": undefined, "n": undefined}, pair).verdicts) == {"not assessable"}
+    assert aedr.attribute({"m": partly, "n": partly}, pair).verdicts == ("m|n", "not assessable")

@@ -9,7 +9,7 @@ import aedr_jax as aedr
 from aedr_jax.decision.intervals import acceptance_interval, share_interval, threshold_interval
 from aedr_jax.decision.statistic import Term, cross_fit, fit_statistic
 from aedr_jax.decision.threshold import p_value, threshold
-from aedr_jax.decision.validation import ALPHAS, pick_alpha
+from aedr_jax.decision.validation import ALPHAS, balanced_accuracy, pick_alpha
 
 
 def measurement(rng, n, shift=0.0):
@@ -271,3 +271,14 @@ def test_a_score_at_the_threshold_is_turned_away():
     tau = threshold(own, alpha=0.2, rule="empirical")
     _, validation = pick_alpha(own, np.full(10, tau), alpha=0.2, rule="empirical")
     assert (validation.false_accepts, validation.accuracy) == (0.0, pytest.approx(0.9))
+
+
+def test_balanced_accuracy_at_the_threshold():
+    """A score at the threshold is turned away, whoever's; each other source counts the same."""
+    own, others = np.array([1.0, 2.0]), np.array([2.0, 3.0])
+    assert balanced_accuracy(own, others, threshold=2.0) == (0.5 + 1.0) / 2
+    assert balanced_accuracy(own, others, np.array([1.0] * 8), threshold=2.0) == (0.5 + 0.5) / 2
+
+
+def test_an_alpha_between_one_and_two_in_n_plus_one_may_be_picked():
+    assert 1 / 11 <= pick_alpha(np.arange(10.0), np.arange(100.0, 110.0))[0] < 2 / 11
