@@ -1,6 +1,7 @@
 """Any number of devices gives the same measurement; that there is no communication is found as it should be."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import tiny_autoencoder
@@ -74,3 +75,15 @@ def test_what_is_no_batch_is_told_what_to_do(images):
             measure(ae, images, **wrong)
     with pytest.raises(aedr.ArgumentError, match="no batch"):
         measure(ae)
+
+
+def test_cutting_back_brings_no_collective():
+    """Many columns of a padded batch, sliced while they lay on eight devices, waited for each other without end."""
+    sharded = make_sharded(lambda scale, x: [scale * x.sum((1, 2)) + i for i in range(20)])
+    assert sharded.mesh.size == 8
+    x = np.arange(3 * 4 * 4, dtype=np.float32).reshape(3, 4, 4)
+    for _ in range(20):
+        found = sharded(jnp.float32(2), x)
+    for i, column in enumerate(found):
+        assert len(column.sharding.device_set) == 1
+        np.testing.assert_allclose(column, 2 * x.sum((1, 2)) + i)

@@ -102,7 +102,12 @@ class Sharded:
             batches, named = jax.tree.map(lambda x: _repeat_last(x, padding), (batches, named))
         replicated = shared if isinstance(shared, Replicated) else self.replicate(shared)
         out = self.jitted(replicated, *jax.device_put((batches, named), self._split))
-        return jax.tree.map(lambda x: x[:n], out) if padding else out
+        return jax.tree.map(lambda x: self._cut_back(x, n), out) if padding else out
+
+    def _cut_back(self, x: jax.Array, n: int) -> jax.Array:
+        # On one device: slicing an array that lies on all of them is a program with a collective, and several of those
+        # at once can wait for each other without end (XLA's CPU client ends the process after 40 seconds).
+        return jax.device_put(x, self.mesh.devices.flat[0])[:n]
 
 
 def make_sharded(fn: Callable[..., Any], *, mesh: Mesh | None = None) -> Sharded:
