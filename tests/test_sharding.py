@@ -79,7 +79,7 @@ def test_what_is_no_batch_is_told_what_to_do(images):
 
 def test_cutting_back_brings_no_collective():
     """Many columns of a padded batch, sliced while they lay on eight devices, waited for each other without end."""
-    sharded = make_sharded(lambda scale, x: [scale * x.sum((1, 2)) + i for i in range(20)])
+    sharded = aedr.make_sharded(lambda scale, x: [scale * x.sum((1, 2)) + i for i in range(20)])
     assert sharded.mesh.size == 8
     x = np.arange(3 * 4 * 4, dtype=np.float32).reshape(3, 4, 4)
     for _ in range(20):
