@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 import aedr_jax as aedr
-from aedr_jax.decision.threshold import MIN_SIGNALS, RULES, kde_cdf, kde_logpdf, threshold
+from aedr_jax.decision.threshold import MIN_SIGNALS, RULES, hold_in, kde_cdf, kde_logpdf, p_value, threshold
 
 
 @pytest.fixture
@@ -125,3 +125,44 @@ def test_the_least_that_is_enough():
             threshold(five, alpha=1.5, rule=rule)
     with pytest.raises(ValueError, match="rule 'kde'"):
         threshold(five, rule="kde")
+
+
+def test_the_rules_have_names():
+    assert RULES == ("exact", "grid", "empirical", "conformal")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_jitted_quantile_reaches_beyond_the_samples(samples, scale):
+    """However wide they lie: the bracket is in bandwidths."""
+    found = jax.jit(aedr.kde_quantile)(jnp.asarray(samples * scale, jnp.float32), 1 - 1e-4)
+    assert found > samples.max() * scale
+    np.testing.assert_allclose(found, aedr.kde_threshold(samples * scale, alpha=1e-4), rtol=1e-3)
+
+
+def test_signals_that_differ_by_rounding_alone_are_alike():
+    values = 1e6 + np.arange(10) * 1e-8  # within 1e-12 of their size
+    with pytest.raises(aedr.CalibrationError, match="all 10 equal"):
+        aedr.kde_threshold(values)
+    aedr.kde_threshold(1e6 + np.arange(10) * 1e-4)
+
+
+def test_far_signals_are_found_in_any_order():
+    signals = np.r_[100.0, np.linspace(0, 1, 30), -100.0, 50.0]
+    order = np.random.default_rng(0).permutation(signals.size)
+    np.testing.assert_array_equal(
+        hold_in(signals[order], np), hold_in(np.sort(signals), np)[np.argsort(np.argsort(signals))][order]
+    )
+    assert hold_in(signals, np).max() == 50.0  # one in twenty at either end
+
+
+def test_p_values_are_by_the_density_unless_said(samples):
+    scores = np.linspace(samples.min(), samples.max(), 7)
+    by_default, exact, ranks = (
+        p_value(scores, samples),
+        p_value(scores, samples, rule="exact"),
+        p_value(scores, samples, rule="empirical"),
+    )
+    np.testing.assert_array_equal(by_default, exact)
+    assert not np.array_equal(exact, ranks)
+    far = np.r_[samples, samples.max() + 100 * np.ptp(samples)]
+    assert not np.allclose(p_value(scores, far), p_value(scores, far, rule="grid"))  # which keeps the far one as it is
