@@ -166,3 +166,8 @@ def test_p_values_are_by_the_density_unless_said(samples):
     assert not np.array_equal(exact, ranks)
     far = np.r_[samples, samples.max() + 100 * np.ptp(samples)]
     assert not np.allclose(p_value(scores, far), p_value(scores, far, rule="grid"))  # which keeps the far one as it is
+
+
+def test_the_authors_rule_is_their_grid(samples):
+    assert threshold(samples, alpha=0.1, rule="grid") == aedr.kde_threshold(samples, alpha=0.1, method="grid")
+    assert threshold(samples, alpha=0.1, rule="grid") != threshold(samples, alpha=0.1, rule="empirical")
