@@ -13,16 +13,14 @@ from conftest import tiny_architecture
 from test_autoencoders import (  # noqa: F401
     test_gradients,
     test_jit_vmap_and_single_images_agree,
-    test_pmap,
     test_protocol_and_shapes,
-    test_shard_map,
 )
 from test_signal import (  # noqa: F401
     test_a_score_does_not_depend_on_its_company,
     test_double_reconstruction_is_two_passes,
     test_gradient_of_the_signal_is_finite,
     test_measurement_by_hand,
-    test_sharded_and_pmapped_measure,
+    test_sharded_measure_has_no_collective,
 )
 
 import aedr_jax as aedr
@@ -41,3 +39,15 @@ def autoencoder():
         return jax.numpy.asarray(spread * rng.normal(size=leaf.shape) + (name == "scale"), "float32")
 
     return aedr.from_flax_diffusers(model, jax.tree_util.tree_map_with_path(draw, shapes))
+
+
+def test_shard_map_and_pmap(autoencoder, images):
+    """Eight images over eight devices, as one program each way: additions in another order."""
+
+    def reconstruct(ae, x):
+        return ae.decode(ae.encode(x))
+
+    expected = jax.jit(reconstruct)(autoencoder, images)
+    np.testing.assert_allclose(aedr.make_sharded(reconstruct)(autoencoder, images), expected, atol=1e-5)
+    mapped = jax.pmap(reconstruct, in_axes=(None, 0))(autoencoder, images[:, None])
+    np.testing.assert_allclose(mapped[:, 0], expected, atol=1e-5)

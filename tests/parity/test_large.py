@@ -51,7 +51,9 @@ def world(tmp_path_factory):
 
 
 def rows(folder):
-    return pq.read_table(folder).sort_by("id").to_pylist()
+    """By id; NaN, which is not equal to itself, as None."""
+    found = pq.read_table(folder).sort_by("id").to_pylist()
+    return [{name: None if value != value else value for name, value in row.items()} for row in found]
 
 
 def parts(folder):
