@@ -87,7 +87,7 @@ show(len(paths) - 1)
 measured = jax.jit(aedr.measure)(ae, images, gray=gray)
 print(f"{'image':28s} {'L1':>9s} {'L2':>9s} {'ratio':>7s} {'H':>6s} {'signal':>7s}")
 for i, path in enumerate(paths):
-    l1, l2, ratio, texture, signal, _ = (float(column[i]) for column in measured)
+    l1, l2, ratio, texture, signal = (float(column[i]) for column in measured[:5])
     name = f"{path.parent.name}/{path.name}"
     print(f"{name:28s} {l1:9.5f} {l2:9.5f} {ratio:7.2f} {texture:6.3f} {signal:7.2f}")
 
