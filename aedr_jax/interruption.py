@@ -24,8 +24,8 @@ _waiting: list[int] = []
 def deferred() -> Iterator[None]:
     """Within it, inside `interruptible`, a signal that asks the run to end waits, and is raised at its end.
 
-    Around calls of native code: an exception that a handler raises below XLA's dispatch ends the process (it was seen
-    to abort). A second Ctrl-C does not wait.
+    Around calls of native code, so that no exception of a handler passes through it, and nothing that was sent to a
+    device is forgotten. A second Ctrl-C does not wait.
 
     Raises:
       KeyboardInterrupt: at the end, where one came.
