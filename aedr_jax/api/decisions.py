@@ -150,7 +150,7 @@ def attribute(
     if out is not None:
         check_output(out)
     made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
-    pasts = {name: [known] if isinstance(known, Calibration) else list(known) for name, known in made.items()}
+    pasts = {name: decision.pasts_of(known) for name, known in made.items()}
     given = match_models(models or pasts, {name: known[0].provenance.source for name, known in pasts.items()})
     chosen = {name: pasts[name] for name in given}
     places = {name: given[name] or known[0].trusted_source(models or ()) for name, known in chosen.items()}

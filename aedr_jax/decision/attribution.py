@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from aedr_jax.decision.calibration import Calibration
+from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
 
@@ -112,7 +112,7 @@ def attribute(
         raise CalibrationError(f"no calibration for {', '.join(missing)}")
     if false_names is not None and not 0.0 < false_names < 1.0:
         raise CalibrationError(f"false names {false_names}: expected a share in (0, 1)")
-    pasts = {name: [c] if isinstance(c := calibrations[name], Calibration) else list(c) for name in models}
+    pasts = {name: pasts_of(calibrations[name]) for name in models}
     if empty := [name for name in models if not pasts[name]]:
         raise CalibrationError(f"no calibration for {', '.join(empty)}")
     _check_same_settings(pasts)

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from aedr_jax.signal.measurement import Measurement, SignalConfig, Values
 from aedr_jax.signal.protocol import Identity, Protocol, told_apart
 from aedr_jax.typed import build
 
-__all__ = ["FEW", "Calibration", "Provenance", "calibrate"]
+__all__ = ["FEW", "Calibration", "Provenance", "calibrate", "pasts_of"]
 
 FORMAT = "aedr_jax calibration 4"
 FEW = 20
@@ -238,6 +238,11 @@ class Calibration:
             f"nothing is downloaded on a file's word; say where it is (--models {self.model}=FOLDER), or if you trust "
             f"it: --models {source}"
         )
+
+
+def pasts_of(made: Calibration | Sequence[Calibration]) -> list[Calibration]:
+    """A model's calibrations, one for each past of the images that they were made of, where it may be a single one."""
+    return [made] if isinstance(made, Calibration) else list(made)
 
 
 def calibrate(

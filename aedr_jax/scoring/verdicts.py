@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from aedr_jax.decision.attribution import CAVEAT, NOT_ASSESSABLE, Attribution, attribute
-from aedr_jax.decision.calibration import Calibration
+from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.errors import CalibrationError
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.signal.measurement import PRESETS
@@ -111,7 +111,7 @@ def verdict_rows(
 
 
 def _belonging(pasts: Calibration | Sequence[Calibration]) -> int:
-    return min(len(past.scores) for past in ([pasts] if isinstance(pasts, Calibration) else pasts))
+    return min(len(past.scores) for past in pasts_of(pasts))
 
 
 def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibration | Sequence[Calibration]]) -> None:
@@ -123,8 +123,7 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
         if row.status == "ok" and row.model in calibrations
     }
     for name, identity, preset, size_rule in kinds:
-        made = calibrations[name]
-        for calibration in [made] if isinstance(made, Calibration) else made:
+        for calibration in pasts_of(calibrations[name]):
             if None in dataclasses.astuple(calibration.domain):
                 raise CalibrationError(
                     f"calibration of {name}: does not say which sizes and values its images had; calibrate(..., sizes=)"
@@ -154,10 +153,9 @@ def _outside(
         return ""
     accepting = [name for name, yes in zip(result.models, result.accepted[image], strict=True) if yes]
     for name in accepting or result.models:
-        made = calibrations[name]
         row = group[name]
         second_loss, homogeneity = float(row.measured.second_loss), float(row.measured.homogeneity)
-        for calibration in [made] if isinstance(made, Calibration) else made:
+        for calibration in pasts_of(calibrations[name]):
             if reason := calibration.domain.why(_size(row), second_loss, homogeneity):
                 return f"{name}: {reason}"
     return ""
