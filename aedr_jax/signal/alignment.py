@@ -5,9 +5,9 @@ the factor f, mirrored or turned, it is a foreign image of the same texture, siz
 image that has nothing to do with the autoencoder, the loss before and after is the same, whatever the model; no image
 that is known to belong is needed to know where 0 is.
 
-What tells is the fine detail of the residual d(x) = A(x) − x, A the clipped reconstruction: what is left after its mean
-over a small box is taken off, B d(x). With e_b(x) the mean of (B d(x))² over block b and channels, each view's brought
-back to the pixels of x, and g running over the k controls,
+What tells is the fine detail of the residual d(x) = A(x) − x, A the clipped reconstruction: in a band B d(x) of it, its
+mean over a small box less its mean over a larger one. With e_b(x) the mean of (B d(x))² over block b and channels,
+brought back to the pixels of x where x was moved, and g running over the k controls,
 
     alignment(x) = mean over b of D_b,   D_b = log e_b(x) − mean over g of log e_b(g x)
 
@@ -16,7 +16,12 @@ controls among each other, c_g = mean over b of log e_b(g x),
 
     error(x)² = var_b(D_b) / n + var_g(c_g) / k + FLOOR_OF_ERROR².
 
-On a tile of 128 pixels that costs 1 + k passes of 120 × 120. Reference: a loop over the definition, in the tests.
+What varies between foreign images differs by autoencoder; over its own error it differs little (docs/alignment.md). The
+finest band tells most of an untouched image, a wider one of a compressed image: of the bands, the one in which
+alignment / error is lowest counts.
+
+Blocks are those of a few tiles of one fixed size: a small image is one tile. On T tiles of 128 pixels a side this costs
+T · (1 + k) passes of 120 × 120. Reference: a loop over the definition, in the tests.
 """
 
 from __future__ import annotations
@@ -26,13 +31,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from aedr_jax.autoencoders.models import Autoencoder
 
-__all__ = ["Alignment", "AlignmentConfig", "align", "alignment_map", "shifts_of"]
+__all__ = ["Alignment", "AlignmentConfig", "align", "alignment_map", "block_losses", "shifts_of"]
 
 FLOOR_OF_ERROR = 0.02
+BOX_OF_DETAIL = 5  # pixels: an image's own fine detail is what its mean over such a box leaves
 FEWEST = 4  # blocks, below which nothing is said
 SATURATED = 1.0 - 1.5 / 127.5  # within a grey level of black or white
 TURNS = ("mirror", "quarter")
@@ -43,11 +50,13 @@ class AlignmentConfig:
     """Settings of the alignment.
 
     Attributes:
-      tile: the side in pixels of the square that is judged, from the middle of an image and on the grid; a smaller
-        image is one smaller tile. One size serves images of all sizes with one compiled program.
+      tile: the side in pixels of the squares that are judged; a smaller image is one smaller tile. One size serves
+        images of all sizes with one compiled program.
+      tiles: the most that are judged, of those that lie beside each other around the middle, on the grid: the ones with
+        most blocks that say something, and of equal ones the nearest to the middle.
       shifts: (down, right) in pixels, each below the factor; None: by the factor (`shifts_of`).
       turns: of "mirror" (left and right change places) and "quarter" (a turn by 90°).
-      box: the side of the box whose mean is taken off the residual, odd.
+      bands: of the residual, pairs of sides of boxes, both odd: the mean over the first less the mean over the second.
       block: the side of a block in pixels, brought to a multiple of the factor.
       margin: pixels at the windows' edges that do not count, twice the factor at least.
       floor: added to every block's loss, a fifth of what rounding to 8 bit leaves.
@@ -60,9 +69,10 @@ class AlignmentConfig:
     """
 
     tile: int = 128
+    tiles: int = 4
     shifts: tuple[tuple[int, int], ...] | None = None
     turns: tuple[str, ...] = TURNS
-    box: int = 5
+    bands: tuple[tuple[int, int], ...] = ((1, 5), (3, 9))
     block: int = 16
     margin: int = 16
     floor: float = 1e-6
@@ -72,17 +82,17 @@ class AlignmentConfig:
     def __post_init__(self) -> None:
         if unknown := set(self.turns) - set(TURNS):
             raise ValueError(f"turns {sorted(unknown)}: expected some of {', '.join(TURNS)}")
-        if self.box < 3 or self.box % 2 == 0:
-            raise ValueError(f"box {self.box}: expected an odd number of at least 3")
-        if min(self.tile, self.block, self.margin) < 1 or self.floor <= 0:
-            raise ValueError("tile, block, margin and floor: expected positive numbers")
+        if not self.bands or any(not (0 < a < b and a % 2 == b % 2 == 1) for a, b in self.bands):
+            raise ValueError(f"bands {self.bands}: expected pairs of odd numbers, the second above the first")
+        if min(self.tile, self.tiles, self.block, self.margin) < 1 or self.floor <= 0:
+            raise ValueError("tile, tiles, block, margin and floor: expected positive numbers")
         if self.shifts is not None and len(self.shifts) + len(self.turns) < 2:
             raise ValueError("fewer than two controls: their spread is not known")
 
 
 class Alignment(NamedTuple):
     """Of each image [n]: the alignment, about 0 for foreign images and far below for the decoder's own, and its
-    standard error; both NaN where nothing can be said."""
+    standard error, in the band that tells most; both NaN where nothing can be said."""
 
     alignment: Float[Array, " n"]
     error: Float[Array, " n"]
@@ -103,7 +113,7 @@ def shifts_of(factor: int) -> tuple[tuple[int, int], ...]:
 def align(
     autoencoder: Autoencoder, images: Float[Array, "n h w 3"], *, config: AlignmentConfig = AlignmentConfig()
 ) -> Alignment:
-    """The alignment of each image on its middle tile.
+    """The alignment of each image, on its tiles.
 
     Pure, un-jitted, and differentiable; what it says of an image does not depend on the others.
 
@@ -120,21 +130,40 @@ def align(
     >>> align(ae, jnp.zeros((1, 96, 96, 3))).alignment  # a flat image: nothing can be said
     Array([nan], dtype=float32)
     """
-    n, height, width = images.shape[:3]
-    grid = _Grid.of(config, autoencoder.factor, min(height, width))
+    n = len(images)
+    grid = _Grid.of(config, autoencoder.factor, min(images.shape[1:3]))
     if grid is None:
         nothing = jnp.full(n, jnp.nan)
         return Alignment(nothing, nothing)
-    top, left = ((side - grid.tile) // 2 // grid.factor * grid.factor for side in (height, width))
-    tiles = images[:, top : top + grid.tile, left : left + grid.tile]
-    losses, telling = _block_losses(autoencoder, tiles, grid, config)
+    losses, telling = block_losses(autoencoder, images, config=config)
     return _aligned(losses, telling, config)
+
+
+def block_losses(
+    autoencoder: Autoencoder, images: Float[Array, "n h w 3"], *, config: AlignmentConfig = AlignmentConfig()
+) -> tuple[Float[Array, "n bands views blocks"], Bool[Array, "n blocks"]]:
+    """What the alignment is made of: e_b of each band and view, the unmoved one first, and which blocks say something.
+
+    Args:
+      autoencoder: the candidate model's.
+      images: as for `align`, with room for four blocks.
+      config: settings.
+    """
+    grid = _Grid.of(config, autoencoder.factor, min(images.shape[1:3]))
+    if grid is None:
+        raise ValueError(f"images of {images.shape[1:3]} pixels have no room for {FEWEST} blocks")
+    tiles = _tiles(images, grid, config)
+    n, count = tiles.shape[:2]
+    losses, telling = _of_tiles(autoencoder, tiles.reshape(-1, *tiles.shape[2:]), grid, config)
+    bands, views = losses.shape[1:3]
+    losses = losses.reshape(n, count, bands, views, -1).transpose(0, 2, 3, 1, 4).reshape(n, bands, views, -1)
+    return losses, telling.reshape(n, -1)
 
 
 def alignment_map(
     autoencoder: Autoencoder, images: Float[Array, "n h w 3"], *, config: AlignmentConfig = AlignmentConfig()
 ) -> Float[Array, "n hb wb"]:
-    """D_b, block by block: where an image is this decoder's (about 0 where it is not), tile beside tile.
+    """D_b, the mean over the bands, block by block: where an image is this decoder's (about 0 where it is not).
 
     Args:
       autoencoder: the candidate model's.
@@ -153,8 +182,8 @@ def alignment_map(
     rows, columns = ((side - grid.tile) // grid.inner + 1 for side in (height, width))
     starts = [(i * grid.inner, j * grid.inner) for i in range(rows) for j in range(columns)]
     tiles = jnp.concatenate([images[:, y : y + grid.tile, x : x + grid.tile] for y, x in starts])
-    losses, telling = _block_losses(autoencoder, tiles, grid, config)
-    found = jnp.where(telling, _differences(losses, config), jnp.nan)
+    losses, telling = _of_tiles(autoencoder, tiles, grid, config)
+    found = jnp.where(telling, _differences(losses, config).mean(1), jnp.nan)
     side = grid.inner // grid.block
     return found.reshape(rows, columns, n, side, side).transpose(2, 0, 3, 1, 4).reshape(n, rows * side, columns * side)
 
@@ -182,64 +211,97 @@ class _Grid(NamedTuple):
         return cls(factor, tile, window, inner, block, margin, shifts) if (inner // block) ** 2 >= FEWEST else None
 
 
-def _block_losses(
-    autoencoder: Autoencoder, tiles: Float[Array, "n t t 3"], grid: _Grid, config: AlignmentConfig
-) -> tuple[Float[Array, "n v b b"], Bool[Array, "n b b"]]:
-    """Mean losses of blocks for each view, the unmoved one first, and which blocks say something."""
-    n, w, m = len(tiles), grid.window, grid.margin
+def _tiles(images: Float[Array, "n h w 3"], grid: _Grid, config: AlignmentConfig) -> Float[Array, "n tiles t t 3"]:
+    """The tiles of each image that are judged."""
+    n, *sides = images.shape[:3]
+    along = [side // grid.tile for side in sides]
+    tops, lefts = (
+        (side - count * grid.tile) // 2 // grid.factor * grid.factor + grid.tile * np.arange(count)
+        for side, count in zip(sides, along, strict=True)
+    )
+    starts = np.stack([a.ravel() for a in np.meshgrid(tops, lefts, indexing="ij")], axis=1)
+    middle = (np.array(sides) - grid.tile) / 2
+    starts = starts[np.argsort(np.square(starts - middle).sum(1), kind="stable")]
+    if len(starts) <= config.tiles:
+        chosen = jnp.broadcast_to(jnp.asarray(starts), (n, *starts.shape))
+    else:
+        unmoved = [images[:, y : y + grid.window, x : x + grid.window] for y, x in starts]
+        counts = jnp.stack([_telling(one, grid, config).sum((1, 2)) for one in unmoved], axis=1)
+        chosen = jnp.asarray(starts)[jnp.argsort(-counts, axis=1, stable=True)[:, : config.tiles]]
+    shape = (grid.tile, grid.tile, 3)
+    return jax.vmap(
+        lambda image, corners: jax.vmap(lambda at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), shape))(corners)
+    )(images, chosen)
+
+
+def _telling(unmoved: Float[Array, "n w w 3"], grid: _Grid, config: AlignmentConfig) -> Bool[Array, "n b b"]:
+    """Which blocks say something: those with fine detail, and not mostly black or white."""
+    inside = slice(grid.margin, grid.margin + grid.inner)
+    pixels = jax.lax.stop_gradient(unmoved)
+    fine = jnp.square(pixels - _box_mean(pixels, BOX_OF_DETAIL)).mean(-1)[:, inside, inside]
+    at_ends = (jnp.abs(pixels) > SATURATED).mean(-1)[:, inside, inside]
+    return (_blocks(fine, grid) > config.least_detail) & (_blocks(at_ends, grid) <= 0.5)
+
+
+def _of_tiles(
+    autoencoder: Autoencoder, tiles: Float[Array, "m t t 3"], grid: _Grid, config: AlignmentConfig
+) -> tuple[Float[Array, "m bands views b b"], Bool[Array, "m b b"]]:
+    m, w, margin = len(tiles), grid.window, grid.margin
     unmoved = tiles[:, :w, :w]
     moved = [tiles[:, y : y + w, x : x + w] for y, x in grid.shifts]
     turned = {"mirror": unmoved[:, :, ::-1], "quarter": jnp.rot90(unmoved, axes=(1, 2))}
     views = jnp.concatenate([unmoved, *moved, *(turned[name] for name in config.turns)])
     residual = jnp.clip(autoencoder.decode(autoencoder.encode(views)), -1.0, 1.0) - views
-    detail = jnp.square(_without_mean(residual, config.box)).mean(-1).reshape(-1, n, w, w)
-    back = {"mirror": lambda e: e[:, :, ::-1], "quarter": lambda e: jnp.rot90(e, -1, axes=(1, 2))}
-    inside = slice(m, m + grid.inner)
-    own = [detail[0][:, inside, inside]]
-    for (y, x), e in zip(grid.shifts, detail[1:], strict=False):
-        own.append(e[:, m - y : m - y + grid.inner, m - x : m - x + grid.inner])
-    for name, e in zip(config.turns, detail[1 + len(grid.shifts) :], strict=True):
-        own.append(back[name](e)[:, inside, inside])
-    pixels = jax.lax.stop_gradient(unmoved)
-    fine = jnp.square(_without_mean(pixels, config.box)).mean(-1)[:, inside, inside]
-    at_ends = (jnp.abs(pixels) > SATURATED).mean(-1)[:, inside, inside]
-    telling = (_blocks(fine, grid) > config.least_detail) & (_blocks(at_ends, grid) <= 0.5)
-    return jnp.stack([_blocks(e, grid) for e in own], axis=1), telling
+    means = {box: _box_mean(residual, box) for box in {box for band in config.bands for box in band}}
+    detail = jnp.stack([jnp.square(means[a] - means[b]).mean(-1) for a, b in config.bands])
+    detail = detail.reshape(len(config.bands), -1, m, w, w)
+    back = {"mirror": lambda e: e[..., ::-1], "quarter": lambda e: jnp.rot90(e, -1, axes=(-2, -1))}
+    by_view = list(detail.swapaxes(0, 1))
+    unturned = 1 + len(grid.shifts)
+    upright = by_view[:unturned] + [back[name](e) for name, e in zip(config.turns, by_view[unturned:], strict=True)]
+    moves = [(0, 0), *grid.shifts, *[(0, 0)] * len(config.turns)]
+    inside = [
+        e[..., margin - y : margin - y + grid.inner, margin - x : margin - x + grid.inner]
+        for e, (y, x) in zip(upright, moves, strict=True)
+    ]
+    return _blocks(jnp.stack(inside, axis=2), grid).swapaxes(0, 1), _telling(unmoved, grid, config)
 
 
-def _differences(losses: Float[Array, "n v b b"], config: AlignmentConfig) -> Float[Array, "n b b"]:
+def _differences(losses: Float[Array, "n bands views *b"], config: AlignmentConfig) -> Float[Array, "n bands *b"]:
     logs = jnp.log(losses + config.floor)
-    return logs[:, 0] - logs[:, 1:].mean(1)
+    return logs[:, :, 0] - logs[:, :, 1:].mean(2)
 
 
-def _aligned(losses: Float[Array, "n v b b"], telling: Bool[Array, "n b b"], config: AlignmentConfig) -> Alignment:
-    n, views = losses.shape[:2]
-    weight = telling.reshape(n, -1).astype(losses.dtype)
+def _aligned(
+    losses: Float[Array, "n bands views b"], telling: Bool[Array, "n b"], config: AlignmentConfig
+) -> Alignment:
+    controls = losses.shape[2] - 1
+    weight = telling.astype(losses.dtype)
     count = weight.sum(1)
-    differences = _differences(losses, config).reshape(n, -1)
-    safe = jnp.maximum(count, 2.0)
-    mean = (weight * differences).sum(1) / safe
-    of_blocks = (weight * jnp.square(differences - mean[:, None])).sum(1) / (safe - 1.0) / safe
-    logs = jnp.log(losses[:, 1:] + config.floor).reshape(n, views - 1, -1)
-    of_controls = jnp.var((weight[:, None] * logs).sum(-1) / safe[:, None], axis=1, ddof=1) / (views - 1)
+    safe = jnp.maximum(count, 2.0)[:, None]
+    differences = _differences(losses, config)
+    mean = jnp.einsum("nb,nfb->nf", weight, differences) / safe
+    of_blocks = jnp.einsum("nb,nfb->nf", weight, jnp.square(differences - mean[..., None])) / (safe - 1.0) / safe
+    logs = jnp.log(losses[:, :, 1:] + config.floor)
+    of_controls = jnp.var(jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None], axis=2, ddof=1) / controls
     error = jnp.sqrt(of_blocks + of_controls + FLOOR_OF_ERROR**2)
-    enough = count >= max(FEWEST, config.least_blocks * weight.shape[1])
-    return Alignment(jnp.where(enough, mean, jnp.nan), jnp.where(enough, error, jnp.nan))
+    lowest = jnp.argmin(mean / error, axis=1)[:, None]
+    enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1])
+    return Alignment(
+        *(jnp.where(enough, jnp.take_along_axis(values, lowest, axis=1)[:, 0], jnp.nan) for values in (mean, error))
+    )
 
 
-def _without_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:
-    """x less its mean over a box of so many pixels a side; what lies beyond the border is its mirror image."""
-    mean = x
-    for axis in (1, 2):
-        reach = box // 2
-        padding = [(reach, reach) if i == axis else (0, 0) for i in range(4)]
-        padded = jnp.pad(mean, padding, mode="reflect")
+def _box_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:
+    """Mean over a box of so many pixels a side; what lies beyond the border is its mirror image."""
+    reach = box // 2
+    for axis in (1, 2) if reach else ():
+        padded = jnp.pad(x, [(reach, reach) if i == axis else (0, 0) for i in range(4)], mode="reflect")
         size = x.shape[axis]
-        shifted = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(box)]
-        mean = jnp.mean(jnp.stack(shifted), axis=0)
-    return x - mean
+        x = jnp.mean(jnp.stack([jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(box)]), axis=0)
+    return x
 
 
-def _blocks(x: Float[Array, "n s s"], grid: _Grid) -> Float[Array, "n b b"]:
-    n, side = len(x), grid.inner // grid.block
-    return x.reshape(n, side, grid.block, side, grid.block).mean((2, 4))
+def _blocks(x: Float[Array, "*n s s"], grid: _Grid) -> Float[Array, "*n b b"]:
+    side = grid.inner // grid.block
+    return x.reshape(*x.shape[:-2], side, grid.block, side, grid.block).mean((-3, -1))
