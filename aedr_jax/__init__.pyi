@@ -11,8 +11,7 @@ from .decision.attribution import Attribution as Attribution
 from .decision.attribution import attribute as attribute
 from .decision.calibration import Calibration as Calibration
 from .decision.calibration import calibrate as calibrate
-from .decision.statistic import Statistic as Statistic
-from .decision.statistic import fit_statistic as fit_statistic
+from .decision.null import Null as Null
 from .decision.threshold import kde_cdf as kde_cdf
 from .decision.threshold import kde_quantile as kde_quantile
 from .decision.threshold import kde_threshold as kde_threshold
@@ -33,6 +32,8 @@ from .images.codec import read_gray as read_gray
 from .images.codec import read_image as read_image
 from .scoring.dataset import score_dataset as score_dataset
 from .scoring.sharding import make_sharded as make_sharded
+from .signal.alignment import AlignmentConfig as AlignmentConfig
+from .signal.alignment import alignment_map as alignment_map
 from .signal.losses import mae as mae
 from .signal.losses import mse as mse
 from .signal.losses import psnr as psnr

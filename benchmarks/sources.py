@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +71,10 @@ def generated(data: Path) -> Iterator[tuple[str, Pixels]]:
 def drawn(draw: Callable[[np.random.Generator], Pixels], name: str) -> Callable[[Path], Iterator[tuple[str, Pixels]]]:
     def pictures(data: Path) -> Iterator[tuple[str, Pixels]]:
         for i in range(4 * DRAWN):  # about half of these in each half
-            yield f"{name} {i}", draw(np.random.default_rng([zlib.crc32(name.encode()), i])).clip(0, 255).astype(np.uint8)
+            yield (
+                f"{name} {i}",
+                draw(np.random.default_rng([zlib.crc32(name.encode()), i])).clip(0, 255).astype(np.uint8),
+            )
 
     return pictures
 
@@ -97,7 +99,11 @@ def line_art(rng: np.random.Generator) -> Pixels:
     pen = ImageDraw.Draw(image)
     for _ in range(rng.integers(15, 60)):
         points = rng.integers(0, SIDE * scale, (rng.integers(2, 5), 2))
-        pen.line([tuple(map(int, p)) for p in points], fill=tuple(map(int, rng.integers(0, 120, 3))), width=int(rng.integers(2, 9)))
+        pen.line(
+            [tuple(map(int, p)) for p in points],
+            fill=tuple(map(int, rng.integers(0, 120, 3))),
+            width=int(rng.integers(2, 9)),
+        )
     for _ in range(rng.integers(3, 12)):
         x, y = rng.integers(0, SIDE * scale, 2)
         r = rng.integers(8, 90)
@@ -128,11 +134,18 @@ def screen(rng: np.random.Generator) -> Pixels:
         w, h = map(int, rng.integers(8, 70, 2))
         colour = tuple(map(int, rng.integers(0, 256, 3)))
         pen.rounded_rectangle([x, y, x + w, y + h], radius=int(rng.integers(0, 6)), fill=colour, outline=(90,) * 3)
-        pen.text((x + 3, y + 2), _words(rng)[: max(1, w // 6)], fill=(0,) * 3 if sum(colour) > 380 else (255,) * 3, font_size=10)
+        pen.text(
+            (x + 3, y + 2),
+            _words(rng)[: max(1, w // 6)],
+            fill=(0,) * 3 if sum(colour) > 380 else (255,) * 3,
+            font_size=10,
+        )
     return np.asarray(image).astype(float)
 
 
-def _then(pictures: Callable[[Path], Iterator], process: str, off: tuple[int, int] = (0, 0)) -> Callable[[Path], Iterator]:
+def _then(
+    pictures: Callable[[Path], Iterator], process: str, off: tuple[int, int] = (0, 0)
+) -> Callable[[Path], Iterator]:
     def others(data: Path) -> Iterator[tuple[str, Pixels]]:
         for i, (group, image) in enumerate(pictures(data)):
             around = middle(image, min(SIDE * 2, min(image.shape[:2]) // GRID * GRID))

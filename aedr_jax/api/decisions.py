@@ -12,10 +12,10 @@ import numpy as np
 
 from aedr_jax.api.scores import Progress, Run, named, score_source, unseen
 from aedr_jax.autoencoders.names import match_models
-from aedr_jax.autoencoders.registry import calibration_file, list_models
+from aedr_jax.autoencoders.registry import calibration_file, list_models, local_folder
 from aedr_jax.decision import calibration as decision
 from aedr_jax.decision.calibration import Calibration
-from aedr_jax.errors import RunError, SourceError
+from aedr_jax.errors import CalibrationError, RunError, SourceError
 from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.containers import as_source
 from aedr_jax.inputs.sources import Source
@@ -25,6 +25,8 @@ from aedr_jax.scoring.tables import check_output, write_rows
 from aedr_jax.scoring.verdicts import Verdict, verdict_rows
 
 __all__ = ["Attributed", "Calibrations", "attribute", "calibrate", "load_calibrations"]
+
+SHIPPED = "shipped"
 
 # Of each model one calibration, or one for each past of the images that they were made of.
 Calibrations = Mapping[str, Calibration | Sequence[Calibration]]
@@ -120,7 +122,7 @@ def attribute(
     *,
     models: Sequence[str] | None = None,
     calibrations: str | os.PathLike[str] | Calibrations | None = None,
-    false_names: float | None = None,
+    false_names: float = 0.05,
     setup: Setup = Setup(),
     out: str | os.PathLike[str] | None = None,
     image_column: str | None = None,
@@ -128,13 +130,14 @@ def attribute(
     progress: Progress = unseen,
     on_run: Callable[[Run], Any] = lambda run: None,
 ) -> Attributed:
-    """A verdict for each image: a model, several, or none of the candidates.
+    """A verdict for each image: a model, several, or none of the candidates. Nothing needs to be calibrated.
 
     Args:
       inputs: a `Source`, or what `open_source` reads, one or a list.
-      models: the candidates, by their calibrations' names; `NAME=SOURCE` where one lies elsewhere than its calibration
-        says. None: every model with a calibration.
-      calibrations: a folder or a file of `calibrate`, or name -> calibrations; None: those that ship.
+      models: the candidates: registry names, folders or hub paths, or `NAME=SOURCE`; with calibrations, by these
+        calibrations' names. None: every model of the registry whose weights are here, or every one with a calibration.
+      calibrations: a folder or a file of `calibrate`, name -> calibrations, or "shipped" for those beside the weights;
+        None: for none.
       false_names: as for `aedr_jax.attribute`.
       setup: how images are measured: as the calibrations' were.
       out: also write the verdicts: .parquet, .csv, .jsonl, or without an ending a folder of Parquet.
@@ -143,41 +146,51 @@ def attribute(
       on_run: given the run before its rows are judged.
 
     Raises:
-      CalibrationError: where a calibration cannot be read, was made with other weights or settings, or names a source
-        that nobody asked for (`Calibration.trusted_source`).
+      CalibrationError: where settings without alignment (the presets of the paper) come without calibrations, a
+        calibration cannot be read, was made with other weights or settings, or names a source that nobody asked for
+        (`Calibration.trusted_source`).
       SourceError, AutoencoderError, KeyboardInterrupt: as `score`.
     """
     if out is not None:
         check_output(out)
-    made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
-    pasts = {name: decision.pasts_of(known) for name, known in made.items()}
-    given = match_models(models or pasts, {name: known[0].provenance.source for name, known in pasts.items()})
-    chosen = {name: pasts[name] for name in given}
-    places = {name: given[name] or known[0].trusted_source(models or ()) for name, known in chosen.items()}
+    if calibrations is None:
+        if setup.config.alignment is None:
+            raise CalibrationError(
+                f"settings {setup.config.name!r} have no alignment: verdicts then need calibrations "
+                "(aedr calibrate, and --calibrations DIR)"
+            )
+        chosen: dict[str, list[Calibration]] = {}
+        places = named(models) if models else {name: name for name in list_models() if local_folder(name)}
+    else:
+        made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
+        pasts = {name: decision.pasts_of(known) for name, known in made.items()}
+        given = match_models(models or pasts, {name: known[0].provenance.source for name, known in pasts.items()})
+        chosen = {name: pasts[name] for name in given}
+        places = {name: given[name] or known[0].trusted_source(models or ()) for name, known in chosen.items()}
     source = as_source(inputs, image_column=image_column, id_column=id_column)
     scorer = setup.scorer(places)
     for candidate in scorer.candidates:
-        for calibration in chosen[candidate.name]:
+        for calibration in chosen.get(candidate.name, ()):
             calibration.check_against(scorer.protocol(candidate), where=f"calibration of {candidate.name}")
     run = score_source(scorer, source, progress)
     on_run(run)
-    verdicts = verdict_rows(run.rows, chosen, false_names=false_names)
+    verdicts = verdict_rows(run.rows, chosen, models=list(places), false_names=false_names)
     if out is not None:
         write_rows(verdicts, out)
     return Attributed(verdicts, run)
 
 
-def load_calibrations(where: str | os.PathLike[str] | None = None) -> dict[str, list[Calibration]]:
+def load_calibrations(where: str | os.PathLike[str] = SHIPPED) -> dict[str, list[Calibration]]:
     """For each model its calibrations, one for each past of the images that they were made of.
 
     Args:
-      where: a folder of them (*.json), or one file; None: those that lie beside weights on this machine.
+      where: a folder of them (*.json), or one file; "shipped": those that lie beside weights on this machine.
 
     Raises:
       SourceError: where there is none, or two of one model and past.
       CalibrationError: for a file that is none.
     """
-    if where is None:
+    if where == SHIPPED:
         shipped = {name: calibration_file(name) for name in list_models()}
         return {name: [Calibration.load(path)] for name, path in shipped.items() if path}
     folder = Path(where)

@@ -148,13 +148,16 @@ def _attribute(parser: _Parser) -> None:
         "--models",
         type=_list,
         metavar="A,B",
-        help="the candidates, by their calibrations' names; NAME=SOURCE where one lies elsewhere than its calibration "
-        "says (default: every model with a calibration here)",
+        help=f"the candidates, each {MODEL} (default: every model whose weights are here)",
     )
-    parser.add_argument("--calibrations", help="a folder of JSON files from aedr calibrate (default: those that ship)")
+    parser.add_argument(
+        "--calibrations",
+        metavar="DIR",
+        help="also turn away what is unlike a model's own images: JSON files from aedr calibrate, or shipped",
+    )
     parser.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
     parser.add_argument(
-        "--false-names", type=float, metavar="SHARE", help="of images of no candidate; needs --validation calibrations"
+        "--false-names", type=float, default=0.05, metavar="SHARE", help="of images of no candidate (default .05)"
     )
     _add_measuring(parser)
 

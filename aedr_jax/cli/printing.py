@@ -96,21 +96,30 @@ def counted(counts: Counts) -> str:
     return ", ".join(f"{n} {words.get(what, what)}" for what, n in counts._asdict().items() if n or what not in words)
 
 
-def three(p: float, belonging: int) -> str:
-    """Three decimals; "<" where p is the least that so many belonging images can tell, 1 / (n + 1)."""
-    if p <= (1 + 1e-6) / (belonging + 1):
-        return f"<{-(-1000 // (belonging + 1)) / 1000:.3f}"
+def three(p: float, n: int) -> str:
+    """Three decimals; "<" where p is the least that so many images can tell, 1 / (n + 1)."""
+    if p <= (1 + 1e-6) / (n + 1):
+        return f"<{-(-1000 // (n + 1)) / 1000:.3f}"
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def least(verdicts: Sequence[Verdict]) -> str:
-    """The line that says what "<" is beside a p-value, or nothing where there is no p-value."""
+    """The lines that say what the p-values are, or nothing where there is none."""
+    lines = []
+    if foreign := max((v.foreign for v in verdicts), default=0):
+        lines.append(
+            f"foreign p: of {foreign} and more images that have nothing to do with the model, the share that stand as "
+            "firmly on its grid; small speaks for the model"
+        )
     belonging = {name: n for v in verdicts for name, n in v.belonging.items()}
-    if not belonging:
-        return ""
-    alike = len(set(belonging.values())) == 1
-    counts = str(next(iter(belonging.values()))) if alike else ", ".join(f"{n} ({m})" for m, n in belonging.items())
-    return f'"<" before a p-value: the least that n belonging images can tell, 1/(n + 1); n = {counts}\n'
+    if belonging:
+        alike = len(set(belonging.values())) == 1
+        counts = str(next(iter(belonging.values()))) if alike else ", ".join(f"{n} ({m})" for m, n in belonging.items())
+        lines.append(f"own p: of the model's {counts} calibration images, the share that score so high; small speaks")
+        lines[-1] += " against the model"
+    if lines:
+        lines.append('"<" before a p-value: the least that n images can tell, 1/(n + 1)')
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _why_not(verdict: Verdict) -> str:
@@ -127,16 +136,18 @@ def print_verdicts(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
         for verdict in verdicts:
             print(to_json(vars(verdict)))
         return
-    rows = [
-        {
-            "image": v.id,
-            "verdict": v.verdict,
-            "p-values": _why_not(v)
-            or ", ".join(f"{name} {three(p, v.belonging[name])}" for name, p in v.p_values.items()),
-        }
-        for v in verdicts
-    ]
-    print_table(rows, ("image", "verdict", "p-values"))
+
+    def listed(p_values: Mapping[str, float], of: Callable[[str], int]) -> str:
+        return ", ".join(f"{name} {three(p, of(name))}" for name, p in p_values.items())
+
+    columns = {
+        "image": lambda v: v.id,
+        "verdict": lambda v: v.verdict,
+        "foreign p": lambda v: _why_not(v) or listed(v.foreign_p_values, lambda name: v.foreign),
+    }
+    if any(v.p_values for v in verdicts):
+        columns["own p"] = lambda v: "" if _why_not(v) else listed(v.p_values, lambda name: v.belonging[name])
+    print_table([{name: cell(v) for name, cell in columns.items()} for v in verdicts], tuple(columns))
 
 
 def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:

@@ -23,7 +23,6 @@ def contradiction(
     tau: float,
     tau_interval: tuple[float | None, float | None],
     accepts: tuple[float, float],
-    cross_fitted: bool,
     validation: Validation | None,
 ) -> str:
     """The first thing that a calibration says and that does not follow from its scores, or "".
@@ -33,7 +32,6 @@ def contradiction(
       alpha, rule: the threshold's.
       tau: the threshold that it says.
       tau_interval, accepts: its `threshold_interval` and `acceptance_interval`.
-      cross_fitted: whether a statistic was fitted.
       validation: what it says of other images.
 
     Raises:
@@ -46,7 +44,7 @@ def contradiction(
     pairs: dict[str, tuple[Any, Any]] = {
         "threshold": (tau, follows),
         "threshold_interval": (tau_interval, threshold_interval(own, alpha)),
-        "acceptance_interval": (accepts, acceptance_interval(own, follows, cross_fitted=cross_fitted)),
+        "acceptance_interval": (accepts, acceptance_interval(own, follows)),
     }
     if (np.diff(own) < 0).any():
         return "scores: they are not sorted"

@@ -1,26 +1,33 @@
-"""Which of several models made each image, or none of them."""
+"""Which of several models made each image, or none of them.
+
+Two null hypotheses are tested for each model: that the image has nothing to do with its autoencoder, for which nothing
+needs to be calibrated (`null`), and, where there is a calibration, that the model made it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from aedr_jax.decision.calibration import Calibration, pasts_of
+from aedr_jax.decision.domain import Domain
+from aedr_jax.decision.null import Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
 
-__all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "holm"]
+__all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "has_alignment", "holm"]
 
 NONE = "none"
 NOT_ASSESSABLE = "not assessable"
+CLOSE = 1.0  # errors of a difference of alignments, below which two models are not told apart
 ROUNDING = 1 + 1e-6  # p-values are multiples of 1 / (images + 1) in float32: a bound that one meets exactly is met
 CAVEAT = (
     '"none" means: none of these candidates. It does not mean a real photograph: closed services, GANs and '
-    "autoencoders that were not among the candidates end there too. A photograph that went through a candidate's "
-    "autoencoder once looks like that model's own."
+    "autoencoders that were not among the candidates end there too. A name means: this model, or one that shares its "
+    "autoencoder's encoder. A photograph that went through a candidate's autoencoder once looks like that model's own."
 )
 
 
@@ -30,13 +37,15 @@ class Attribution(NamedTuple):
     Attributes:
       models: their names, the order of the columns.
       scores: float [n,m], small where an image belongs.
-      p_values: float [n,m]; the null hypothesis of each is "made by this model", so small speaks against it.
-      accepted: bool [n,m], score below the model's threshold.
+      p_values: float [n,m]; the null hypothesis of each is "made by this model", so small speaks against it; NaN for a
+        model without a calibration.
+      accepted: bool [n,m].
       verdicts: n strings: a model, a family "a|b" (models that share one autoencoder), "ambiguous: a, b", "none", or
         "not assessable".
-      foreign_p_values: float [n,m]; the null hypothesis of each is "not made by this model", so small speaks for it.
-        NaN for a model if one of its calibrations has no validation images.
-      likelihood_ratios: float [n,m] (`Calibration.likelihood_ratio`); NaN likewise.
+      foreign_p_values: float [n,m]; the null hypothesis of each is "from no decoder that shares an encoder with this
+        model's", so small speaks for it. NaN where nothing can be said, and for a model whose measurement has no
+        alignment and one of whose calibrations has no validation images.
+      likelihood_ratios: float [n,m] (`Calibration.likelihood_ratio`); NaN for a model without validation images.
 
     >>> own = np.linspace(1.0, 1.2, 40)
     >>> result = aedr.attribute({"a": np.array([1.1, 5.0])}, {"a": aedr.calibrate(own, method="mine")})
@@ -55,45 +64,56 @@ class Attribution(NamedTuple):
 
 def attribute(
     measured: Mapping[str, Measurement | Values],
-    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
+    calibrations: Mapping[str, Calibration | Sequence[Calibration]] | None = None,
     *,
+    false_names: float = 0.05,
+    null: Null | None = None,
     sizes: Mapping[str, Int[np.ndarray, "n 2"]] | None = None,
-    false_names: float | None = None,
     families: Mapping[str, str] | None = None,
     assessable: Bool[np.ndarray, " n"] | None = None,
 ) -> Attribution:
-    """A verdict for each image: every model that accepts it, score < threshold, which is where p-value > alpha.
+    """A verdict for each image, with nothing calibrated: every model whose alignment foreign images do not reach.
 
-    At most one family made an image. So the true one is missing from the verdict with probability at most alpha,
-    however many candidates there are, and no correction is needed. How often an image of *no* candidate gets a name is
-    another rate. It grows with the number of candidates; `false_names` bounds it by means of the validation images.
+    A foreign p-value says how many foreign images stand on the grid of a decoder that they do not come from as firmly
+    as this image does (`Null`). A model accepts an image if this p-value, adjusted by Holm's step-down over the
+    families of candidates, is at most `false_names`. So an image of no candidate gets a name with probability at most
+    `false_names`, however many candidates there are. Of several models that accept an image the one with the lowest
+    alignment is named; if another's is within their errors, the verdict is "ambiguous". An image of a model that shares
+    an encoder with a candidate stands on the candidate's grid too: a name means "this model, or one with its encoder".
+
+    A calibration refines this: its model also turns away images that are unlike the model's own, p-value <= alpha. As
+    a p-value is at least 1 / (n + 1), one on fewer than 19 images turns nothing away at alpha .05; with calibrations of
+    all models, alignments are compared in shares of the median of each model's own images.
+
+    Measurements without alignment (the paper's settings, a rival's scores) need calibrations: a model then accepts an
+    image if score < threshold, which is where p-value > alpha, and, where all of its calibrations have validation
+    images, if its foreign p-value among them passes `false_names` too. At most one family made an image, so the true
+    one is missing with probability at most alpha; how often an image of no candidate gets a name is bounded only with
+    foreign p-values.
 
     A model may have several calibrations, one for each past of its images (as they came, saved as JPEG, ...). The past
     of an image is not known, so a null hypothesis is rejected only if it is rejected under every past: both p-values
-    are the largest over the pasts, and the likelihood ratio is the smallest. Where the pasts lie apart this costs
-    names, because an unprocessed image of another model can score like the model's own after JPEG. The members of a
-    family share one null hypothesis and one p-value.
+    are the largest over the pasts, and the likelihood ratio is the smallest. The members of a family share one null
+    hypothesis and one p-value.
 
     Args:
       measured: for each model, the measurement (or a rival's scores) of the same n images.
-      calibrations: for each model, its calibration, or several for different pasts. The score is then the one under the
-        past with the largest p-value. A model accepts an image if any of its calibrations does, so it also accepts more
-        images of other origin.
+      calibrations: for each model, or for some, its calibration, or several for different pasts. The score is then the
+        one under the past with the largest p-value. None: for none.
+      false_names: the rate at which an image of no candidate may get a name, in (0, 1).
+      null: the reference of foreign images; None: the one that ships, which is of the default settings.
       sizes: for each model, height and width of each image as it was measured; None: sizes are not compared.
-      false_names: a rate in (0, 1). Only families are accepted whose foreign p-value (the largest of the members'),
-        adjusted by Holm's step-down over the families, is at most this. An image that is like the validation images of
-        one past of each family then gets a name with probability at most this.
       families: for each model, a string that names its autoencoder; models with equal strings are one family. None: two
         models are one family if their calibrations are of one autoencoder (`Identity.family`), or, where a weights hash
         is missing, if their measurements are equal to the last bit.
       assessable: which images can be judged at all; None: those with a defined score for every model. An image is also
         not assessable if no calibration saw its size, or if every model that accepts it does so outside the values that
-        its calibrations saw (`domain.Domain`).
+        its calibrations saw (`domain.Domain`); where alignments decide, neither is asked.
 
     Raises:
-      CalibrationError: when models and calibrations or families do not match, calibrations were made with different
-        settings (presets), the numbers of images differ, or `false_names` is outside (0, 1) or given for a calibration
-        without validation images.
+      CalibrationError: when models and calibrations or families do not match, a model has neither alignment nor
+        calibration, calibrations were made with different settings (presets), the numbers of images differ, or
+        `false_names` is outside (0, 1).
 
     Source of the step-down: Holm, Scandinavian Journal of Statistics 6 (1979).
 
@@ -102,40 +122,55 @@ def attribute(
     >>> aedr.attribute({"a": np.array([1.1, 5.0]), "b": np.array([2.1, 5.0])}, calibrations).verdicts
     ('ambiguous: a, b', 'none')
     """
+    calibrations = {} if calibrations is None else calibrations
     for what, given, value in (("measured", measured, "measurement"), ("calibrations", calibrations, "calibration")):
         if not isinstance(given, Mapping):
             raise CalibrationError(f"{what}: a {type(given).__name__}; expected a mapping, {{model: {value}}}")
     models = tuple(measured)
     if not models:
         raise CalibrationError("no model to attribute to")
-    if missing := [name for name in models if name not in calibrations]:
-        raise CalibrationError(f"no calibration for {', '.join(missing)}")
-    if false_names is not None and not 0.0 < false_names < 1.0:
+    if not 0.0 < false_names < 1.0:
         raise CalibrationError(f"false names {false_names}: expected a share in (0, 1)")
-    pasts = {name: pasts_of(calibrations[name]) for name in models}
-    if empty := [name for name in models if not pasts[name]]:
-        raise CalibrationError(f"no calibration for {', '.join(empty)}")
+    pasts = {name: pasts_of(calibrations.get(name, ())) for name in models}
+    if silent := [name for name in models if not pasts[name] and not has_alignment(measured[name])]:
+        raise CalibrationError(
+            f"no calibration for {', '.join(silent)}, and no alignment in what was measured: measure with the default "
+            "settings, or pass calibrations"
+        )
     _check_same_settings(pasts)
-    judged_by = [_under_any(measured[name], pasts[name]) for name in models]
+    reference = Null.shipped() if null is None else null
+    judged_by = [_judged(measured[name], pasts[name], reference) for name in models]
     counts = {name: len(one.score) for name, one in zip(models, judged_by, strict=True)}
     counts |= {f"sizes of {name}": len(of_model) for name, of_model in (sizes or {}).items()}
     if len(set(counts.values())) > 1:
         raise CalibrationError(f"different numbers of images: {counts}")
-    scores, p_values, accepted, foreign, ratios = (np.stack(values, axis=1) for values in zip(*judged_by, strict=True))
+    columns = _Judged(*(np.stack(values, axis=1) for values in zip(*judged_by, strict=True)))
     family = _families(measured, pasts, families)
-    if false_names is not None:
-        if silent := [name for name in models if any(c.validation is None for c in pasts[name])]:
-            raise CalibrationError(f"a bound on false names needs validation images in the calibration of {silent[0]}")
-        accepted &= _holm_over(family, models, foreign) <= false_names * ROUNDING
-    judged = [bool(np.isfinite(row).all()) for row in scores]
+    known = np.array([has_alignment(measured[m]) or all(c.validation for c in pasts[m]) for m in models])
+    accepted = columns.accepted & (~known | _significant(columns.foreign_p_value, known, family, models, false_names))
+    judged = np.isfinite(columns.score).all(axis=1)
     if assessable is not None:
-        judged = [ok and bool(given) for ok, given in zip(judged, assessable, strict=True)]
-    judged = [ok and bool(inside) for ok, inside in zip(judged, _inside(measured, pasts, accepted, sizes), strict=True)]
+        judged &= np.asarray(assessable, bool)
+    judged &= _inside(measured, pasts, accepted, sizes)
+    standing = _Compared.of(measured, pasts)
     verdicts = tuple(
-        _verdict([models[j] for j in np.flatnonzero(row)], family) if ok else NOT_ASSESSABLE
-        for row, ok in zip(accepted, judged, strict=True)
+        _verdict([models[j] for j in np.flatnonzero(row)], family, standing, i) if ok else NOT_ASSESSABLE
+        for i, (row, ok) in enumerate(zip(accepted, judged, strict=True))
     )
-    return Attribution(models, scores, p_values, accepted, verdicts, foreign, ratios)
+    return Attribution(
+        models,
+        columns.score,
+        columns.p_value,
+        accepted,
+        verdicts,
+        columns.foreign_p_value,
+        columns.likelihood_ratio,
+    )
+
+
+def has_alignment(measured: Measurement | Values) -> TypeGuard[Measurement]:
+    """Whether alignments were measured: an error is infinite where nothing can be said, NaN where nobody asked."""
+    return isinstance(measured, Measurement) and not bool(np.isnan(np.asarray(measured.alignment_error)).all())
 
 
 def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
@@ -167,7 +202,7 @@ def _inside(
     """
     sized, known = [], []
     for name in measured:
-        domains = [calibration.domain for calibration in pasts[name]]
+        domains = [calibration.domain for calibration in pasts[name]] or [Domain()]
         fits = [np.True_ if sizes is None else domain.holds_sizes(sizes[name]) for domain in domains]
         holds = [fit & domain.holds_values(measured[name]) for fit, domain in zip(fits, domains, strict=True)]
         known.append(np.any(holds, axis=0))
@@ -177,7 +212,7 @@ def _inside(
 
 
 class _Judged(NamedTuple):
-    """One model's columns of an `Attribution`."""
+    """One model's columns of an `Attribution`; or all models', stacked."""
 
     score: np.ndarray
     p_value: np.ndarray
@@ -186,16 +221,33 @@ class _Judged(NamedTuple):
     likelihood_ratio: np.ndarray
 
 
+def _judged(measured: Measurement | Values, pasts: Sequence[Calibration], null: Null) -> _Judged:
+    """What one model says of each image, before the others are looked at."""
+    if not has_alignment(measured):
+        return _under_any(measured, pasts)
+    standing = np.asarray(measured.standing, np.float64)
+    foreign = np.asarray(null.p_value(standing), np.float64)
+    if pasts:
+        found = _under_any(measured, pasts)
+        return found._replace(foreign_p_value=foreign, accepted=found.accepted & ~np.isnan(standing))
+    nothing = np.full_like(foreign, np.nan)
+    return _Judged(np.asarray(measured.alignment, np.float64), nothing, ~np.isnan(standing), foreign, nothing)
+
+
 def _under_any(measured: Measurement | Values, pasts: Sequence[Calibration]) -> _Judged:
     """The score under the past with the largest p-value, whether any accepts it, and what holds under every past."""
     found = []
     for calibration in pasts:
         score = np.asarray(calibration.score(measured), dtype=np.float64)
+        p = np.asarray(calibration.p_value(score))
+        # NaN is below no threshold: what cannot be measured is not accepted. Where alignments decide, a calibration on
+        # few images turns nothing away, as no p-value of theirs can reach alpha.
+        accepted = p > calibration.alpha if calibration.aligned else score < calibration.threshold
         found.append(
             _Judged(
                 score,
-                np.asarray(calibration.p_value(score)),
-                score < calibration.threshold,  # NaN is below no threshold: what cannot be measured is not accepted
+                p,
+                accepted,
                 np.asarray(calibration.foreign_p_value(score)),
                 np.asarray(calibration.likelihood_ratio(score)),
             )
@@ -210,6 +262,51 @@ def _under_any(measured: Measurement | Values, pasts: Sequence[Calibration]) -> 
         # Under any one past of a foreign image the ratio is 1 on average, and so the smallest at most 1.
         stacked.likelihood_ratio.min(axis=0),
     )
+
+
+def _significant(
+    foreign: Float[np.ndarray, "n m"],
+    known: Bool[np.ndarray, " m"],
+    family: Mapping[str, str],
+    models: Sequence[str],
+    false_names: float,
+) -> Bool[np.ndarray, "n m"]:
+    """Which foreign p-values pass the bound, adjusted over the families that have some."""
+    found = np.zeros(foreign.shape, bool)
+    if known.any():
+        names = [name for name, yes in zip(models, known, strict=True) if yes]
+        adjusted = _holm_over(family, names, np.nan_to_num(foreign[:, known], nan=1.0))
+        found[:, known] = adjusted <= false_names * ROUNDING
+    return found
+
+
+class _Compared(NamedTuple):
+    """For each model with alignments, how firmly each image stands on its grid, on one scale, and the error of that."""
+
+    depth: Mapping[str, np.ndarray]
+    error: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, measured: Mapping[str, Measurement | Values], pasts: Mapping[str, Sequence[Calibration]]) -> _Compared:
+        aligned = {name: m for name, m in measured.items() if has_alignment(m)}
+        calibrated = all(pasts[name] and pasts[name][0].aligned for name in aligned)
+        own = {name: float(np.median(pasts[name][0].scores)) if calibrated else -1.0 for name in aligned}
+        own = own if all(level < 0 for level in own.values()) else dict.fromkeys(own, -1.0)
+        depth = {name: np.asarray(m.alignment, np.float64) / own[name] for name, m in aligned.items()}
+        error = {name: np.asarray(m.alignment_error, np.float64) / -own[name] for name, m in aligned.items()}
+        return cls(depth, error)
+
+    def firmest(self, names: Sequence[str], image: int) -> list[str]:
+        """Of the models that accept an image, the one on whose grid it stands most firmly, and those within errors."""
+        if any(name not in self.depth for name in names):
+            return list(names)
+        best = max(names, key=lambda name: self.depth[name][image])
+
+        def apart(name: str) -> bool:
+            error = np.hypot(self.error[best][image], self.error[name][image])
+            return bool(self.depth[best][image] - self.depth[name][image] > CLOSE * error)
+
+        return [name for name in names if name == best or not apart(name)]
 
 
 def holm(p_values: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
@@ -244,7 +341,7 @@ def _families(
         if missing := [name for name in measured if name not in given]:
             raise CalibrationError(f"families: nothing for {', '.join(missing)}")
         return _joined({name: given[name] for name in measured})
-    known = {name: pasts[name][0].protocol.identity.family for name in measured}
+    known = {name: pasts[name][0].protocol.identity.family if pasts[name] else None for name in measured}
     one: dict[str, str] = {}
     for name in measured:
         alike = [other for other in one if _share(name, other, measured, known)]
@@ -272,8 +369,9 @@ def _joined(fingerprints: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _verdict(accepting: list[str], families: dict[str, str]) -> str:
-    names = sorted({families[name] for name in accepting})
+def _verdict(accepting: list[str], families: dict[str, str], compared: _Compared, image: int) -> str:
+    firmest = compared.firmest(accepting, image) if len(accepting) > 1 else accepting
+    names = sorted({families[name] for name in firmest})
     if not names:
         return NONE
     return names[0] if len(names) == 1 else f"ambiguous: {', '.join(names)}"

@@ -21,7 +21,6 @@ from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.decision.agreement import contradiction
 from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.intervals import acceptance_interval, threshold_interval
-from aedr_jax.decision.statistic import Statistic, cross_fit, fit_statistic
 from aedr_jax.decision.threshold import check_signals, hold_in, kde_logpdf, on_its_side, p_value, threshold
 from aedr_jax.decision.validation import Validation, pick_alpha
 from aedr_jax.errors import CalibrationError, CalibrationWarning
@@ -33,7 +32,7 @@ from aedr_jax.typed import build
 
 __all__ = ["FEW", "Calibration", "Provenance", "calibrate", "pasts_of"]
 
-FORMAT = "aedr_jax calibration 4"
+FORMAT = "aedr_jax calibration 5"
 FEW = 20
 ALPHA = 0.05
 VERSIONED = ("aedr-jax", "jax", "jaxlib", "flax", "numpy", "dm-pix", "pillow")
@@ -64,8 +63,7 @@ class Calibration:
       protocol: what was measured, with which model, and how. The calibration judges scores of this protocol only
         (`check_against`).
       domain: the sizes and values of the belonging images. The calibration judges images like these only.
-      statistic: the statistic that was fitted to the belonging images; None if scores are the signal or a rival's.
-      scores: the sorted scores of the belonging images; each comes from a fit that the image took no part in.
+      scores: the sorted scores of the belonging images.
       threshold: an image belongs if its score is below it.
       threshold_interval: the 95 % interval of the threshold that infinitely many belonging images would give. A side is
         None if there are too few images to bound it.
@@ -83,7 +81,6 @@ class Calibration:
 
     protocol: Protocol
     domain: Domain
-    statistic: Statistic | None
     scores: tuple[float, ...]
     threshold: float
     threshold_interval: tuple[float | None, float | None]
@@ -98,15 +95,19 @@ class Calibration:
         """The model's name."""
         return self.protocol.identity.name
 
+    @property
+    def aligned(self) -> bool:
+        """Whether scores are alignments."""
+        return self.protocol.settings.get("alignment") is not None
+
     def score(self, measured: Measurement | Values) -> Float[Array, " n"]:
-        """The score that threshold and p-values refer to: small where the image belongs. jit-able.
+        """The score that threshold and p-values refer to, the alignment where settings have one, or else the signal:
+        small where the image belongs. jit-able.
 
         Args:
           measured: a `Measurement`, or the scores of a rival, which stay as they are.
         """
-        if isinstance(measured, Measurement):
-            return jnp.asarray(measured.signal) if self.statistic is None else self.statistic(measured)
-        return jnp.asarray(measured)
+        return jnp.asarray(_scores(measured, aligned=self.aligned))
 
     def p_value(self, scores: Values) -> Float[Array, " n"]:
         """The share of the model's own images with at least this score (`threshold.p_value`). jit-able.
@@ -254,7 +255,6 @@ def calibrate(
     alpha: float | None = None,
     validation: Measurement | Float[Array | np.ndarray, " m"] | None = None,
     false_accepts: float | None = None,
-    quantized: bool | None = None,
     model: str | None = None,
     rule: str = "exact",
     source: str | None = None,
@@ -263,11 +263,11 @@ def calibrate(
     processing: str = "none",
     sizes: Int[np.ndarray, "n 2"] | None = None,
 ) -> Calibration:
-    """Fit a statistic and a threshold to images known to belong to a model.
+    """A threshold from images known to belong to a model.
 
     The threshold τ is the score below which a belonging image falls with probability 1 − alpha. By the rule "exact" it
-    solves (1/n) Σ Φ((τ − s_i) / b) = 1 − alpha over the belonging images' scores s_i (`kde_cdf`), each by a statistic
-    that was fitted without image i.
+    solves (1/n) Σ Φ((τ − s_i) / b) = 1 − alpha over the belonging images' scores s_i (`kde_cdf`). Scores are
+    alignments, or the signal where the settings have no alignment.
 
     Args:
       measured: a `Measurement` of belonging images, or any scores [n] where small means that an image belongs.
@@ -278,8 +278,6 @@ def calibrate(
       validation: the same of images known *not* to belong. Alpha is picked on them for best accuracy, unless it is
         given. Foreign p-values and likelihood ratios need them.
       false_accepts: pick the smallest alpha that accepts at most this share of the validation images instead.
-      quantized: whether the model decodes codebook entries. None: as the autoencoder says, or without one whether a
-        codebook was measured (`latent_error`). Pass it if the codebook cannot be reached.
       model: the model's name.
       rule: how the threshold follows from the scores (`threshold.RULES`).
       source: what the autoencoder was loaded from, for the record.
@@ -290,18 +288,17 @@ def calibrate(
         None: of all sizes.
 
     Raises:
-      CalibrationError: on fewer than 5 images, 6 where a statistic is fitted, signals that give no threshold
-        (`threshold.check_signals`), an alpha outside (0, 1), an alpha beside `false_accepts`, or a fit that fails
-        (`statistic.fit_statistic`).
+      CalibrationError: on fewer than 5 images, scores that give no threshold (`threshold.check_signals`), an alpha
+        outside (0, 1), or an alpha beside `false_accepts`.
 
     Warns:
-      CalibrationWarning: below 20 images; if some lie far from the rest (`threshold.hold_in`), naming them; if the
-        autoencoder's weights cannot be hashed.
+      CalibrationWarning: below 20 images; if nothing can be said of some, which are left out; if some lie far from
+        the rest (`threshold.hold_in`), naming them; if the autoencoder's weights cannot be hashed.
 
     >>> rng = np.random.default_rng(0)
     >>> second_loss, homogeneity = rng.uniform(1e-3, 2e-3, 40), rng.uniform(0.4, 0.6, 40)
     >>> own = aedr.Measurement.from_losses(second_loss * rng.normal(1.1, 0.02, 40), second_loss, homogeneity)
-    >>> calibration = aedr.calibrate(own, model="mine")
+    >>> calibration = aedr.calibrate(own, model="mine", config=aedr.SignalConfig.paper())
     >>> calibration.alpha, bool(calibration.score(own).mean() < calibration.threshold)
     (0.05, True)
     """
@@ -312,14 +309,15 @@ def calibrate(
             raise CalibrationError(
                 f"{what}: a list of measurements; join them: jax.tree.map(lambda *x: np.concatenate(x), *{what})"
             )
-    statistic = None
-    if isinstance(measured, Measurement) and config.fitted and method == "aedr":
-        check_signals(measured.signal)
-        quantized = _decodes_entries(measured, autoencoder) if quantized is None else quantized
-        statistic = fit_statistic(measured, quantized=quantized)
-        scores = cross_fit(measured, quantized=quantized)
-    else:
-        scores = np.asarray(measured.signal if isinstance(measured, Measurement) else measured, dtype=np.float64)
+    aligned = method == "aedr" and config.alignment is not None
+    scores = np.asarray(_scores(measured, aligned=aligned), np.float64)
+    if aligned and isinstance(measured, Measurement):
+        said = np.isfinite(scores)
+        if silent := np.flatnonzero(~said).tolist():
+            message = f"of images {', '.join(map(str, silent))} nothing can be said (too little fine detail): left out"
+            warnings.warn(message, CalibrationWarning, stacklevel=2)
+        scores, measured = scores[said], measured.take(said)
+        sizes = None if sizes is None else sizes[said]
     scores = check_signals(scores, what="scores")
     if scores.size < FEW:
         message = f"{scores.size} belonging images: below {FEW} a threshold means little; see acceptance_interval"
@@ -334,10 +332,9 @@ def calibrate(
         )
     validated = None
     if validation is not None:
-        others = validation
-        if isinstance(validation, Measurement):
-            others = validation.signal if statistic is None else statistic(validation)
-        alpha, validated = pick_alpha(scores, np.asarray(others), alpha=alpha, false_accepts=false_accepts, rule=rule)
+        others = np.asarray(_scores(validation, aligned=aligned), np.float64)
+        others = others[np.isfinite(others)] if aligned else others
+        alpha, validated = pick_alpha(scores, others, alpha=alpha, false_accepts=false_accepts, rule=rule)
     elif false_accepts is not None:
         raise CalibrationError(f"a target of {false_accepts:g} false accepts needs validation images")
     alpha = ALPHA if alpha is None else alpha
@@ -355,13 +352,12 @@ def calibrate(
     )
     return Calibration(
         protocol=Protocol(identity, method, settings, size_rule, processing),
-        domain=Domain.of(measured if isinstance(measured, Measurement) else scores, sizes),
-        statistic=statistic,
+        domain=Domain() if aligned else Domain.of(measured if isinstance(measured, Measurement) else scores, sizes),
         scores=tuple(sorted(scores.tolist())),
         threshold=tau,
         threshold_interval=threshold_interval(scores, alpha),
         alpha=alpha,
-        acceptance_interval=acceptance_interval(scores, tau, cross_fitted=statistic is not None),
+        acceptance_interval=acceptance_interval(scores, tau),
         rule=rule,
         validation=validated,
         provenance=provenance,
@@ -384,7 +380,6 @@ def _checked(made: Calibration) -> Calibration:
         tau=made.threshold,
         tau_interval=made.threshold_interval,
         accepts=made.acceptance_interval,
-        cross_fitted=made.statistic is not None,
         validation=made.validation,
     )
     if wrong:
@@ -397,6 +392,7 @@ def _short(value: Any) -> str:
     return repr(value[:12] if isinstance(value, str) and len(value) == 64 else value)
 
 
-def _decodes_entries(measured: Measurement, autoencoder: Any) -> bool:
-    known = getattr(autoencoder, "quantize_on_decode", None)
-    return bool(np.isfinite(np.asarray(measured.latent_error)).all()) if known is None else bool(known)
+def _scores(measured: Measurement | Values, *, aligned: bool) -> Values:
+    if not isinstance(measured, Measurement):
+        return measured
+    return measured.alignment if aligned else measured.signal

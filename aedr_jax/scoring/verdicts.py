@@ -8,25 +8,36 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aedr_jax.decision.attribution import CAVEAT, NOT_ASSESSABLE, Attribution, attribute
+from aedr_jax.decision.attribution import CAVEAT, NOT_ASSESSABLE, Attribution, attribute, has_alignment
 from aedr_jax.decision.calibration import Calibration, pasts_of
+from aedr_jax.decision.null import Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.scoring.rows import Row, rows_to_measurement
-from aedr_jax.signal.measurement import PRESETS
+from aedr_jax.signal.measurement import PRESETS, Measurement
 from aedr_jax.signal.protocol import Identity, Protocol
 
 __all__ = ["FLAT", "RECOMPRESSED", "Verdict", "not_assessable", "verdict_rows"]
 
 FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
-RECOMPRESSED = 50  # JPEG quality; nothing below it was measured (docs/decision.md)
+RECOMPRESSED = 50  # JPEG quality; nothing below it was measured where signals decide (docs/decision.md)
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """One image's verdict; scores and p-values by model. The caveat is part of every verdict.
 
-    `belonging` has the number n of images that each model was calibrated on, the least of several pasts: a p-value of
-    1 / (n + 1) is the least that they can tell.
+    Attributes:
+      id, path, sha256: the image's.
+      verdict: as in `Attribution`, or "error".
+      scores: small where the image belongs: alignments, or what calibrations judge.
+      foreign_p_values: how many images that have nothing to do with the model stand as firmly on its grid.
+      p_values: how many of the model's own images score so high; of models with a calibration.
+      likelihood_ratios: of models whose calibration has validation images.
+      accepted: whether the model accepts it.
+      status, error: "ok", or "error" and why.
+      reason: why it is not assessable.
+      foreign: the size of the reference: a foreign p-value of 1 / (n + 1) is the least that it can tell.
+      belonging: likewise, the number of images that each model was calibrated on, the least of several pasts.
     """
 
     id: str
@@ -34,22 +45,34 @@ class Verdict:
     sha256: str
     verdict: str
     scores: dict[str, float]
+    foreign_p_values: dict[str, float]
     p_values: dict[str, float]
+    likelihood_ratios: dict[str, float]
     accepted: dict[str, bool]
     status: str
     error: str
-    reason: str = ""  # why it is not assessable
+    reason: str = ""
     caveat: str = CAVEAT
+    foreign: int = 0
     belonging: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def not_assessable(rows: Sequence[Row]) -> str:
-    """Why nothing can be said of an image, or "": it is flat, heavily recompressed, or without a ratio.
+    """Why nothing can be said of an image, or "".
+
+    Where alignments decide: too little of it has detail (`AlignmentConfig`). Else it is flat, heavily recompressed, or
+    without a ratio.
 
     Args:
       rows: the image's, one for each model. (One whose shorter side is under 64 pixels has error rows already.)
     """
     row = rows[0]
+    if all(has_alignment(row.measured) for row in rows):
+        silent = [row.model for row in rows if not math.isfinite(row.measured.standing)]
+        if not silent:
+            return ""
+        size = f"{row.used_width}×{row.used_height} pixels"
+        return f"{silent[0]}: too small, or too few blocks with detail that is neither black nor white ({size})"
     if row.measured.homogeneity >= FLAT:
         return f"flat: homogeneity {row.measured.homogeneity:.3f}"
     if 0 < row.jpeg_quality < RECOMPRESSED:
@@ -60,54 +83,85 @@ def not_assessable(rows: Sequence[Row]) -> str:
 
 def verdict_rows(
     rows: Sequence[Row],
-    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
+    calibrations: Mapping[str, Calibration | Sequence[Calibration]] | None = None,
     *,
-    false_names: float | None = None,
+    models: Sequence[str] | None = None,
+    false_names: float = 0.05,
 ) -> list[Verdict]:
     """A verdict for each image of rows of several models, in the order in which images first appear.
 
-    `false_names` is `attribute`'s.
-
     An image that could not be read, or that not every model has scored (an interrupted run), has the verdict "error".
+
+    Args:
+      rows: of the candidates; rows of other models are passed over.
+      calibrations: as for `attribute`.
+      models: the candidates; None: those with calibrations, or without any, all that have rows.
+      false_names: as for `attribute`.
 
     Raises:
       CalibrationError: where rows were measured in another way than a calibration's (`Calibration.check_against`), or
         a calibration does not say which sizes and values it saw.
     """
+    calibrations = calibrations or {}
     by_image: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:  # two rows of a table may name one file, under two ids
         by_image.setdefault((row.id, row.path), {})[row.model] = row
-    models = list(calibrations)
+    models = list(models or calibrations or dict.fromkeys(row.model for row in rows))
     _check_measured_alike(rows, calibrations)
     ready = {
-        image: group
+        image: {name: group[name] for name in models}
         for image, group in by_image.items()
         if all(name in group and group[name].status == "ok" for name in models)
     }
-    belonging = {name: _belonging(calibrations[name]) for name in models}
     judged: dict[tuple[str, str], Verdict] = {}
     if ready:
         measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
-        sizes = {name: np.array([_size(group[name]) for group in ready.values()]) for name in models}
         reasons = [not_assessable(list(group.values())) for group in ready.values()]
-        assessable = np.array([not reason for reason in reasons])
-        result = attribute(measured, calibrations, assessable=assessable, sizes=sizes, false_names=false_names)
+        first = next(iter(ready.values()))
+        result = attribute(
+            measured,
+            {name: made for name, made in calibrations.items() if name in models},
+            assessable=np.array([not reason for reason in reasons]),
+            sizes={name: np.array([_size(group[name]) for group in ready.values()]) for name in models},
+            false_names=false_names,
+            families={name: _family(first[name]) for name in models},
+        )
+        belonging = {name: _belonging(calibrations[name]) for name in models if name in calibrations}
+        foreign = _foreign(measured, calibrations)
         for i, (image, group) in enumerate(ready.items()):
-            first = next(iter(group.values()))
+            row = next(iter(group.values()))
             judged[image] = Verdict(
-                first.id,
-                first.path,
-                first.sha256,
+                row.id,
+                row.path,
+                row.sha256,
                 result.verdicts[i],
-                dict(zip(models, result.scores[i].tolist(), strict=True)),
-                dict(zip(models, result.p_values[i].tolist(), strict=True)),
+                _by_model(models, result.scores[i]),
+                _by_model(models, result.foreign_p_values[i]),
+                _by_model(models, result.p_values[i]),
+                _by_model(models, result.likelihood_ratios[i]),
                 dict(zip(models, result.accepted[i].tolist(), strict=True)),
                 "ok",
                 "",
                 reasons[i] or _outside(group, calibrations, result, i),
+                foreign=foreign,
                 belonging=belonging,
             )
     return [judged.get(image) or _unjudged(list(group.values())) for image, group in by_image.items()]
+
+
+def _by_model(models: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    """The defined ones."""
+    return {name: value for name, value in zip(models, values.tolist(), strict=True) if not math.isnan(value)}
+
+
+def _foreign(
+    measured: Mapping[str, Measurement], calibrations: Mapping[str, Calibration | Sequence[Calibration]]
+) -> int:
+    """The size of the smallest reference that foreign p-values come from, 0 where there is none."""
+    if all(map(has_alignment, measured.values())):
+        return round(1 / Null.shipped().least) - 1
+    made = [past.validation for name in measured for past in pasts_of(calibrations[name])]
+    return min((len(validation.scores) for validation in made if validation), default=0)
 
 
 def _belonging(pasts: Calibration | Sequence[Calibration]) -> int:
@@ -124,7 +178,7 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
     }
     for name, identity, preset, size_rule in kinds:
         for calibration in pasts_of(calibrations[name]):
-            if None in dataclasses.astuple(calibration.domain):
+            if not calibration.aligned and None in dataclasses.astuple(calibration.domain):
                 raise CalibrationError(
                     f"calibration of {name}: does not say which sizes and values its images had; calibrate(..., sizes=)"
                 )
@@ -136,6 +190,12 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
 
 def _identity(row: Row) -> Identity:
     return Identity(None, row.weights_hash, row.quantize, row.dtype or None, row.precision or None)
+
+
+def _family(row: Row) -> str:
+    """Models with equal texts share one autoencoder."""
+    family = _identity(row).family
+    return row.model if family is None else str(family)
 
 
 def _size(row: Row) -> tuple[int, int]:
@@ -152,7 +212,7 @@ def _outside(
     if result.verdicts[image] != NOT_ASSESSABLE:
         return ""
     accepting = [name for name, yes in zip(result.models, result.accepted[image], strict=True) if yes]
-    for name in accepting or result.models:
+    for name in [name for name in accepting or result.models if name in calibrations]:
         row = group[name]
         second_loss, homogeneity = float(row.measured.second_loss), float(row.measured.homogeneity)
         for calibration in pasts_of(calibrations[name]):
@@ -164,4 +224,4 @@ def _outside(
 def _unjudged(rows: Sequence[Row]) -> Verdict:
     row = next((row for row in rows if row.error), rows[0])
     message = row.error or "not scored by every model: the run was interrupted"
-    return Verdict(row.id, row.path, row.sha256, "error", {}, {}, {}, "error", message)
+    return Verdict(row.id, row.path, row.sha256, "error", {}, {}, {}, {}, {}, "error", message)

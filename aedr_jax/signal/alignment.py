@@ -92,7 +92,7 @@ class AlignmentConfig:
 
 class Alignment(NamedTuple):
     """Of each image [n]: the alignment, about 0 for foreign images and far below for the decoder's own, and its
-    standard error, in the band that tells most; both NaN where nothing can be said."""
+    standard error, in the band that tells most. Where nothing can be said they are NaN and infinite."""
 
     alignment: Float[Array, " n"]
     error: Float[Array, " n"]
@@ -123,18 +123,17 @@ def align(
       config: settings.
 
     Returns:
-      NaN for images whose tile has room for fewer than four blocks, or too few that say something.
+      NaN, with an infinite error, for images that have no room for four blocks, or too few that say something.
 
     >>> from aedr_jax.signal.alignment import align
     >>> ae = aedr.from_functions(lambda p, x: x[:, ::4, ::4], lambda p, z: z.repeat(4, 1).repeat(4, 2), factor=4)
-    >>> align(ae, jnp.zeros((1, 96, 96, 3))).alignment  # a flat image: nothing can be said
-    Array([nan], dtype=float32)
+    >>> align(ae, jnp.zeros((1, 96, 96, 3)))  # a flat image: nothing can be said
+    Alignment(alignment=Array([nan], dtype=float32), error=Array([inf], dtype=float32))
     """
     n = len(images)
     grid = _Grid.of(config, autoencoder.factor, min(images.shape[1:3]))
     if grid is None:
-        nothing = jnp.full(n, jnp.nan)
-        return Alignment(nothing, nothing)
+        return Alignment(jnp.full(n, jnp.nan), jnp.full(n, jnp.inf))
     losses, telling = block_losses(autoencoder, images, config=config)
     return _aligned(losses, telling, config)
 
@@ -287,9 +286,8 @@ def _aligned(
     error = jnp.sqrt(of_blocks + of_controls + FLOOR_OF_ERROR**2)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
     enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1])
-    return Alignment(
-        *(jnp.where(enough, jnp.take_along_axis(values, lowest, axis=1)[:, 0], jnp.nan) for values in (mean, error))
-    )
+    mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
+    return Alignment(jnp.where(enough, mean, jnp.nan), jnp.where(enough, error, jnp.inf))
 
 
 def _box_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:

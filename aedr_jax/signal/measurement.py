@@ -42,11 +42,9 @@ class SignalConfig:
       loss: a function (a, b) -> [n] of two batches in [-1, 1], small where they are alike.
       loss_dtype: what the loss is computed in: None for float32, "model" for the autoencoder's own dtype.
       decimals: round losses and homogeneity to that many decimals (losses, homogeneity), as the authors' files do.
-      fitted: whether a calibration fits a statistic to belonging images (`statistic.Statistic`), or takes the signal
-        ratio · H^gamma as it is.
       as_authors: whether, where files are read and models loaded, sizes, dtypes and quantization are those that the
         authors' code has for each model (`registry.Entry`).
-      alignment: settings of the alignment; None: it is not measured.
+      alignment: settings of the alignment, which then decides; None: it is not measured, and the signal decides.
 
     Raises:
       ValueError: on another `latents`, `kind` or `loss_dtype`.
@@ -63,9 +61,8 @@ class SignalConfig:
     loss: Callable[[Array, Array], Array] = losses.mse
     loss_dtype: str | None = None
     decimals: tuple[int, int] | None = None
-    fitted: bool = True
     as_authors: bool = False
-    alignment: AlignmentConfig | None = None
+    alignment: AlignmentConfig | None = dataclasses.field(default_factory=AlignmentConfig)
 
     def __post_init__(self) -> None:
         if self.latents not in LATENTS:
@@ -78,7 +75,7 @@ class SignalConfig:
     @classmethod
     def paper(cls) -> SignalConfig:
         """The method as the paper writes it: posterior mode, no clipping, inverse difference."""
-        return cls(clip=False, fitted=False)
+        return cls(clip=False, alignment=None)
 
     @classmethod
     def official(cls) -> SignalConfig:
@@ -90,8 +87,8 @@ class SignalConfig:
             kind="inverse_difference_moment",
             loss_dtype="model",
             decimals=(8, 6),
-            fitted=False,
             as_authors=True,
+            alignment=None,
         )
 
     @classmethod
@@ -149,7 +146,7 @@ class Measurement(NamedTuple):
       latent_error: mean squared distance of the image's latents to their codebook entries; NaN without a codebook.
       alignment: how the image stands on the decoder's grid (`signal.alignment`): about 0 for foreign images, far below
         for the decoder's own; NaN where the settings do not ask for it, or nothing can be said.
-      alignment_error: its standard error, from the image itself.
+      alignment_error: its standard error, from the image itself; infinite where nothing can be said.
 
     >>> aedr.Measurement.from_losses(np.array([2e-3]), np.array([1e-3]), np.array([0.5])).signal
     Array([1.], dtype=float32)
@@ -163,6 +160,11 @@ class Measurement(NamedTuple):
     latent_error: Values
     alignment: Values
     alignment_error: Values
+
+    @property
+    def standing(self) -> Values:
+        """alignment / alignment_error: one scale for all models, on which foreign images are told (`decision.null`)."""
+        return self.alignment / self.alignment_error
 
     def take(self, chosen: Any) -> Measurement:
         """Some of the images, by indices, a slice or a mask; on the host, in numpy's float64."""

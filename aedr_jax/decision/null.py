@@ -1,0 +1,102 @@
+"""What images that have nothing to do with an autoencoder score: the reference of the foreign p-value.
+
+The null hypothesis is "from no decoder that shares an encoder with this one". An image's standing, its alignment over
+its own standard error, is compared with those of foreign images of many kinds, measured once with several autoencoders
+(`benchmarks.null`). Their scores ship; no picture does. The tails differ between the autoencoders of the reference, and
+between kinds of images, so a p-value is the largest over the groups of the reference: it bounds the false names
+for an image that is exchangeable with those of any one group, exactly. That another autoencoder's foreign images stand
+like these is an empirical claim, which docs/alignment.md has the figures of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from aedr_jax.errors import CalibrationError
+from aedr_jax.files import whole_file
+from aedr_jax.signal.measurement import Values
+
+__all__ = ["Null"]
+
+FORMAT = "aedr_jax null 1"
+SHIPPED = Path(__file__).with_suffix(".json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Null:
+    """Standings of foreign images, in groups.
+
+    Attributes:
+      groups: for each group its name and the sorted standings of its images.
+
+    Raises:
+      CalibrationError: on a group that is empty, or whose standings are not sorted and finite.
+
+    >>> null = aedr.Null({"photographs": tuple(np.linspace(-2.5, 2.5, 99))})
+    >>> null.p_value(np.array([-8.0, 0.0]))
+    Array([0.01, 0.51], dtype=float32)
+    """
+
+    groups: dict[str, tuple[float, ...]]
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            raise CalibrationError("a null without a group of foreign images")
+        for name, standings in self.groups.items():
+            values = np.asarray(standings, np.float64)
+            if not values.size or not np.isfinite(values).all() or (np.diff(values) < 0).any():
+                raise CalibrationError(f"null, {name}: expected finite standings, sorted")
+
+    def p_value(self, standings: Values) -> Float[Array, " n"]:
+        """The largest over the groups of (1 + number of standings <= s) / (1 + size of the group). jit-able.
+
+        NaN where the standing is.
+        """
+        found = jnp.asarray(standings)
+        counts = [
+            (1.0 + jnp.searchsorted(jnp.asarray(group, found.dtype), found, side="right")) / (1.0 + len(group))
+            for group in self.groups.values()
+        ]
+        return jnp.where(jnp.isnan(found), jnp.nan, jnp.stack(counts).max(0))
+
+    @property
+    def least(self) -> float:
+        """The least p-value that it can tell."""
+        return 1.0 / (1.0 + min(map(len, self.groups.values())))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON, whole or not at all."""
+        groups = {name: [round(value, 4) for value in group] for name, group in self.groups.items()}
+        with whole_file(Path(path)) as partial:
+            partial.write_text(json.dumps({"format": FORMAT, "groups": groups}) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Null:
+        """Read what `save` wrote.
+
+        Raises:
+          CalibrationError: with the file, where it is none.
+        """
+        try:
+            values = json.loads(Path(path).read_text())
+            if values["format"] != FORMAT:
+                raise ValueError(f"format {values['format']!r}, expected {FORMAT!r}")
+            return cls({str(name): tuple(map(float, group)) for name, group in values["groups"].items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CalibrationError(f"{path}: no null that can be read: {error}") from error
+        except CalibrationError as error:
+            raise CalibrationError(f"{path}: {error}") from error
+
+    @classmethod
+    @cache
+    def shipped(cls) -> Null:
+        """The one that comes with the package."""
+        return cls.load(SHIPPED)
