@@ -6,14 +6,15 @@
 
 `measure` keeps the losses of every block, band and view, of foreign images of every kind (`benchmarks.sources`) and of
 other models' own images (FOLDER/MODEL/*.png), in WORK/HALF/MODEL/KIND.npz; an interrupted run goes on where it stopped.
-`fit` makes the reference that ships of half 0. `print` has the level of half 1 by model and kind.
+`fit` makes the reference that ships of half 0, a group for each model. `print` has the level of half 1 by model and
+kind, that of a null which never saw a model, and how own images and cousins stand.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,14 +23,17 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from aedr_jax import load_autoencoder, prepare
+from aedr_jax import Null, load_autoencoder, prepare
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.files import whole_file
-from aedr_jax.signal.alignment import block_losses
+from aedr_jax.scoring.tables import to_markdown
+from aedr_jax.signal.alignment import block_losses, of_blocks
 from benchmarks.matrix import MODELS
 from benchmarks.sources import CHAIN, KINDS, Pixels, foreign, own
 
 MOST = 50  # images of a kind, a half and a model
+RATES = (0.05, 0.01, 0.05 / 30)
+COUSINS = ({"mini-kl4-a", "mini-kl4-b"},)  # models that share an encoder
 FOR_OWN = ("none", "jpeg50", CHAIN)  # other models' own images take part as these
 
 
@@ -61,17 +65,113 @@ def file_name(kind: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", kind.lower()) + ".npz"
 
 
+def standings(path: Path) -> np.ndarray:
+    """alignment / error of each image of a file; 0 where nothing can be said, which no rule accepts."""
+    with np.load(path) as table:
+        found = of_blocks(jnp.asarray(table["losses"]), jnp.asarray(table["telling"]))
+    return np.nan_to_num(np.asarray(found.alignment / found.error, np.float64))
+
+
+def tables(work: Path, half: int, models: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """`{model: {kind: standings}}` of a half; the model's own images and its cousins' are kinds like the others."""
+    kinds = {file_name(kind): kind for kind in KINDS}
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for model in models:
+        files = sorted((work / str(half) / model).glob("*.npz"))
+        found[model] = {kinds.get(file.name, file.stem): standings(file) for file in files}
+    return found
+
+
+def maker(kind: str) -> str | None:
+    """The miniature model whose images a kind is, or None."""
+    return next((model for model in MODELS if kind.startswith(f"of-{model}-")), None)
+
+
+def is_foreign(model: str, kind: str) -> bool:
+    made_by = maker(kind)
+    return made_by is None or not related(model, made_by)
+
+
+def related(a: str, b: str) -> bool:
+    """Whether two models share an encoder."""
+    return a == b or any({a, b} <= cousins for cousins in COUSINS)
+
+
+def fit(found: Mapping[str, Mapping[str, np.ndarray]]) -> Null:
+    """A group for each model, of all kinds of foreign images that something can be said of."""
+    groups = {}
+    for model, of in found.items():
+        values = np.concatenate([values for kind, values in of.items() if is_foreign(model, kind)])
+        groups[model] = tuple(np.sort(values[values != 0]).round(4).tolist())
+    return Null(groups)
+
+
+def level(null: Null, values: np.ndarray) -> np.ndarray:
+    """The share of images with a p-value of at most each of `RATES`; those without one count as turned away."""
+    p = np.asarray(null.p_value(np.where(values == 0, np.nan, values)), np.float64)
+    return np.array([(p <= rate * (1 + 1e-6)).mean() for rate in RATES])
+
+
+def report(null: Null, found: Mapping[str, Mapping[str, np.ndarray]], reference: Mapping[str, Mapping]) -> None:
+    kinds = list(dict.fromkeys(kind for of in found.values() for kind in of))
+    rows = []
+    for kind in kinds:
+        cells = [of[kind] for model, of in found.items() if kind in of and is_foreign(model, kind)]
+        each = [shown(null, of[kind]) if kind in of and is_foreign(model, kind) else "" for model, of in found.items()]
+        rows.append([kind, str(len(cells[0])), *each, f"{np.mean(np.concatenate(cells) == 0):.3f}"])
+    every = {m: np.concatenate([v for kind, v in of.items() if is_foreign(m, kind)]) for m, of in found.items()}
+    rows.append(["all", "", *(shown(null, values) for values in every.values()), ""])
+    header = ["kind", "n", *found, "nothing said"]
+    print(f"**share of foreign images with p <= {', '.join(f'{rate:.3g}' for rate in RATES)}**\n")
+    print(to_markdown(header, rows))
+    rows = []
+    for model, values in every.items():
+        others = fit({name: of for name, of in reference.items() if name != model and not related(name, model)})
+        rows.append([model, *(f"{share:.4f}" for share in level(others, values)), str(len(values))])
+    print("**the same, with a null that never saw this autoencoder or its cousin**\n")
+    print(to_markdown(["model", *(f"{rate:.3g}" for rate in RATES), "n"], rows))
+    rows = []
+    for model, of in found.items():
+        for kind in kinds:
+            if kind in of and not is_foreign(model, kind):
+                values = of[kind]
+                low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+                accepted = level(null, values)
+                what = "own" if maker(kind) == model else "cousin's"
+                shares = [f"{share:.3f}" for share in accepted]
+                rows.append(
+                    [model, kind, what, f"{low:.1f}", f"{middle:.1f}", f"{high:.1f}", *shares, str(len(values))]
+                )
+    print("**own images and those of a model with the same encoder: standings and shares accepted**\n")
+    print(
+        to_markdown(
+            ["model", "images", "whose", "5 %", "50 %", "95 %", *(f"p <= {rate:.3g}" for rate in RATES), "n"], rows
+        )
+    )
+
+
+def shown(null: Null, values: np.ndarray) -> str:
+    return " ".join(f"{share:.3f}" for share in level(null, values))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("measure",))
+    parser.add_argument("step", choices=("measure", "fit", "print"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--own", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--models", help="A,B: only these (default: all)")
     parser.add_argument("--half", type=int, choices=(0, 1), default=0)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
-    for model in models:
+    if args.step == "fit":
+        null = fit(tables(args.work, 0, models))
+        null.save(args.out)
+        print({name: len(group) for name, group in null.groups.items()})
+    elif args.step == "print":
+        report(Null.shipped(), tables(args.work, 1, models), tables(args.work, 0, models))
+    for model in models if args.step == "measure" else ():
         autoencoder = load_autoencoder(model)
         folder = args.work / str(args.half) / model
         for kind in tqdm(KINDS, desc=model, disable=None):

@@ -36,9 +36,9 @@ from jaxtyping import Array, Bool, Float
 
 from aedr_jax.autoencoders.models import Autoencoder
 
-__all__ = ["Alignment", "AlignmentConfig", "align", "alignment_map", "block_losses", "shifts_of"]
+__all__ = ["Alignment", "AlignmentConfig", "align", "alignment_map", "block_losses", "of_blocks", "shifts_of"]
 
-FLOOR_OF_ERROR = 0.02
+FLOOR_OF_ERROR = 0.005  # with a larger one, foreign images of decoders with little spread would stand too near 0
 BOX_OF_DETAIL = 5  # pixels: an image's own fine detail is what its mean over such a box leaves
 FEWEST = 4  # blocks, below which nothing is said
 SATURATED = 1.0 - 1.5 / 127.5  # within a grey level of black or white
@@ -135,7 +135,7 @@ def align(
     if grid is None:
         return Alignment(jnp.full(n, jnp.nan), jnp.full(n, jnp.inf))
     losses, telling = block_losses(autoencoder, images, config=config)
-    return _aligned(losses, telling, config)
+    return of_blocks(losses, telling, config=config)
 
 
 def block_losses(
@@ -271,9 +271,13 @@ def _differences(losses: Float[Array, "n bands views *b"], config: AlignmentConf
     return logs[:, :, 0] - logs[:, :, 1:].mean(2)
 
 
-def _aligned(
-    losses: Float[Array, "n bands views b"], telling: Bool[Array, "n b"], config: AlignmentConfig
+def of_blocks(
+    losses: Float[Array, "n bands views blocks"],
+    telling: Bool[Array, "n blocks"],
+    *,
+    config: AlignmentConfig = AlignmentConfig(),
 ) -> Alignment:
+    """The alignment that block losses make (`block_losses`)."""
     controls = losses.shape[2] - 1
     weight = telling.astype(losses.dtype)
     count = weight.sum(1)
