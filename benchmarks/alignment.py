@@ -31,8 +31,7 @@ from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.scoring.tables import to_markdown, write_rows
 from aedr_jax.signal.alignment import AlignmentConfig
 from aedr_jax.study.metrics import area_under_curve, interval, resample
-from benchmarks.matrix import MODELS
-from benchmarks.null import related
+from benchmarks.null import MODELS, related
 
 RATES = (0.01, 0.001)
 REPEATS = 300

@@ -29,8 +29,7 @@ from aedr_jax.images.processing import GRID
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import align
 from benchmarks.alignment import share
-from benchmarks.matrix import MODELS
-from benchmarks.null import related
+from benchmarks.null import MODELS, related
 from benchmarks.sources import CHAIN, Pixels, foreign, processed
 
 COUNT = 100
