@@ -35,7 +35,8 @@ from benchmarks.sources import CHAIN, Pixels, foreign, processed
 COUNT = 100
 KINDS = ("own", "foreign")
 RATES = (0.05, 0.01)  # a foreign p-value's bound: of one candidate at the default, and of the smallest of five
-CONDITIONS = (*map(str, GRID), "jpeg30", CHAIN, "resize0.5+back", "resize2+back")
+FIRST = ("none", "jpeg50", "jpeg30", CHAIN, "jpeg70", "webp80", "noise0.02", "blur1", "crop0.8")
+CONDITIONS = tuple(dict.fromkeys((*FIRST, *map(str, GRID), "resize0.5+back", "resize2+back")))
 
 
 @cache
@@ -82,7 +83,7 @@ def report(work: Path, models: list[str]) -> None:
     null = Null.shipped()
     for rate in RATES:
         rows = []
-        for condition in CONDITIONS:
+        for condition in [c for c in CONDITIONS if all((work / m / f"{c}.npz").exists() for m in models)]:
             own, others, silent = [], [], []
             for model in models:
                 with np.load(work / model / f"{condition}.npz") as table:
