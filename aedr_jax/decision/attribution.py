@@ -12,7 +12,7 @@ from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
 
-__all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "holm"]
+__all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "check_pasts", "holm"]
 
 NONE = "none"
 NOT_ASSESSABLE = "not assessable"
@@ -110,12 +110,8 @@ def attribute(
         raise CalibrationError("no model to attribute to")
     if missing := [name for name in models if name not in calibrations]:
         raise CalibrationError(f"no calibration for {', '.join(missing)}")
-    if false_names is not None and not 0.0 < false_names < 1.0:
-        raise CalibrationError(f"false names {false_names}: expected a share in (0, 1)")
     pasts = {name: pasts_of(calibrations[name]) for name in models}
-    if empty := [name for name in models if not pasts[name]]:
-        raise CalibrationError(f"no calibration for {', '.join(empty)}")
-    _check_same_settings(pasts)
+    check_pasts(pasts, false_names=false_names)
     judged_by = [_under_any(measured[name], pasts[name]) for name in models]
     counts = {name: len(one.score) for name, one in zip(models, judged_by, strict=True)}
     counts |= {f"sizes of {name}": len(of_model) for name, of_model in (sizes or {}).items()}
@@ -124,8 +120,6 @@ def attribute(
     scores, p_values, accepted, foreign, ratios = (np.stack(values, axis=1) for values in zip(*judged_by, strict=True))
     family = _families(measured, pasts, families)
     if false_names is not None:
-        if silent := [name for name in models if any(c.validation is None for c in pasts[name])]:
-            raise CalibrationError(f"a bound on false names needs validation images in the calibration of {silent[0]}")
         accepted &= _holm_over(family, models, foreign) <= false_names * ROUNDING
     judged = [bool(np.isfinite(row).all()) for row in scores]
     if assessable is not None:
@@ -136,6 +130,26 @@ def attribute(
         for row, ok in zip(accepted, judged, strict=True)
     )
     return Attribution(models, scores, p_values, accepted, verdicts, foreign, ratios)
+
+
+def check_pasts(pasts: Mapping[str, Sequence[Calibration]], *, false_names: float | None = None) -> None:
+    """Refuse calibrations that cannot judge together, whatever the images.
+
+    Args:
+      pasts: for each model, its calibrations.
+      false_names: as for `attribute`.
+
+    Raises:
+      CalibrationError: as `attribute`.
+    """
+    if empty := [name for name, several in pasts.items() if not several]:
+        raise CalibrationError(f"no calibration for {', '.join(empty)}")
+    if false_names is not None:
+        if not 0.0 < false_names < 1.0:
+            raise CalibrationError(f"false names {false_names}: expected a share in (0, 1)")
+        if silent := [name for name, several in pasts.items() if any(c.validation is None for c in several)]:
+            raise CalibrationError(f"a bound on false names needs validation images in the calibration of {silent[0]}")
+    _check_same_settings(pasts)
 
 
 def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:

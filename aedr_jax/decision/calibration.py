@@ -23,7 +23,7 @@ from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.intervals import acceptance_interval, threshold_interval
 from aedr_jax.decision.statistic import Statistic, cross_fit, fit_statistic
 from aedr_jax.decision.threshold import check_signals, hold_in, kde_logpdf, on_its_side, p_value, threshold
-from aedr_jax.decision.validation import Validation, pick_alpha
+from aedr_jax.decision.validation import Validation, check_choice, pick_alpha
 from aedr_jax.errors import CalibrationError, CalibrationWarning
 from aedr_jax.files import whole_file
 from aedr_jax.images.processing import Processing
@@ -291,8 +291,9 @@ def calibrate(
 
     Raises:
       CalibrationError: on fewer than 5 images, 6 where a statistic is fitted, signals that give no threshold
-        (`threshold.check_signals`), an alpha outside (0, 1), an alpha beside `false_accepts`, or a fit that fails
-        (`statistic.fit_statistic`).
+        (`threshold.check_signals`), an alpha outside (0, 1), an alpha beside `false_accepts`, a `false_accepts`
+        outside [0, 1) or without validation images, or a fit that fails (`statistic.fit_statistic`).
+      ValueError: on another rule.
 
     Warns:
       CalibrationWarning: below 20 images; if some lie far from the rest (`threshold.hold_in`), naming them; if the
@@ -312,6 +313,7 @@ def calibrate(
             raise CalibrationError(
                 f"{what}: a list of measurements; join them: jax.tree.map(lambda *x: np.concatenate(x), *{what})"
             )
+    check_choice(alpha=alpha, false_accepts=false_accepts, rule=rule, validated=validation is not None)
     statistic = None
     if isinstance(measured, Measurement) and config.fitted and method == "aedr":
         check_signals(measured.signal)
@@ -338,8 +340,6 @@ def calibrate(
         if isinstance(validation, Measurement):
             others = validation.signal if statistic is None else statistic(validation)
         alpha, validated = pick_alpha(scores, np.asarray(others), alpha=alpha, false_accepts=false_accepts, rule=rule)
-    elif false_accepts is not None:
-        raise CalibrationError(f"a target of {false_accepts:g} false accepts needs validation images")
     alpha = ALPHA if alpha is None else alpha
     tau = threshold(scores, alpha=alpha, rule=rule)
     identity = Identity.of(autoencoder, name=model)

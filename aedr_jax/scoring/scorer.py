@@ -99,7 +99,8 @@ class Scorer:
       most_decoded: an image with more is an error row.
 
     Raises:
-      SourceError: on two models of one name, a `multiple` that is none of the factors', and caps that contradict.
+      SourceError: without a model, on two of one name, a `multiple` that is none of the factors', and caps that
+        contradict.
     """
 
     def __init__(
@@ -114,6 +115,8 @@ class Scorer:
         most_decoded: int = MAX_PIXELS,
     ) -> None:
         names = [candidate.name for candidate in candidates]
+        if not names:
+            raise SourceError("no model to score with")
         if len(set(names)) < len(names):
             raise SourceError(f"two models of one name: {', '.join(names)}")
         factor = math.lcm(*(c.autoencoder.factor for c in candidates))

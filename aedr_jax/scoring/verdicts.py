@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aedr_jax.decision.attribution import CAVEAT, NOT_ASSESSABLE, Attribution, attribute
+from aedr_jax.decision.attribution import CAVEAT, NOT_ASSESSABLE, Attribution, attribute, check_pasts
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.errors import CalibrationError
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.signal.measurement import PRESETS
 from aedr_jax.signal.protocol import Identity, Protocol
 
-__all__ = ["FLAT", "RECOMPRESSED", "Verdict", "not_assessable", "verdict_rows"]
+__all__ = ["FLAT", "RECOMPRESSED", "Verdict", "check_calibrations", "not_assessable", "verdict_rows"]
 
 FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
 RECOMPRESSED = 50  # JPEG quality; nothing below it was measured (docs/decision.md)
@@ -71,9 +71,10 @@ def verdict_rows(
     An image that could not be read, or that not every model has scored (an interrupted run), has the verdict "error".
 
     Raises:
-      CalibrationError: where rows were measured in another way than a calibration's (`Calibration.check_against`), or
-        a calibration does not say which sizes and values it saw.
+      CalibrationError: as `check_calibrations`; and where rows were measured in another way than a calibration's
+        (`Calibration.check_against`).
     """
+    check_calibrations(calibrations, false_names=false_names)
     by_image: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:  # two rows of a table may name one file, under two ids
         by_image.setdefault((row.id, row.path), {})[row.model] = row
@@ -110,6 +111,24 @@ def verdict_rows(
     return [judged.get(image) or _unjudged(list(group.values())) for image, group in by_image.items()]
 
 
+def check_calibrations(
+    calibrations: Mapping[str, Calibration | Sequence[Calibration]], *, false_names: float | None = None
+) -> None:
+    """Refuse calibrations by which no row could be judged: asked before images are scored, not after.
+
+    Raises:
+      CalibrationError: where there is none of a model, one does not say which sizes and values it saw, several cannot
+        judge together, or `false_names` cannot be bounded by them (`attribution.check_pasts`).
+    """
+    pasts = {name: pasts_of(several) for name, several in calibrations.items()}
+    check_pasts(pasts, false_names=false_names)
+    for name, several in pasts.items():
+        if any(None in dataclasses.astuple(calibration.domain) for calibration in several):
+            raise CalibrationError(
+                f"calibration of {name}: does not say which sizes and values its images had; calibrate(..., sizes=)"
+            )
+
+
 def _belonging(pasts: Calibration | Sequence[Calibration]) -> int:
     return min(len(past.scores) for past in pasts_of(pasts))
 
@@ -124,10 +143,6 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
     }
     for name, identity, preset, size_rule in kinds:
         for calibration in pasts_of(calibrations[name]):
-            if None in dataclasses.astuple(calibration.domain):
-                raise CalibrationError(
-                    f"calibration of {name}: does not say which sizes and values its images had; calibrate(..., sizes=)"
-                )
             own = calibration.protocol.settings
             settings = presets.get(preset, {"preset": preset} if own in presets.values() else own)
             measured = Protocol(identity, "aedr", settings, size_rule)
