@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aedr_jax.errors import ImageError, RunError, SourceError
@@ -72,6 +73,7 @@ class Source(ABC):
     """
 
     light = False  # whether its items are only named as it is gone through, not read
+    _passed: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def __iter__(self) -> Iterator[Item]: ...
@@ -81,8 +83,12 @@ class Source(ABC):
         return None
 
     def passed_over(self) -> Counter[str]:
-        """What the last iteration took for no image, by kind: an ending, say."""
-        return Counter()
+        """What the last iteration took for no image, by kind: an ending, say; and what was told since."""
+        return Counter(self._passed)
+
+    def tell_passed_over(self, found: Mapping[str, int]) -> None:
+        """Count what a piece of this source took for no image on another machine."""
+        self._passed = Counter(self._passed) + Counter(found)
 
     def share(self, index: int, of: int) -> Source:
         """The part of process `index` of `of`; all of them together are the whole, each item once, and items of equal
@@ -148,7 +154,6 @@ class Files(Source):
 
     def __init__(self, inputs: Iterable[str | os.PathLike[str]]) -> None:
         self.inputs = tuple(os.fspath(name) for name in inputs)
-        self._passed: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Item]:
         problems: list[str] = []
@@ -167,9 +172,6 @@ class Files(Source):
 
     def count(self) -> int:
         return sum(1 for _ in until_failure(Files(self.inputs), []))
-
-    def passed_over(self) -> Counter[str]:
-        return self._passed
 
 
 def unreadable(problems: Sequence[str]) -> RunError:

@@ -8,6 +8,7 @@ same names, since the images of a part follow from the piece alone: a retry repl
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -108,6 +109,7 @@ class Cluster:
                 raise RunError(row["problem"])
             totals = Finished(*(a + row[name] for a, name in zip(totals, Finished._fields, strict=True)))
             advance(row["scored"] + row["skipped"])
+            source.tell_passed_over(json.loads(row["passed_over"]))
             if row["problem"]:
                 problems.append(row["problem"])
         if problems:
@@ -138,6 +140,7 @@ class _Actor:
             problem, fatal = str(error), True
         return {
             **{name: [value] for name, value in finished._asdict().items()},
+            "passed_over": [json.dumps(piece.passed_over())],
             "problem": [problem],
             "fatal": [fatal],
         }
