@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from aedr_jax.decision.agreement import measured_otherwise
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
@@ -75,7 +76,9 @@ def attribute(
     family share one null hypothesis and one p-value.
 
     Args:
-      measured: for each model, the measurement (or a rival's scores) of the same n images.
+      measured: for each model, the measurement (or a rival's scores) of the same n images, by the settings of its
+        calibrations. A measurement does not know its settings: other ones are noticed only where they show in its
+        columns (another gamma, losses that are not rounded), and the default's cannot be told from the paper's.
       calibrations: for each model, its calibration, or several for different pasts. The score is then the one under the
         past with the largest p-value. A model accepts an image if any of its calibrations does, so it also accepts more
         images of other origin.
@@ -92,8 +95,8 @@ def attribute(
 
     Raises:
       CalibrationError: when models and calibrations or families do not match, calibrations were made with different
-        settings (presets), the numbers of images differ, or `false_names` is outside (0, 1) or given for a calibration
-        without validation images.
+        settings (presets), a measurement shows others, the numbers of images differ, or `false_names` is outside (0, 1)
+        or given for a calibration without validation images.
 
     Source of the step-down: Holm, Scandinavian Journal of Statistics 6 (1979).
 
@@ -112,6 +115,8 @@ def attribute(
         raise CalibrationError(f"no calibration for {', '.join(missing)}")
     pasts = {name: pasts_of(calibrations[name]) for name in models}
     check_pasts(pasts, false_names=false_names)
+    for name in models:
+        _check_measured_alike(name, measured[name], pasts[name])
     judged_by = [_under_any(measured[name], pasts[name]) for name in models]
     counts = {name: len(one.score) for name, one in zip(models, judged_by, strict=True)}
     counts |= {f"sizes of {name}": len(of_model) for name, of_model in (sizes or {}).items()}
@@ -153,8 +158,7 @@ def check_pasts(pasts: Mapping[str, Sequence[Calibration]], *, false_names: floa
 
 
 def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
-    """Refuse calibrations of several presets: one measurement an image cannot be right for all of them. (A measurement
-    does not know its settings; rows of scores do, and are compared where they are judged.)
+    """Refuse calibrations of several presets: one measurement an image cannot be right for all of them.
 
     Raises:
       CalibrationError: naming both models and the settings in which they differ.
@@ -166,6 +170,17 @@ def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
         first, other = made[0]
         if wrong := {k: (other.get(k), config.get(k)) for k in {**other, **config} if other.get(k) != config.get(k)}:
             raise CalibrationError(f"calibrations made with different settings ({first}, {name}): {wrong}")
+
+
+def _check_measured_alike(name: str, measured: Measurement | Values, pasts: Sequence[Calibration]) -> None:
+    """Refuse a measurement that shows other settings than its calibrations'. Most settings do not show; rows of scores
+    know theirs, and are compared where they are judged.
+    """
+    for calibration in pasts:
+        if not isinstance(measured, Measurement) or calibration.protocol.method != "aedr":
+            continue
+        if wrong := measured_otherwise(measured, calibration.protocol.settings):
+            raise CalibrationError(f"{name}: not measured with its calibration's settings: {wrong}")
 
 
 def _inside(

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from aedr_jax.autoencoders.registry import REGISTRY
-from aedr_jax.decision.agreement import contradiction
+from aedr_jax.decision.agreement import contradiction, measured_otherwise
 from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.intervals import acceptance_interval, threshold_interval
 from aedr_jax.decision.statistic import Statistic, cross_fit, fit_statistic
@@ -290,9 +290,10 @@ def calibrate(
         None: of all sizes.
 
     Raises:
-      CalibrationError: on fewer than 5 images, 6 where a statistic is fitted, signals that give no threshold
-        (`threshold.check_signals`), an alpha outside (0, 1), an alpha beside `false_accepts`, a `false_accepts`
-        outside [0, 1) or without validation images, or a fit that fails (`statistic.fit_statistic`).
+      CalibrationError: on a measurement that shows other settings than `config` (`agreement.measured_otherwise`), fewer
+        than 5 images, 6 where a statistic is fitted, signals that give no threshold (`threshold.check_signals`), an
+        alpha outside (0, 1), an alpha beside `false_accepts`, a `false_accepts` outside [0, 1) or without validation
+        images, or a fit that fails (`statistic.fit_statistic`).
       ValueError: on another rule.
 
     Warns:
@@ -308,11 +309,14 @@ def calibrate(
     """
     if not isinstance(config, SignalConfig):
         raise CalibrationError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
+    settings = config.describe() if method == "aedr" else {}
     for what, given in (("measured", measured), ("validation", validation)):
         if isinstance(given, list | tuple) and any(isinstance(part, Measurement) for part in given):
             raise CalibrationError(
                 f"{what}: a list of measurements; join them: jax.tree.map(lambda *x: np.concatenate(x), *{what})"
             )
+        if isinstance(given, Measurement) and method == "aedr" and (wrong := measured_otherwise(given, settings)):
+            raise CalibrationError(f"{what}: not by this config: {wrong}; pass the one that it was measured with")
     check_choice(alpha=alpha, false_accepts=false_accepts, rule=rule, validated=validation is not None)
     statistic = None
     if isinstance(measured, Measurement) and config.fitted and method == "aedr":
@@ -346,7 +350,6 @@ def calibrate(
     if autoencoder is not None and identity.weights_hash is None:
         message = "functions that close over their weights: nothing will tell another autoencoder from this one"
         warnings.warn(message, CalibrationWarning, stacklevel=2)
-    settings = config.describe() if method == "aedr" else {}
     provenance = Provenance(
         source=source,
         images_hash=images_hash,
