@@ -182,14 +182,22 @@ def test_what_no_score_can_mend_is_said_before_images_are_scored(world, calibrat
         api.calibrate(own, model, rule="median")
     with pytest.raises(SourceError, match="is a folder; expected the name of a file"):
         api.calibrate(own, model, out=tmp_path)
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "part-1.parquet").write_bytes(b"of a run")
+    with pytest.raises(SourceError, match=r"holds other files, such as part-1\.parquet"):
+        api.attribute(own, calibrations={"m1": [calibration]}, out=tmp_path / "scores")
 
 
-def test_models(world, calibration, capsys):
+def test_models(world, calibration, tmp_path, capsys):
     assert main(["models", "--json", "--calibrations", str(world / "api")]) == 0
     found = api.models(world / "api")
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(list(map(dataclasses.asdict, found.models))))
     assert (found.models[-1].model, found.models[-1].weights) == ("m1", str(world / "m1"))
     assert found.no_calibrations == []
+    values = json.loads((world / "api" / "m1.json").read_text())
+    values["provenance"]["source"] = 5
+    (tmp_path / "odd.json").write_text(json.dumps(values))
+    assert api.models(tmp_path).no_calibrations == [tmp_path / "odd.json"]
 
 
 def test_a_list_of_models_and_the_api_itself_need_no_jax():

@@ -267,6 +267,8 @@ def test_other_settings_are_refused(score, tmp_path, world, loaded):
         score("torn")
     for options, message in (
         ({"shard": (2, 2)}, "expected I/N"),
+        ({"workers": -1}, "workers -1: expected 0 or more"),
+        ({"part_images": 0}, "part_images 0: expected 1 or more"),
         ({"engine": "spark"}, "expected local or ray"),
         ({"engine": "ray", "shard": (0, 2)}, "divides the work itself"),
     ):

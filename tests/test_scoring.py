@@ -249,6 +249,9 @@ def test_refusals(candidates):
         Scorer([candidates[0], candidates[0]])
     with pytest.raises(aedr.SourceError, match="no multiple"):
         Scorer(candidates, multiple=3)
+    for wrong in ({"batch_size": 0}, {"batch_size": -1}, {"multiple": 0}, {"multiple": -2}):
+        with pytest.raises(aedr.SourceError, match="expected 1 or more"):
+            Scorer(candidates, **wrong)
 
 
 def test_official_dtype_and_quantization_come_from_the_registry(monkeypatch):

@@ -142,7 +142,8 @@ def attribute(
       calibrations: a folder or a file of `calibrate`, or name -> calibrations; None: those that ship.
       false_names: as for `aedr_jax.attribute`.
       setup: how images are measured: as the calibrations' were.
-      out: also write the verdicts: .parquet, .csv, .jsonl, or without an ending a folder of Parquet.
+      out: also write the verdicts: .parquet, .csv, .jsonl, or without an ending a folder of Parquet, which
+        holds nothing else.
       image_column, id_column: of tables and datasets, where they cannot be told.
       progress: shown while images are scored.
       on_run: given the run before its rows are judged.
@@ -154,7 +155,7 @@ def attribute(
       SourceError, AutoencoderError, KeyboardInterrupt: as `score`.
     """
     if out is not None:
-        check_output(out)
+        check_output(out, alone=True)
     made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
     pasts = {name: decision.pasts_of(known) for name, known in made.items()}
     sources = {name: known[0].provenance.source if known else None for name, known in pasts.items()}

@@ -99,8 +99,8 @@ class Scorer:
       most_decoded: an image with more is an error row.
 
     Raises:
-      SourceError: without a model, on two of one name, a `multiple` that is none of the factors', and caps that
-        contradict.
+      SourceError: without a model, on two of one name, a `multiple` that is none of the factors', a `batch_size` below
+        1, and caps that contradict.
     """
 
     def __init__(
@@ -117,6 +117,9 @@ class Scorer:
         names = [candidate.name for candidate in candidates]
         if not names:
             raise SourceError("no model to score with")
+        for what, number in (("batch_size", batch_size), ("multiple", multiple)):
+            if number is not None and number < 1:
+                raise SourceError(f"{what} {number}: expected 1 or more")
         if len(set(names)) < len(names):
             raise SourceError(f"two models of one name: {', '.join(names)}")
         factor = math.lcm(*(c.autoencoder.factor for c in candidates))

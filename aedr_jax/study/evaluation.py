@@ -109,10 +109,14 @@ def evaluate(
 
     Raises:
       AutoencoderError: on models of one name, or that cannot be loaded.
-      SourceError: as `find_sources`; and on a side that is no multiple of every model's factor.
+      SourceError: as `find_sources`; on numbers of images below 1, a negative `robustness`, and a side that is no
+        multiple of every model's factor.
     """
     from tqdm import tqdm
 
+    for what, number, least in (("count", count, 1), ("batch_size", batch_size, 1), ("robustness", robustness, 0)):
+        if number < least:
+            raise SourceError(f"{what} {number}: expected {least} or more")
     out = Path(out)
     candidates = [load_candidate(source, name=name) for name, source in name_models(models).items()]
     names = [candidate.name for candidate in candidates]
