@@ -421,6 +421,8 @@ def test_what_archives_hold_beside_images_is_counted_on_a_cluster(score, tmp_pat
     source = open_source([tmp_path / "a.tar", tmp_path / "more", tmp_path / "b.tar"])
     assert score(source=source, engine="ray") == Finished(3, 0, 0)
     assert source.passed_over() == {".txt": 2, ".csv": 1}
+    assert score(source=source, engine="ray") == Finished(0, 0, 3)
+    assert source.passed_over() == {".txt": 2, ".csv": 1}
     assert Listed([]).passed_over() == {}
 
 

@@ -74,6 +74,7 @@ class Source(ABC):
 
     light = False  # whether its items are only named as it is gone through, not read
     _passed: Mapping[str, int] = MappingProxyType({})
+    _passed_elsewhere: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def __iter__(self) -> Iterator[Item]: ...
@@ -83,12 +84,12 @@ class Source(ABC):
         return None
 
     def passed_over(self) -> Counter[str]:
-        """What the last iteration took for no image, by kind: an ending, say; and what was told since."""
-        return Counter(self._passed)
+        """What the last iteration took for no image, by kind: an ending, say; here, and where its pieces were read."""
+        return Counter(self._passed) + Counter(self._passed_elsewhere)
 
     def tell_passed_over(self, found: Mapping[str, int]) -> None:
-        """Count what a piece of this source took for no image on another machine."""
-        self._passed = Counter(self._passed) + Counter(found)
+        """What its pieces took for no image on other machines, in place of what was told before."""
+        self._passed_elsewhere = found
 
     def share(self, index: int, of: int) -> Source:
         """The part of process `index` of `of`; all of them together are the whole, each item once, and items of equal

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -104,12 +105,14 @@ class Cluster:
             **self.options(),
         )
         totals, problems = Finished(0, 0, 0), [str(error) for error in failures]
+        passed = Counter[str]()
+        source.tell_passed_over(passed)
         for row in scored.iter_rows():
             if row["fatal"]:
                 raise RunError(row["problem"])
             totals = Finished(*(a + row[name] for a, name in zip(totals, Finished._fields, strict=True)))
             advance(row["scored"] + row["skipped"])
-            source.tell_passed_over(json.loads(row["passed_over"]))
+            passed.update(json.loads(row["passed_over"]))
             if row["problem"]:
                 problems.append(row["problem"])
         if problems:
