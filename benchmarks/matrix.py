@@ -109,12 +109,7 @@ def measuring() -> Sharded:
 
 def score_files(autoencoder, files: Sequence[Path]) -> list[dict]:
     """A row of `signals.columns` for each file."""
-    engine = Engine(
-        measuring(),
-        [autoencoder],
-        batch_size=BATCH,
-        extra=lambda photos: np.stack([photo.gray for photo in photos]).astype(np.int32),
-    )
+    engine = Engine(measuring(), [autoencoder], batch_size=BATCH, extra=lambda photo: photo.gray.astype(np.int32))
     stream = map(Decoder(autoencoder.factor), tqdm(items_of(files), leave=False, disable=None))
     return [
         {"image": photo.id, **{name: float(value) for name, value in of.items()}}

@@ -18,6 +18,7 @@ from PIL import Image
 import aedr_jax as aedr
 from aedr_jax.cli import arguments
 from aedr_jax.cli.main import main
+from aedr_jax.decision.domain import Domain
 from aedr_jax.errors import CalibrationWarning, RunError, SourceError
 from aedr_jax.generate import folder
 from aedr_jax.images.processing import Processing
@@ -151,12 +152,52 @@ def test_attribute(world, calibration, tmp_path, capsys):
     assert list(api.load_calibrations(world / "api" / "m1.json")) == ["m1"]
 
 
-def test_models(world, calibration, capsys):
+def test_what_no_score_can_mend_is_said_before_images_are_scored(world, calibration, tmp_path, monkeypatch):
+    own, model = world / "own", str(world / "m1")
+    with pytest.raises(SourceError, match="no model to score with"):
+        api.score(own, [])
+
+    def never(self, models, **options):
+        raise AssertionError("models are loaded")
+
+    monkeypatch.setattr(api.Setup, "scorer", never)
+    silent = dataclasses.replace(calibration, domain=Domain())
+    for made, false_names, message in (
+        ([silent], None, "calibration of m1: does not say which sizes and values its images had"),
+        ([], None, "no calibration for m1"),
+        ([calibration], 0.05, "needs validation images in the calibration of m1"),
+        ([calibration], 5.0, r"false names 5\.0: expected a share"),
+    ):
+        with pytest.raises(aedr.CalibrationError, match=message):
+            api.attribute(own, calibrations={"m1": made}, false_names=false_names)
+    for choices, message in (
+        ({"alpha": 5.0}, r"alpha 5\.0: expected a share"),
+        ({"false_accepts": 0.05}, r"a target of 0\.05 false accepts needs validation images"),
+        ({"false_accepts": 5.0, "validation": own}, r"false accepts 5\.0: expected a share in \[0, 1\)"),
+        ({"false_accepts": 0.05, "alpha": 0.1, "validation": own}, "there is none to pick"),
+    ):
+        with pytest.raises(aedr.CalibrationError, match=message):
+            api.calibrate(own, model, **choices)
+    with pytest.raises(ValueError, match="rule 'median'"):
+        api.calibrate(own, model, rule="median")
+    with pytest.raises(SourceError, match="is a folder; expected the name of a file"):
+        api.calibrate(own, model, out=tmp_path)
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "part-1.parquet").write_bytes(b"of a run")
+    with pytest.raises(SourceError, match=r"holds other files, such as part-1\.parquet"):
+        api.attribute(own, calibrations={"m1": [calibration]}, out=tmp_path / "scores")
+
+
+def test_models(world, calibration, tmp_path, capsys):
     assert main(["models", "--json", "--calibrations", str(world / "api")]) == 0
     found = api.models(world / "api")
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(list(map(dataclasses.asdict, found.models))))
     assert (found.models[-1].model, found.models[-1].weights) == ("m1", str(world / "m1"))
     assert found.no_calibrations == []
+    values = json.loads((world / "api" / "m1.json").read_text())
+    values["provenance"]["source"] = 5
+    (tmp_path / "odd.json").write_text(json.dumps(values))
+    assert api.models(tmp_path).no_calibrations == [tmp_path / "odd.json"]
 
 
 def test_a_list_of_models_and_the_api_itself_need_no_jax():

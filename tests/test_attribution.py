@@ -132,6 +132,36 @@ def test_several_pasts_are_judged_by_the_kindest(rng):
     np.testing.assert_array_equal(both.accepted, one.accepted | other.accepted)
 
 
+def test_a_measurement_that_shows_other_settings_is_refused(rng):
+    """Of all settings the power of the homogeneity and the authors' rounding show in the columns."""
+    second, homogeneity = rng.uniform(1e-3, 2e-3, 40), rng.uniform(0.4, 0.6, 40)
+    first = second * rng.normal(1.1, 0.02, 40)
+    official = aedr.SignalConfig.official()
+    free = aedr.Measurement.from_losses(first, second, homogeneity)
+    rounded = aedr.Measurement.from_losses(first.round(8), second.round(8), homogeneity.round(6))
+    powered = aedr.Measurement.from_losses(first, second, homogeneity, gamma=0.5)
+    made = {
+        config.name: aedr.calibrate(m, config=config)
+        for m, config in ((free, aedr.SignalConfig()), (rounded, official))
+    }
+    undefined = aedr.Measurement.from_losses(first * np.r_[np.nan, np.ones(39)], second, homogeneity)
+    for measured, preset in ((free, "default"), (rounded, "default"), (rounded, "official"), (undefined, "default")):
+        assert len(aedr.attribute({"a": measured}, {"a": made[preset]}).verdicts) == 40
+    for measured, preset, message in (
+        (free, "official", "first_loss is not rounded to 8 decimals"),
+        (powered, "default", r"signal is not ratio · homogeneity\^1"),
+    ):
+        with pytest.raises(
+            aedr.CalibrationError, match=f"a: not measured with its calibration's settings: its {message}"
+        ):
+            aedr.attribute({"a": measured}, {"a": made[preset]})
+        with pytest.raises(aedr.CalibrationError, match=f"measured: not by this config: its {message}"):
+            aedr.calibrate(measured, config=aedr.SignalConfig.preset(preset))
+    with pytest.raises(aedr.CalibrationError, match="validation: not by this config"):
+        aedr.calibrate(free, validation=powered)
+    aedr.calibrate(powered, config=aedr.SignalConfig(gamma=0.5))
+
+
 def test_a_bound_on_false_names(rng):
     own, others = rng.normal(0, 1, 200), rng.normal(3, 1, 200)
     calibrations = {name: aedr.calibrate(own, validation=others, model=name) for name in "abcd"}
@@ -215,7 +245,8 @@ def test_what_is_no_evidence_of_one_autoencoder(rng):
     mixed = aedr.attribute({"m": measured, "a": scores}, {"m": fitted, "a": rival})
     assert not any("|" in verdict for verdict in mixed.verdicts)
     undefined = measured._replace(ratio=np.full(2, np.nan), signal=np.full(2, np.nan))
-    partly = measured._replace(ratio=np.array([1.0, np.nan]), signal=np.array([0.5, np.nan]))
+    values = {"ratio": [1.0, np.nan], "homogeneity": [0.5, 0.5], "signal": [0.5, np.nan]}
+    partly = measured._replace(**{name: np.array(column) for name, column in values.items()})
     pair = {"m": fitted, "n": fitted}
     assert set(aedr.attribute({"m": undefined, "n": undefined}, pair).verdicts) == {"not assessable"}
     assert aedr.attribute({"m": partly, "n": partly}, pair).verdicts == ("m|n", "not assessable")

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,7 +21,7 @@ from PIL import Image
 from aedr_jax.cli.main import main
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.files import whole_file
-from aedr_jax.inputs.containers import Rows
+from aedr_jax.inputs.containers import Rows, open_source
 from aedr_jax.inputs.ids import Ids
 from aedr_jax.inputs.sources import Files, Item, Listed, Source
 from aedr_jax.scoring.cluster import Cluster
@@ -266,6 +267,8 @@ def test_other_settings_are_refused(score, tmp_path, world, loaded):
         score("torn")
     for options, message in (
         ({"shard": (2, 2)}, "expected I/N"),
+        ({"workers": -1}, "workers -1: expected 0 or more"),
+        ({"part_images": 0}, "part_images 0: expected 1 or more"),
         ({"engine": "spark"}, "expected local or ray"),
         ({"engine": "ray", "shard": (0, 2)}, "divides the work itself"),
     ):
@@ -405,6 +408,22 @@ def test_a_cluster_gives_the_rows_of_one_machine(score, tmp_path, whole, ray):
     score("again", engine="ray", part_images=4, resources={"CPU": 2.0})
     assert files(tmp_path / "again") == names  # a retry writes the same parts
     assert score(engine="ray") == Finished(0, 0, COUNT)
+
+
+def test_what_archives_hold_beside_images_is_counted_on_a_cluster(score, tmp_path, world, ray):
+    for name in ("a", "b"):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            tar.add(world / "images" / "0.png", "0.png")
+            tar.add(world / "images" / "bad.png", "notes.txt")
+    (tmp_path / "more").mkdir()
+    shutil.copy(world / "images" / "3.png", tmp_path / "more")
+    (tmp_path / "more" / "list.csv").write_text("")
+    source = open_source([tmp_path / "a.tar", tmp_path / "more", tmp_path / "b.tar"])
+    assert score(source=source, engine="ray") == Finished(3, 0, 0)
+    assert source.passed_over() == {".txt": 2, ".csv": 1}
+    assert score(source=source, engine="ray") == Finished(0, 0, 3)
+    assert source.passed_over() == {".txt": 2, ".csv": 1}
+    assert Listed([]).passed_over() == {}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,8 @@ def test_p_values_on_the_side_of_their_scores():
     np.testing.assert_array_equal(found[[0, 3]], np.float32([0.2, 0.01]))
     assert found[1] <= 0.1 < found[2] < 0.1 + 1e-7
     assert np.isnan(found[4])
+    above = on_its_side(jnp.float32(0.5), jnp.float32(2), threshold=1.0, alpha=0.25)
+    assert above == 0.25  # which is a float32: no rounding error moves it
 
 
 # Far images

@@ -16,6 +16,7 @@ from PIL import Image
 import aedr_jax as aedr
 from aedr_jax.cli.main import main
 from aedr_jax.images import processing
+from aedr_jax.inputs import workers
 from aedr_jax.rivals import Limits
 from aedr_jax.rivals.registry import make_methods
 from aedr_jax.study import comparison, evaluation
@@ -320,6 +321,9 @@ def test_too_few_images_calibrate_nothing():
 def test_sources_that_are_missing(world, models, tmp_path):
     with pytest.raises(aedr.AutoencoderError, match=r"two models of one name: .*m1 is given twice"):
         evaluate(world / "images", tmp_path, models[:1] * 2, methods={})
+    for wrong in ({"count": 0}, {"batch_size": 0}, {"robustness": -1}):
+        with pytest.raises(aedr.SourceError, match=r"expected [01] or more"):
+            evaluate(world / "images", tmp_path, models, methods={}, **wrong)
     with pytest.raises(aedr.SourceError, match="no such folder"):
         find_sources(tmp_path / "nothing", ["m1"], tmp_path, count=4, side=SIDE)
     (tmp_path / "m1").mkdir()
@@ -351,6 +355,17 @@ def test_what_is_no_source_is_left_out_with_the_reason(world, tmp_path):
     assert len(found.left_out) == len(reasons)
     for reason in reasons:
         assert any(reason in text for text in found.left_out), reason
+
+
+def test_an_image_that_keeps_its_decoder_busy_is_left_out(world, tmp_path, monkeypatch):
+    """Pillow reads a comment byte by byte."""
+    for source in ("m1", "Real"):
+        shutil.copytree(world / "images" / source, tmp_path / source)
+    (tmp_path / "m1" / "busy.ppm").write_bytes(b"P6\n#" + b" " * (48 << 20) + b"\n16 16\n255\n" + bytes(16 * 16 * 3))
+    monkeypatch.setattr(workers, "SECONDS", 1.0)
+    found = find_sources(tmp_path, ["m1"], tmp_path, count=20, side=SIDE)
+    assert {source: len(items) for source, items in found.images.items()} == {"m1": 13, "real": 13}
+    assert any("busy.ppm: cannot be decoded: the decoder took more than 1 seconds" in text for text in found.left_out)
 
 
 def test_missing_images_of_a_miniature_model_are_sampled(world, tmp_path):

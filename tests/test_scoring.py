@@ -10,9 +10,11 @@ from make_tiny import KL, MOVQ, make_tensors, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
+from aedr_jax.inputs import workers
+from aedr_jax.inputs.decoding import Decoder
 from aedr_jax.inputs.sources import find_images
 from aedr_jax.scoring import engine
-from aedr_jax.scoring.engine import Batch, Measured
+from aedr_jax.scoring.engine import Batch, Engine, Measured
 from aedr_jax.scoring.rows import column_types, rows_to_measurement
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.scoring.tables import as_record
@@ -122,6 +124,15 @@ def test_errors_are_rows(rows):
             assert math.isnan(row.measured.signal)
 
 
+def test_an_image_that_keeps_its_decoder_busy_is_an_error_row(candidates, tmp_path, monkeypatch):
+    """Pillow reads a comment byte by byte: for seconds, and of a larger one for minutes."""
+    monkeypatch.setattr(workers, "SECONDS", 0.5)
+    (tmp_path / "a.ppm").write_bytes(b"P6\n#" + b" " * (24 << 20) + b"\n64 64\n255\n" + bytes(64 * 64 * 3))
+    (row,) = Scorer(candidates[:1]).score(find_images([tmp_path]))
+    assert (row.status, row.id) == ("error", "a.ppm")
+    assert "the decoder took more than 0.5 seconds" in row.error
+
+
 def test_provenance_columns(rows, candidates):
     row = rows["a.png", "movq"]
     assert row.weights_hash == aedr.weights_hash(candidates[1].autoencoder)
@@ -178,6 +189,34 @@ def test_a_batch_is_fetched_after_the_next_is_sent(candidates, photos, monkeypat
     assert events == ["send", "send", "fetch", "send", "fetch", "fetch"]
 
 
+def test_what_is_computed_of_an_image_is_computed_once(photos):
+    """Though two models see different crops of it, and a batch is filled up."""
+    asked = []
+
+    def extra(photo):
+        asked.append(photo.id)
+        return {"width": jnp.float32(photo.width), "gray": photo.gray[0, 0]}
+
+    def seen(offset, batch):
+        return {"width": batch.extra["width"] + offset, "gray": batch.extra["gray"], "pixels": batch.pixels[:, 0, 0, 0]}
+
+    decoder = Decoder(2, crops=(1, 2))
+    engine = Engine(seen, [jnp.float32(0), jnp.float32(1)], batch_size=4, fit_of=[0, 1], extra=extra)
+    files = [photos / name for name in ("a.png", "c.jpg", "e.png")]
+    (measured,) = engine(map(decoder, find_images(files)))
+    assert asked == ["a.png", "c.jpg", "e.png"]
+    pixels = [aedr.read_image(file)[0, 0, 0] for file in files]
+    for offset, columns in enumerate(measured.columns):
+        np.testing.assert_array_equal(columns["width"], np.full(3, 70 + offset))
+        np.testing.assert_array_equal(columns["gray"], [aedr.read_gray(file)[0, 0] for file in files])
+        np.testing.assert_array_equal(columns["pixels"], pixels)
+    filled = engine.batch(measured.photos, 1)
+    assert filled.extra["gray"].tolist() == [
+        *(photo.gray[0, 0] for photo in measured.photos),
+        measured.photos[-1].gray[0, 0],
+    ]
+
+
 def test_official_preset(candidates, photos, tmp_path):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (65, 90, 3), dtype=np.uint8))
@@ -210,6 +249,9 @@ def test_refusals(candidates):
         Scorer([candidates[0], candidates[0]])
     with pytest.raises(aedr.SourceError, match="no multiple"):
         Scorer(candidates, multiple=3)
+    for wrong in ({"batch_size": 0}, {"batch_size": -1}, {"multiple": 0}, {"multiple": -2}):
+        with pytest.raises(aedr.SourceError, match="expected 1 or more"):
+            Scorer(candidates, **wrong)
 
 
 def test_official_dtype_and_quantization_come_from_the_registry(monkeypatch):

@@ -56,10 +56,26 @@ def test_parquet(tmp_path, name, expected):
 
 def test_column_without_values_joins_one_with(tmp_path):
     folder = tmp_path / "scores"
-    write_rows(ROWS, folder)
-    pq.write_table(pq.read_table(folder / "part-0.parquet"), folder / "part-1.parquet")
     write_rows([dataclasses.replace(ROWS[0], quantize=True)], folder)
+    write_rows(ROWS, tmp_path / "s.parquet")
+    (tmp_path / "s.parquet").rename(folder / "part-1.parquet")
     assert pq.read_table(folder).column("quantize").to_pylist() == [True, None, None]
+
+
+def test_a_folder_of_a_run_takes_no_other_rows(tmp_path):
+    """They would be taken for images that it has finished."""
+    folder = tmp_path / "scores"
+    folder.mkdir()
+    (folder / "part-1.parquet").write_bytes(b"of a run")
+    (folder / ".part-0.parquet.1.partial").write_bytes(b"of one that was killed")
+    assert check_output(folder) == folder
+    with pytest.raises(SourceError, match=r"holds other files, such as part-1\.parquet; name another folder"):
+        write_rows(ROWS, folder)
+    assert len(files(folder)) == 2
+    (folder / "part-1.parquet").unlink()
+    write_rows(ROWS, folder)
+    write_rows(ROWS[:1], folder)
+    assert len(pq.read_table(folder / "part-0.parquet")) == 1
 
 
 def test_dicts_that_are_all_empty_can_be_written(tmp_path):

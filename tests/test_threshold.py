@@ -7,7 +7,16 @@ import pytest
 import scipy.stats
 
 import aedr_jax as aedr
-from aedr_jax.decision.threshold import MIN_SIGNALS, RULES, hold_in, kde_cdf, kde_logpdf, p_value, threshold
+from aedr_jax.decision.threshold import (
+    GRID_POINTS,
+    MIN_SIGNALS,
+    RULES,
+    hold_in,
+    kde_cdf,
+    kde_logpdf,
+    p_value,
+    threshold,
+)
 
 
 @pytest.fixture
@@ -42,10 +51,13 @@ def test_exact_threshold_inverts_the_cdf(samples, alpha):
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_threshold_follows_scale_and_shift(samples, scale):
-    plain = aedr.kde_threshold(samples, alpha=0.1)
-    np.testing.assert_allclose(aedr.kde_threshold(samples * scale, alpha=0.1), plain * scale, rtol=1e-9)
-    np.testing.assert_allclose(aedr.kde_threshold(samples - 5, alpha=0.1), plain - 5, rtol=1e-9)
+@pytest.mark.parametrize("alpha", [1e-4, 0.1, 1 - 1e-4])
+def test_threshold_follows_scale_and_shift(samples, scale, alpha):
+    """Beyond the samples at either end too: the bracket is in bandwidths."""
+    plain = aedr.kde_threshold(samples, alpha=alpha)
+    assert (plain > samples.max(), plain < samples.min()) == (alpha == 1e-4, alpha == 1 - 1e-4)
+    np.testing.assert_allclose(aedr.kde_threshold(samples * scale, alpha=alpha), plain * scale, rtol=1e-9)
+    np.testing.assert_allclose(aedr.kde_threshold(samples - 5, alpha=alpha), plain - 5, rtol=1e-9)
 
 
 def test_grid_rule_written_out(samples):
@@ -115,6 +127,7 @@ def test_the_least_that_is_enough():
     five = np.arange(5.0)
     for rule in RULES[:3]:
         assert threshold(five, alpha=0.2, rule=rule) > 3
+    assert (five >= threshold(five, alpha=0.85, rule="empirical")).sum() == 4  # of which one is kept
     with pytest.raises(aedr.CalibrationError, match=r"5 signals; the conformal rule at alpha 0\.1 needs 9"):
         threshold(five, alpha=0.1, rule="conformal")
     assert (
@@ -139,11 +152,49 @@ def test_the_jitted_quantile_reaches_beyond_the_samples(samples, scale):
     np.testing.assert_allclose(found, aedr.kde_threshold(samples * scale, alpha=1e-4), rtol=1e-3)
 
 
+@pytest.mark.parametrize("far", [1000.0, -1000.0])
+def test_the_jitted_quantile_reaches_to_the_other_end(far):
+    """The samples lie further apart than the bracket's margin is wide."""
+    values, q = np.r_[np.linspace(0, 1, 300), far], 0.01 if far > 0 else 0.99
+    found = jax.jit(aedr.kde_quantile)(jnp.asarray(values, jnp.float32), q)
+    np.testing.assert_allclose(found, aedr.kde_threshold(values, alpha=1 - q), rtol=1e-3)
+
+
+def test_of_many_quantiles_the_least():
+    """Between two crowds lies nothing, in any float: half of the density is below all of the gap."""
+    crowds = np.repeat([-1.0, 1.0], 30_000)
+    assert -0.2 < aedr.kde_threshold(crowds, alpha=0.5) < -0.05
+    assert -0.5 < jax.jit(aedr.kde_quantile)(jnp.asarray(crowds, jnp.float32), 0.5) < -0.3  # whose tails end sooner
+
+
+def test_a_grid_is_summed_up_in_blocks(samples, monkeypatch):
+    held = []
+
+    class Watched:
+        """NumPy, which tells how many terms are held at once."""
+
+        def __getattr__(self, name):
+            return getattr(np, name)
+
+        def exp(self, terms):
+            held.append(terms.size)
+            return np.exp(terms)
+
+    monkeypatch.setattr("aedr_jax.decision.threshold.np", Watched())
+    monkeypatch.setattr("aedr_jax.decision.threshold.MOST_TERMS", 100 * len(samples))
+    aedr.kde_threshold(samples, method="grid")
+    assert sum(held) == GRID_POINTS * len(samples)
+    assert max(held) <= 100 * len(samples)
+
+
 def test_signals_that_differ_by_rounding_alone_are_alike():
     values = 1e6 + np.arange(10) * 1e-8  # within 1e-12 of their size
-    with pytest.raises(aedr.CalibrationError, match="all 10 equal"):
+    with pytest.raises(aedr.CalibrationError, match=r"^signals: all 10 equal"):
         aedr.kde_threshold(values)
     aedr.kde_threshold(1e6 + np.arange(10) * 1e-4)
+    with pytest.raises(aedr.CalibrationError, match="all 5 equal"):  # below 1, within 1e-12
+        aedr.kde_threshold([0.0, 0.0, 0.0, 0.0, 1e-12])
+    aedr.kde_threshold([0.0, 0.0, 0.0, 0.0, 1.5e-12])
 
 
 def test_far_signals_are_found_in_any_order():
@@ -164,8 +215,27 @@ def test_p_values_are_by_the_density_unless_said(samples):
     )
     np.testing.assert_array_equal(by_default, exact)
     assert not np.array_equal(exact, ranks)
-    far = np.r_[samples, samples.max() + 100 * np.ptp(samples)]
-    assert not np.allclose(p_value(scores, far), p_value(scores, far, rule="grid"))  # which keeps the far one as it is
+
+
+def test_a_far_signal_widens_the_grids_density_alone(samples):
+    far = np.r_[samples, samples.max() + 100 * np.ptp(samples)].astype(np.float32)
+    scores = jnp.asarray(np.linspace(samples.min(), samples.max(), 7), jnp.float32)
+    by_rule = {"exact": hold_in(far, np), "grid": far}
+    for rule, kept in by_rule.items():
+        expected = np.maximum(1 - kde_cdf(scores, kept), 1 / (far.size + 1))
+        np.testing.assert_allclose(p_value(scores, far, rule=rule), expected, atol=1e-5)
+    assert np.abs(kde_cdf(scores, far) - kde_cdf(scores, by_rule["exact"])).max() > 0.1
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_p_values_have_the_shape_of_the_scores(samples, rule):
+    scores = np.linspace(samples.min(), samples.max(), 6, dtype=np.float32)
+    flat = p_value(scores, samples.astype(np.float32), rule=rule)
+    table = p_value(scores.reshape(2, 3), samples.astype(np.float32), rule=rule)
+    np.testing.assert_allclose(table, flat.reshape(2, 3), rtol=1e-6)
+    np.testing.assert_allclose(
+        p_value(jnp.asarray(scores[4]), samples.astype(np.float32), rule=rule), flat[4], rtol=1e-6
+    )
 
 
 def test_the_authors_rule_is_their_grid(samples):

@@ -15,6 +15,7 @@ from aedr_jax.autoencoders.names import match_models
 from aedr_jax.autoencoders.registry import calibration_file, list_models, local_folder
 from aedr_jax.decision import calibration as decision
 from aedr_jax.decision.calibration import Calibration
+from aedr_jax.decision.validation import check_choice
 from aedr_jax.errors import CalibrationError, RunError, SourceError
 from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.containers import as_source
@@ -22,7 +23,7 @@ from aedr_jax.inputs.sources import Source
 from aedr_jax.scoring.job import Setup
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.scoring.tables import check_output, write_rows
-from aedr_jax.scoring.verdicts import Verdict, verdict_rows
+from aedr_jax.scoring.verdicts import Verdict, check_calibrations, verdict_rows
 
 __all__ = ["Attributed", "Calibrations", "attribute", "calibrate", "load_calibrations"]
 
@@ -71,13 +72,17 @@ def calibrate(
 
     Raises:
       RunError: where a part of the images could not be read, or none could be scored.
-      CalibrationError: as `aedr_jax.calibrate`.
-      SourceError, AutoencoderError: as `score`.
+      CalibrationError: as `aedr_jax.calibrate`; what is wrong with the choices, before the first image is scored.
+      SourceError, AutoencoderError: as `score`; and where `out` is a folder.
+      ValueError: on another rule.
       KeyboardInterrupt: where the run is interrupted: no threshold comes of a part of the images.
 
     Warns:
       CalibrationWarning: as `aedr_jax.calibrate`.
     """
+    check_choice(alpha=alpha, false_accepts=false_accepts, rule=rule, validated=validation is not None)
+    if out is not None and Path(out).is_dir():
+        raise SourceError(f"{out}: is a folder; expected the name of a file")
     columns = {"image_column": image_column, "id_column": id_column}
     models = named([model])
     own = as_source(inputs, **columns)
@@ -140,19 +145,20 @@ def attribute(
         None: for none.
       false_names: as for `aedr_jax.attribute`.
       setup: how images are measured: as the calibrations' were.
-      out: also write the verdicts: .parquet, .csv, .jsonl, or without an ending a folder of Parquet.
+      out: also write the verdicts: .parquet, .csv, .jsonl, or without an ending a folder of Parquet, which
+        holds nothing else.
       image_column, id_column: of tables and datasets, where they cannot be told.
       progress: shown while images are scored.
       on_run: given the run before its rows are judged.
 
     Raises:
-      CalibrationError: where settings without alignment (the presets of the paper) come without calibrations, a
-        calibration cannot be read, was made with other weights or settings, or names a source that nobody asked for
-        (`Calibration.trusted_source`).
+      CalibrationError: before the first image is scored, where settings without alignment (the presets of the paper)
+        come without calibrations, a calibration cannot be read, was made with other weights or settings, does not say
+        which sizes and values it saw, or names a source that nobody asked for (`Calibration.trusted_source`).
       SourceError, AutoencoderError, KeyboardInterrupt: as `score`.
     """
     if out is not None:
-        check_output(out)
+        check_output(out, alone=True)
     if calibrations is None:
         if setup.config.alignment is None:
             raise CalibrationError(
@@ -164,8 +170,10 @@ def attribute(
     else:
         made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
         pasts = {name: decision.pasts_of(known) for name, known in made.items()}
-        given = match_models(models or pasts, {name: known[0].provenance.source for name, known in pasts.items()})
+        sources = {name: known[0].provenance.source if known else None for name, known in pasts.items()}
+        given = match_models(models or pasts, sources)
         chosen = {name: pasts[name] for name in given}
+        check_calibrations(chosen)
         places = {name: given[name] or known[0].trusted_source(models or ()) for name, known in chosen.items()}
     source = as_source(inputs, image_column=image_column, id_column=id_column)
     scorer = setup.scorer(places)

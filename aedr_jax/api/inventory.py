@@ -106,7 +106,10 @@ def _summary(file: Path) -> dict[str, Any]:
     values = json.loads(file.read_text(encoding="utf-8"))
     identity = values["protocol"]["identity"]
     source = values["provenance"]["source"]
-    return {"model": identity["name"], "weights_hash": identity["weights_hash"], "source": source}
+    found = {"model": identity["name"], "weights_hash": identity["weights_hash"], "source": source}
+    if wrong := [name for name, value in found.items() if not isinstance(value, str | None)]:
+        raise TypeError(f"{file}: {', '.join(wrong)}: expected text or null")
+    return found
 
 
 def _family(folder: Path | None, calibrations: Sequence[Path]) -> str | None:

@@ -1,7 +1,8 @@
-"""Whether a calibration agrees with itself: what follows from its scores is derived again and compared."""
+"""Whether a calibration agrees with itself, and a measurement with settings: what follows is derived and compared."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,43 @@ import numpy as np
 from aedr_jax.decision.intervals import acceptance_interval, share_interval, threshold_interval
 from aedr_jax.decision.threshold import RULES, check_signals, threshold
 from aedr_jax.decision.validation import Validation
+from aedr_jax.signal.measurement import Measurement
 
-__all__ = ["contradiction"]
+__all__ = ["contradiction", "measured_otherwise"]
 
 SAME = 1e-9  # of the range of the scores, or of a share: float64 on another machine
+SAME_SIGNAL = 1e-3  # of the signal: a power of float32
+SAME_DECIMALS = 1e-6  # of a value that was rounded in float32
+
+
+def measured_otherwise(measured: Measurement, settings: Mapping[str, Any]) -> str:
+    """What of a measurement cannot come of these settings, or "".
+
+    A measurement does not know its settings, and most leave no trace in it. Three do: whether alignments were measured,
+    the signal, which is ratio · H^gamma, and where losses and homogeneity are to be rounded, they are. So "" does not
+    say that these were the settings.
+
+    Args:
+      measured: of any images.
+      settings: as `SignalConfig.describe` has them.
+    """
+    columns = measured.take(slice(None))
+    if settings["alignment"] is not None and np.isnan(columns.alignment_error).all():
+        return "it has no alignment"
+    gamma, decimals = settings["gamma"], settings["decimals"]
+    expected = columns.ratio * columns.homogeneity**gamma
+    said = np.isfinite(columns.signal) & np.isfinite(expected)
+    if not np.allclose(columns.signal[said], expected[said], rtol=SAME_SIGNAL, atol=0):
+        return f"its signal is not ratio · homogeneity^{gamma:g}"
+    if decimals is None:
+        return ""
+    rounded = {"first_loss": decimals[0], "second_loss": decimals[0], "homogeneity": decimals[1]}
+    for name, places in rounded.items():
+        values = getattr(columns, name)
+        values = values[np.isfinite(values)]
+        if np.any(np.abs(values - np.round(values, places)) > SAME_DECIMALS * np.abs(values)):
+            return f"its {name} is not rounded to {places} decimals"
+    return ""
 
 
 def contradiction(

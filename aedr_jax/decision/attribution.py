@@ -12,13 +12,14 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from aedr_jax.decision.agreement import measured_otherwise
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.null import Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
 
-__all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "has_alignment", "holm"]
+__all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "check_pasts", "has_alignment", "holm"]
 
 NONE = "none"
 NOT_ASSESSABLE = "not assessable"
@@ -97,7 +98,9 @@ def attribute(
     hypothesis and one p-value.
 
     Args:
-      measured: for each model, the measurement (or a rival's scores) of the same n images.
+      measured: for each model, the measurement (or a rival's scores) of the same n images, by the settings of its
+        calibrations. A measurement does not know its settings: other ones are noticed only where they show in its
+        columns (no alignment, another gamma, losses that are not rounded).
       calibrations: for each model, or for some, its calibration, or several for different pasts. The score is then the
         one under the past with the largest p-value. None: for none.
       false_names: the rate at which an image of no candidate may get a name, in (0, 1).
@@ -137,7 +140,9 @@ def attribute(
             f"no calibration for {', '.join(silent)}, and no alignment in what was measured: measure with the default "
             "settings, or pass calibrations"
         )
-    _check_same_settings(pasts)
+    check_pasts({name: several for name, several in pasts.items() if name in calibrations})
+    for name in models:
+        _check_measured_alike(name, measured[name], pasts[name])
     reference = Null.shipped() if null is None else null
     judged_by = [_judged(measured[name], pasts[name], reference) for name in models]
     counts = {name: len(one.score) for name, one in zip(models, judged_by, strict=True)}
@@ -173,9 +178,22 @@ def has_alignment(measured: Measurement | Values) -> TypeGuard[Measurement]:
     return isinstance(measured, Measurement) and not bool(np.isnan(np.asarray(measured.alignment_error)).all())
 
 
+def check_pasts(pasts: Mapping[str, Sequence[Calibration]]) -> None:
+    """Refuse calibrations that cannot judge together, whatever the images.
+
+    Args:
+      pasts: for each model, its calibrations.
+
+    Raises:
+      CalibrationError: as `attribute`.
+    """
+    if empty := [name for name, several in pasts.items() if not several]:
+        raise CalibrationError(f"no calibration for {', '.join(empty)}")
+    _check_same_settings(pasts)
+
+
 def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
-    """Refuse calibrations of several presets: one measurement an image cannot be right for all of them. (A measurement
-    does not know its settings; rows of scores do, and are compared where they are judged.)
+    """Refuse calibrations of several presets: one measurement an image cannot be right for all of them.
 
     Raises:
       CalibrationError: naming both models and the settings in which they differ.
@@ -187,6 +205,17 @@ def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
         first, other = made[0]
         if wrong := {k: (other.get(k), config.get(k)) for k in {**other, **config} if other.get(k) != config.get(k)}:
             raise CalibrationError(f"calibrations made with different settings ({first}, {name}): {wrong}")
+
+
+def _check_measured_alike(name: str, measured: Measurement | Values, pasts: Sequence[Calibration]) -> None:
+    """Refuse a measurement that shows other settings than its calibrations'. Most settings do not show; rows of scores
+    know theirs, and are compared where they are judged.
+    """
+    for calibration in pasts:
+        if not isinstance(measured, Measurement) or calibration.protocol.method != "aedr":
+            continue
+        if wrong := measured_otherwise(measured, calibration.protocol.settings):
+            raise CalibrationError(f"{name}: not measured with its calibration's settings: {wrong}")
 
 
 def _inside(

@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from aedr_jax.autoencoders.registry import REGISTRY
-from aedr_jax.decision.agreement import contradiction
+from aedr_jax.decision.agreement import contradiction, measured_otherwise
 from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.intervals import acceptance_interval, threshold_interval
 from aedr_jax.decision.threshold import check_signals, hold_in, kde_logpdf, on_its_side, p_value, threshold
-from aedr_jax.decision.validation import Validation, pick_alpha
+from aedr_jax.decision.validation import Validation, check_choice, pick_alpha
 from aedr_jax.errors import CalibrationError, CalibrationWarning
 from aedr_jax.files import whole_file
 from aedr_jax.images.processing import Processing
@@ -288,8 +288,10 @@ def calibrate(
         None: of all sizes.
 
     Raises:
-      CalibrationError: on fewer than 5 images, scores that give no threshold (`threshold.check_signals`), an alpha
-        outside (0, 1), or an alpha beside `false_accepts`.
+      CalibrationError: on a measurement that shows other settings than `config` (`agreement.measured_otherwise`), fewer
+        than 5 images, scores that give no threshold (`threshold.check_signals`), an alpha outside (0, 1), an alpha
+        beside `false_accepts`, or a `false_accepts` outside [0, 1) or without validation images.
+      ValueError: on another rule.
 
     Warns:
       CalibrationWarning: below 20 images; if nothing can be said of some, which are left out; if some lie far from
@@ -304,11 +306,15 @@ def calibrate(
     """
     if not isinstance(config, SignalConfig):
         raise CalibrationError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
+    settings = config.describe() if method == "aedr" else {}
     for what, given in (("measured", measured), ("validation", validation)):
         if isinstance(given, list | tuple) and any(isinstance(part, Measurement) for part in given):
             raise CalibrationError(
                 f"{what}: a list of measurements; join them: jax.tree.map(lambda *x: np.concatenate(x), *{what})"
             )
+        if isinstance(given, Measurement) and method == "aedr" and (wrong := measured_otherwise(given, settings)):
+            raise CalibrationError(f"{what}: not by this config: {wrong}; pass the one that it was measured with")
+    check_choice(alpha=alpha, false_accepts=false_accepts, rule=rule, validated=validation is not None)
     aligned = method == "aedr" and config.alignment is not None
     scores = np.asarray(_scores(measured, aligned=aligned), np.float64)
     if aligned and isinstance(measured, Measurement):
@@ -335,15 +341,12 @@ def calibrate(
         others = np.asarray(_scores(validation, aligned=aligned), np.float64)
         others = others[np.isfinite(others)] if aligned else others
         alpha, validated = pick_alpha(scores, others, alpha=alpha, false_accepts=false_accepts, rule=rule)
-    elif false_accepts is not None:
-        raise CalibrationError(f"a target of {false_accepts:g} false accepts needs validation images")
     alpha = ALPHA if alpha is None else alpha
     tau = threshold(scores, alpha=alpha, rule=rule)
     identity = Identity.of(autoencoder, name=model)
     if autoencoder is not None and identity.weights_hash is None:
         message = "functions that close over their weights: nothing will tell another autoencoder from this one"
         warnings.warn(message, CalibrationWarning, stacklevel=2)
-    settings = config.describe() if method == "aedr" else {}
     provenance = Provenance(
         source=source,
         images_hash=images_hash,

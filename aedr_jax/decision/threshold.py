@@ -92,7 +92,7 @@ def kde_logpdf(x: Float[Array | np.ndarray, "*q"], samples: Float[Array | np.nda
 def kde_quantile(
     samples: Float[Array | np.ndarray, " n"], q: Float[Array, ""] | float, *, method: str = "exact"
 ) -> Float[Array, ""]:
-    """The x below which a share q of the estimated density lies: kde_cdf(x) = q.
+    """The least x below which a share q of the estimated density lies: kde_cdf(x) = q.
 
     Args:
       samples: as for `kde_cdf`.

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from aedr_jax.decision.intervals import share_interval
-from aedr_jax.decision.threshold import MIN_SIGNALS, threshold
+from aedr_jax.decision.threshold import MIN_SIGNALS, RULES, threshold
 from aedr_jax.errors import CalibrationError
 
-__all__ = ["ALPHAS", "Validation", "balanced_accuracy", "pick_alpha"]
+__all__ = ["ALPHAS", "Validation", "balanced_accuracy", "check_choice", "pick_alpha"]
 
 ALPHAS = tuple(float(a) for a in np.round(np.geomspace(0.001, 0.2, 40), 5))
 
@@ -42,6 +42,32 @@ class Validation:
     false_accepts_interval: tuple[float, float]
 
 
+def check_choice(*, alpha: float | None, false_accepts: float | None, rule: str, validated: bool) -> None:
+    """Refuse what no scores can make right: asked before images are scored, not after.
+
+    Args:
+      alpha, false_accepts, rule: as for `pick_alpha`.
+      validated: whether there are images that do not belong.
+
+    Raises:
+      CalibrationError: on an alpha outside (0, 1), a target outside [0, 1) or without images to reach it on, and where
+        both are given.
+      ValueError: on another rule.
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
+    if alpha is not None and not 0.0 < alpha < 1.0:
+        raise CalibrationError(f"alpha {alpha}: expected a share in (0, 1)")
+    if false_accepts is None:
+        return
+    if not 0.0 <= false_accepts < 1.0:
+        raise CalibrationError(f"false accepts {false_accepts}: expected a share in [0, 1)")
+    if alpha is not None:
+        raise CalibrationError(f"alpha {alpha:g} is given: there is none to pick for {false_accepts:g} false accepts")
+    if not validated:
+        raise CalibrationError(f"a target of {false_accepts:g} false accepts needs validation images")
+
+
 def pick_alpha(
     own: Float[np.ndarray, " n"],
     others: Float[np.ndarray, " m"],
@@ -61,11 +87,10 @@ def pick_alpha(
       rule: of the threshold.
 
     Raises:
-      CalibrationError: on fewer than ten others, or ten of its own to pick on, undefined scores of others, where no
-        alpha up to 0.2 reaches the target, or where both alpha and a target are given.
+      CalibrationError: as `check_choice`; on fewer than ten others, or ten of its own to pick on, undefined scores of
+        others, or where no alpha up to 0.2 reaches the target.
     """
-    if alpha is not None and false_accepts is not None:
-        raise CalibrationError(f"alpha {alpha:g} is given: there is none to pick for {false_accepts:g} false accepts")
+    check_choice(alpha=alpha, false_accepts=false_accepts, rule=rule, validated=True)
     own, others = np.asarray(own, np.float64), np.asarray(others, np.float64)
     if others.size < 2 * MIN_SIGNALS or not np.isfinite(others).all():
         raise CalibrationError(

@@ -45,7 +45,6 @@ class Archives(Source):
         for given in paths:
             named.setdefault(os.path.abspath(given), Path(given))
         self.paths = tuple(named.values())
-        self._passed: Counter[str] = Counter()
         first: dict[str, Path] = {}
         for path in self.paths:
             if first.setdefault(path.name, path) != path:
@@ -64,12 +63,9 @@ class Archives(Source):
                     problems.append(f"{path}: holds no image ({said_of_passed_over(passed) or 'nothing in it'})")
             except Exception as error:  # tarfile, zipfile, zlib, lzma, bz2 and the file system each raise their own
                 problems.append(f"{path}: {error or type(error).__name__}")
-            self._passed += passed
+            self._passed = Counter(self._passed) + passed
         if problems:
             raise unreadable(problems)
-
-    def passed_over(self) -> Counter[str]:
-        return self._passed
 
     def share(self, index: int, of: int) -> Source:
         """Whole archives, where there are enough."""

@@ -125,7 +125,7 @@ class Chain(Source):
         return None if None in counts else sum(n for n in counts if n is not None)
 
     def passed_over(self) -> Counter[str]:
-        return sum((source.passed_over() for source in self.sources), Counter())
+        return sum((source.passed_over() for source in self.sources), super().passed_over())
 
     def share(self, index: int, of: int) -> Source:
         return Chain([source.share(index, of) for source in self.sources])

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aedr_jax.errors import ImageError, RunError, SourceError
@@ -72,6 +73,8 @@ class Source(ABC):
     """
 
     light = False  # whether its items are only named as it is gone through, not read
+    _passed: Mapping[str, int] = MappingProxyType({})
+    _passed_elsewhere: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def __iter__(self) -> Iterator[Item]: ...
@@ -81,8 +84,12 @@ class Source(ABC):
         return None
 
     def passed_over(self) -> Counter[str]:
-        """What the last iteration took for no image, by kind: an ending, say."""
-        return Counter()
+        """What the last iteration took for no image, by kind: an ending, say; here, and where its pieces were read."""
+        return Counter(self._passed) + Counter(self._passed_elsewhere)
+
+    def tell_passed_over(self, found: Mapping[str, int]) -> None:
+        """What its pieces took for no image on other machines, in place of what was told before."""
+        self._passed_elsewhere = found
 
     def share(self, index: int, of: int) -> Source:
         """The part of process `index` of `of`; all of them together are the whole, each item once, and items of equal
@@ -148,7 +155,6 @@ class Files(Source):
 
     def __init__(self, inputs: Iterable[str | os.PathLike[str]]) -> None:
         self.inputs = tuple(os.fspath(name) for name in inputs)
-        self._passed: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Item]:
         problems: list[str] = []
@@ -167,9 +173,6 @@ class Files(Source):
 
     def count(self) -> int:
         return sum(1 for _ in until_failure(Files(self.inputs), []))
-
-    def passed_over(self) -> Counter[str]:
-        return self._passed
 
 
 def unreadable(problems: Sequence[str]) -> RunError:

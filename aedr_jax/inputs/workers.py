@@ -39,7 +39,8 @@ READY = b"ready\n"
 
 
 def decode_all(decoder: Decoder, items: Iterable[Item], *, workers: int) -> Generator[Decoded | Refused, None, None]:
-    """Decode items in worker processes; results come as they are ready, in another order.
+    """Decode items in worker processes; results come as they are ready: in the items' order from one worker, in another
+    from several.
 
     At most four items a worker are between `items` and the caller, so memory stays flat. Closing the iterator ends the
     workers.

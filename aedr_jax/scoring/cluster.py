@@ -8,6 +8,8 @@ same names, since the images of a part follow from the piece alone: a retry repl
 from __future__ import annotations
 
 import itertools
+import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -103,11 +105,14 @@ class Cluster:
             **self.options(),
         )
         totals, problems = Finished(0, 0, 0), [str(error) for error in failures]
+        passed = Counter[str]()
+        source.tell_passed_over(passed)
         for row in scored.iter_rows():
             if row["fatal"]:
                 raise RunError(row["problem"])
             totals = Finished(*(a + row[name] for a, name in zip(totals, Finished._fields, strict=True)))
             advance(row["scored"] + row["skipped"])
+            passed.update(json.loads(row["passed_over"]))
             if row["problem"]:
                 problems.append(row["problem"])
         if problems:
@@ -138,6 +143,7 @@ class _Actor:
             problem, fatal = str(error), True
         return {
             **{name: [value] for name, value in finished._asdict().items()},
+            "passed_over": [json.dumps(piece.passed_over())],
             "problem": [problem],
             "fatal": [fatal],
         }

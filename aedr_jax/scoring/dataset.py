@@ -99,6 +99,9 @@ def score_dataset(
         shard = pod_share()
     if not 0 <= shard[0] < shard[1]:
         raise SourceError(f"shard {shard[0]}/{shard[1]}: expected I/N with I from 0 to N - 1")
+    for what, number, least in (("workers", workers, 0), ("part_images", part_images, 1)):
+        if number is not None and number < least:
+            raise SourceError(f"{what} {number}: expected {least} or more")
     if engine not in ("local", "ray"):
         raise SourceError(f"engine {engine!r}: expected local or ray")
     if engine == "ray" and shard[1] > 1:

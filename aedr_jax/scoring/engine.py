@@ -76,7 +76,7 @@ class Engine:
       batch_size: images a call. A batch is always filled up to this size, so that an image's columns do not depend on
         its company; None: one a device on CPU, eight a device elsewhere.
       fit_of: for each model, which of a decoded image's `images` it sees; None: the first.
-      extra: what else the function needs of a filled-up batch of decoded images, computed on the host.
+      extra: what else the function needs of an image, a pytree of arrays, computed of each just once.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Engine:
         *,
         batch_size: int | None = None,
         fit_of: Sequence[int] | None = None,
-        extra: Callable[[Sequence[Decoded]], Any] = lambda photos: (),
+        extra: Callable[[Decoded], Any] = lambda photo: (),
     ) -> None:
         self._program = fn if isinstance(fn, Sharded) else make_sharded(fn)
         self._weights = [self._program.replicate(autoencoder) for autoencoder in autoencoders]
@@ -131,14 +131,25 @@ class Engine:
 
     def batch(self, photos: Sequence[Decoded], fit: int = 0) -> Batch:
         """The batch that these images are, filled up with the last."""
-        filled = [*photos, *[photos[-1]] * (self.batch_size - len(photos))]
-        pixels = np.stack([photo.images[fit] for photo in filled])
-        return Batch(pixels, np.array([photo.seed for photo in filled], np.uint32), self._extra(filled))
+        return self._batches(photos, [fit])[fit]
+
+    def _batches(self, photos: Sequence[Decoded], fits: Iterable[int]) -> dict[int, Batch]:
+        def filled(values: Iterable[Any]) -> list[Any]:
+            *others, last = values
+            return [*others, *[last] * (self.batch_size - len(others))]
+
+        seeds = np.array(filled(photo.seed for photo in photos), np.uint32)
+        extra = jax.tree.map(_stacked, *filled(self._extra(photo) for photo in photos))
+        return {fit: Batch(np.stack(filled(photo.images[fit] for photo in photos)), seeds, extra) for fit in fits}
 
     def _launch(self, photos: Sequence[Decoded]) -> list[Columns]:
         """What each model's columns will be, still being computed."""
-        batches = {fit: self.batch(photos, fit) for fit in set(self._fit_of)}
+        batches = self._batches(photos, set(self._fit_of))
         return [self._program(w, batches[fit]) for w, fit in zip(self._weights, self._fit_of, strict=True)]
+
+
+def _stacked(*values: Any) -> Any:
+    return (jnp if isinstance(values[0], jax.Array) else np).stack(values)  # nothing on a device is waited for
 
 
 def _fetch(photos: Sequence[Decoded], launched: Sequence[Columns]) -> Measured:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from aedr_jax.autoencoders.checkpoints import weights_hash
@@ -27,6 +27,7 @@ from aedr_jax.inputs.decoding import (
     Refused,
 )
 from aedr_jax.inputs.sources import Item
+from aedr_jax.inputs.workers import decode_all
 from aedr_jax.scoring.engine import Batch, Engine
 from aedr_jax.scoring.rows import Row, of_numbers
 from aedr_jax.signal import texture
@@ -98,7 +99,8 @@ class Scorer:
       most_decoded: an image with more is an error row.
 
     Raises:
-      SourceError: on two models of one name, a `multiple` that is none of the factors', and caps that contradict.
+      SourceError: without a model, on two of one name, a `multiple` that is none of the factors', a `batch_size` below
+        1, and caps that contradict.
     """
 
     def __init__(
@@ -113,6 +115,11 @@ class Scorer:
         most_decoded: int = MAX_PIXELS,
     ) -> None:
         names = [candidate.name for candidate in candidates]
+        if not names:
+            raise SourceError("no model to score with")
+        for what, number in (("batch_size", batch_size), ("multiple", multiple)):
+            if number is not None and number < 1:
+                raise SourceError(f"{what} {number}: expected 1 or more")
         if len(set(names)) < len(names):
             raise SourceError(f"two models of one name: {', '.join(names)}")
         factor = math.lcm(*(c.autoencoder.factor for c in candidates))
@@ -139,7 +146,7 @@ class Scorer:
             [candidate.autoencoder for candidate in candidates],
             batch_size=batch_size,
             fit_of=self._fit_of,
-            extra=lambda photos: jnp.stack([self._homogeneity(_padded(photo.gray)) for photo in photos]),
+            extra=lambda photo: self._homogeneity(_padded(photo.gray)),
         )
         self.candidates = tuple(
             dataclasses.replace(candidate, autoencoder=autoencoder)
@@ -165,15 +172,16 @@ class Scorer:
 
     def score(self, items: Iterable[Item], *, on_progress: Callable[[int], None] = lambda done: None) -> Iterator[Row]:
         """Rows of every item and model, as batches of one size fill up. An image that cannot be read gives an error row
-        for each model. Items are decoded in this process.
+        for each model. Items are decoded by one other process, which has a limit of time and memory for each.
 
         Args:
-          items: what to score.
+          items: what to score; gone through in another thread.
           on_progress: called with the number of images done since the last call.
         """
-        for rows in self.score_decoded(map(self.decoder, items)):
-            yield from rows
-            on_progress(len(rows) // len(self.candidates))
+        with closing(decode_all(self.decoder, items, workers=1)) as decoded:
+            for rows in self.score_decoded(decoded):
+                yield from rows
+                on_progress(len(rows) // len(self.candidates))
 
     def score_decoded(self, stream: Iterable[Decoded | Refused]) -> Iterator[list[Row]]:
         """Rows of images that were decoded elsewhere by `decoder`, batch by batch: the rows of an image with every

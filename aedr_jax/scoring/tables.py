@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 ENDINGS = (".parquet", ".csv", ".jsonl", "")
+ONLY_PART = "part-0.parquet"
 # Control characters (C0, DEL, C1), separators of lines, what turns the direction of text, and lone surrogates.
 COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # What a spreadsheet computes (OWASP, "CSV Injection"), behind any number of quotes: so quoting has an inverse, which
@@ -39,11 +40,17 @@ COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\
 CELL = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
-def check_output(path: str | os.PathLike[str]) -> Path:
+def check_output(path: str | os.PathLike[str], *, alone: bool = False) -> Path:
     """The path, if rows can be written to it: asked before the long work, not after.
 
+    Args:
+      path: of the file or folder.
+      alone: whether a folder must hold nothing but what `write_rows` writes: among a run's parts these rows would be
+        taken for more of them.
+
     Raises:
-      SourceError: on another ending, a folder that does not exist, or a file where a folder is to be and the reverse.
+      SourceError: on another ending, a folder that does not exist, a file where a folder is to be and the reverse, and
+        a folder that holds something else.
     """
     path = Path(path)
     if path.suffix not in ENDINGS:
@@ -54,6 +61,10 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         raise SourceError(f"{path}: is a file; a name without an ending is a Parquet folder")
     if path.suffix and path.is_dir():
         raise SourceError(f"{path}: is a folder")
+    if alone and path.is_dir():
+        seen = (name for name in sorted(os.listdir(path)) if not name.startswith("."))
+        if other := next((name for name in seen if name != ONLY_PART), None):
+            raise SourceError(f"{path}: holds other files, such as {other}; name another folder")
     return path
 
 
@@ -70,12 +81,12 @@ def write_rows(rows: Sequence[Any], path: str | os.PathLike[str]) -> None:
     """Write dataclass rows, all of one type; the file appears whole or not at all.
 
     Raises:
-      SourceError: on an ending that is not supported.
+      SourceError: as `check_output`.
     """
-    path = check_output(path)
+    path = check_output(path, alone=True)
     if path.suffix == "":
         path.mkdir(exist_ok=True)
-        path = path / "part-0.parquet"
+        path = path / ONLY_PART
     records = [{name: printable(value) for name, value in as_record(row).items()} for row in rows]
     write = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}[path.suffix]
     with whole_file(path) as partial:

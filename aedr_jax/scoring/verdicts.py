@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aedr_jax.decision.attribution import CAVEAT, NOT_ASSESSABLE, Attribution, attribute, has_alignment
+from aedr_jax.decision.attribution import (
+    CAVEAT,
+    NOT_ASSESSABLE,
+    Attribution,
+    attribute,
+    check_pasts,
+    has_alignment,
+)
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.decision.null import Null
 from aedr_jax.errors import CalibrationError
@@ -16,7 +23,7 @@ from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.signal.measurement import PRESETS, Measurement
 from aedr_jax.signal.protocol import Identity, Protocol
 
-__all__ = ["FLAT", "RECOMPRESSED", "Verdict", "not_assessable", "verdict_rows"]
+__all__ = ["FLAT", "RECOMPRESSED", "Verdict", "check_calibrations", "not_assessable", "verdict_rows"]
 
 FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
 RECOMPRESSED = 50  # JPEG quality; nothing below it was measured where signals decide (docs/decision.md)
@@ -99,10 +106,11 @@ def verdict_rows(
       false_names: as for `attribute`.
 
     Raises:
-      CalibrationError: where rows were measured in another way than a calibration's (`Calibration.check_against`), or
-        a calibration does not say which sizes and values it saw.
+      CalibrationError: as `check_calibrations`; and where rows were measured in another way than a calibration's
+        (`Calibration.check_against`).
     """
     calibrations = calibrations or {}
+    check_calibrations(calibrations)
     by_image: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:  # two rows of a table may name one file, under two ids
         by_image.setdefault((row.id, row.path), {})[row.model] = row
@@ -149,6 +157,24 @@ def verdict_rows(
     return [judged.get(image) or _unjudged(list(group.values())) for image, group in by_image.items()]
 
 
+def check_calibrations(
+    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
+) -> None:
+    """Refuse calibrations by which no row could be judged: asked before images are scored, not after.
+
+    Raises:
+      CalibrationError: where there is none of a model, one does not say which sizes and values it saw, or several
+        cannot judge together (`attribution.check_pasts`).
+    """
+    pasts = {name: pasts_of(several) for name, several in calibrations.items()}
+    check_pasts(pasts)
+    for name, several in pasts.items():
+        if any(not c.aligned and None in dataclasses.astuple(c.domain) for c in several):
+            raise CalibrationError(
+                f"calibration of {name}: does not say which sizes and values its images had; calibrate(..., sizes=)"
+            )
+
+
 def _by_model(models: Sequence[str], values: np.ndarray) -> dict[str, float]:
     """The defined ones."""
     return {name: value for name, value in zip(models, values.tolist(), strict=True) if not math.isnan(value)}
@@ -178,10 +204,6 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
     }
     for name, identity, preset, size_rule in kinds:
         for calibration in pasts_of(calibrations[name]):
-            if not calibration.aligned and None in dataclasses.astuple(calibration.domain):
-                raise CalibrationError(
-                    f"calibration of {name}: does not say which sizes and values its images had; calibrate(..., sizes=)"
-                )
             own = calibration.protocol.settings
             settings = presets.get(preset, {"preset": preset} if own in presets.values() else own)
             measured = Protocol(identity, "aedr", settings, size_rule)

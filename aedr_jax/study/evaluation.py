@@ -109,10 +109,14 @@ def evaluate(
 
     Raises:
       AutoencoderError: on models of one name, or that cannot be loaded.
-      SourceError: as `find_sources`; and on a side that is no multiple of every model's factor.
+      SourceError: as `find_sources`; on numbers of images below 1, a negative `robustness`, and a side that is no
+        multiple of every model's factor.
     """
     from tqdm import tqdm
 
+    for what, number, least in (("count", count, 1), ("batch_size", batch_size, 1), ("robustness", robustness, 0)):
+        if number < least:
+            raise SourceError(f"{what} {number}: expected {least} or more")
     out = Path(out)
     candidates = [load_candidate(source, name=name) for name, source in name_models(models).items()]
     names = [candidate.name for candidate in candidates]
@@ -212,18 +216,17 @@ class _Task:
         for measured in engine.measured(map(decoder, (item for _, item in self.items))):
             times = dict.fromkeys(self.methods, program.times.popleft())
             if len(self.methods) > 1:
-                batch = engine.batch(measured.photos)
-                times = {name: programs.alone(name, method, model, batch) for name, method in self.methods.items()}
+                given = model, engine, measured.photos
+                times = {name: programs.alone(name, method, *given) for name, method in self.methods.items()}
             found += self._rows(measured, times, size)
             on_progress(len(measured.photos) * self.passes)
         return found
 
-    def _seen(self, photos: Sequence[Decoded]) -> _Seen:
-        gray = np.stack([photo.gray for photo in photos]).astype(np.int32)
+    def _seen(self, photo: Decoded) -> _Seen:
+        gray, pixels = photo.gray.astype(np.int32), photo.images[:1]
         resize = next(iter(self.methods.values())).resize  # such a method is alone (`_groups`)
-        pixels = [photo.images[0] for photo in photos]
         images = resize(pixels, self.candidate.name) if resize else np.asarray(prepare(pixels))
-        return _Seen(images, gray, _homogeneity(gray))
+        return _Seen(images[0], gray, _homogeneity(gray[None])[0])
 
     def _rows(self, measured: Measured, times: Mapping[str, tuple[float, float]], size: int) -> list[ScoreRow]:
         autoencoder = self.candidate.autoencoder
@@ -252,7 +255,7 @@ class _Task:
 
 
 class _Seen(NamedTuple):
-    """What methods are given, as the engine's `extra`.
+    """What methods are given: the engine's `extra`, of one image [...] or of a batch [n, ...].
 
     Attributes:
       images: in [-1, 1], by a method's own resizing where it has one. They are made on the host: XLA's division differs
@@ -261,9 +264,9 @@ class _Seen(NamedTuple):
       homogeneity: the paper's, of every image, for the rows ×H.
     """
 
-    images: Float[np.ndarray, "n h w 3"]
-    gray: Int[np.ndarray, "n h w"]
-    homogeneity: Float[Array, " n"]
+    images: Float[np.ndarray, "*n h w 3"]
+    gray: Int[np.ndarray, "*n h w"]
+    homogeneity: Float[Array, "*n"]
 
 
 class _Programs:
@@ -289,11 +292,13 @@ class _Programs:
             self._clocks[key] = Clock(score)
         return self._clocks[key]
 
-    def alone(self, name: str, method: Method, candidate: Candidate, batch: Batch) -> tuple[float, float]:
+    def alone(
+        self, name: str, method: Method, candidate: Candidate, engine: Engine, photos: Sequence[Decoded]
+    ) -> tuple[float, float]:
         """The seconds of a batch by one method alone, and those to compile it; taken once for each model and shape."""
-        key = name, candidate.name, batch.pixels.shape
+        key = name, candidate.name, engine.batch_size, photos[0].shapes
         if key not in self._alone:
-            program = self.of({name: method}, candidate)
+            program, batch = self.of({name: method}, candidate), engine.batch(photos)
             for _ in range(2):  # the first run is slower
                 program(candidate.autoencoder, batch)
             self._alone[key] = program.times.pop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import SourceError
 from aedr_jax.inputs.decoding import Decoder, Refused
 from aedr_jax.inputs.sources import Item, find_images
+from aedr_jax.inputs.workers import decode_all
 from aedr_jax.study.comparison import REAL
 
 __all__ = ["Sources", "find_sources"]
@@ -66,15 +68,17 @@ def find_sources(
 
 def _taken(folder: Path, left_out: list[str], *, count: int, side: int, seed: int) -> list[Item]:
     chosen: list[Item] = []
-    items, decoder = find_images([folder]), Decoder(side=side)
-    for i in np.random.default_rng(seed).permutation(len(items)):
-        if len(chosen) == count:
-            break
-        image = decoder(items[i])
-        if isinstance(image, Refused):
-            left_out.append(image.error)
-        else:
-            chosen.append(items[i])
+    items = find_images([folder])
+    shuffled = [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
+    # In another process, so that an image that keeps its decoder busy without end is left out.
+    with closing(decode_all(Decoder(side=side), shuffled, workers=1)) as decoded:
+        for item, image in zip(shuffled, decoded, strict=True):
+            if isinstance(image, Refused):
+                left_out.append(image.error)
+            else:
+                chosen.append(item)
+            if len(chosen) == count:
+                break
     if len(chosen) < 2:
         raise SourceError(f"{folder}: {len(chosen)} images of at least {side} pixels; expected two or more")
     return chosen
