@@ -36,7 +36,7 @@ from jaxtyping import Array, Bool, Float
 
 from aedr_jax.autoencoders.models import Autoencoder
 
-__all__ = ["Alignment", "AlignmentConfig", "align", "alignment_map", "block_losses", "shifts_of"]
+__all__ = ["Alignment", "AlignmentConfig", "align", "alignment_map", "block_losses", "box_mean", "shifts_of"]
 
 FLOOR_OF_ERROR = 0.02
 BOX_OF_DETAIL = 5  # pixels: an image's own fine detail is what its mean over such a box leaves
@@ -238,7 +238,7 @@ def _telling(unmoved: Float[Array, "n w w 3"], grid: _Grid, config: AlignmentCon
     """Which blocks say something: those with fine detail, and not mostly black or white."""
     inside = slice(grid.margin, grid.margin + grid.inner)
     pixels = jax.lax.stop_gradient(unmoved)
-    fine = jnp.square(pixels - _box_mean(pixels, BOX_OF_DETAIL)).mean(-1)[:, inside, inside]
+    fine = jnp.square(pixels - box_mean(pixels, BOX_OF_DETAIL)).mean(-1)[:, inside, inside]
     at_ends = (jnp.abs(pixels) > SATURATED).mean(-1)[:, inside, inside]
     return (_blocks(fine, grid) > config.least_detail) & (_blocks(at_ends, grid) <= 0.5)
 
@@ -252,7 +252,7 @@ def _of_tiles(
     turned = {"mirror": unmoved[:, :, ::-1], "quarter": jnp.rot90(unmoved, axes=(1, 2))}
     views = jnp.concatenate([unmoved, *moved, *(turned[name] for name in config.turns)])
     residual = jnp.clip(autoencoder.decode(autoencoder.encode(views)), -1.0, 1.0) - views
-    means = {box: _box_mean(residual, box) for box in {box for band in config.bands for box in band}}
+    means = {box: box_mean(residual, box) for box in {box for band in config.bands for box in band}}
     detail = jnp.stack([jnp.square(means[a] - means[b]).mean(-1) for a, b in config.bands])
     detail = detail.reshape(len(config.bands), -1, m, w, w)
     back = {"mirror": lambda e: e[..., ::-1], "quarter": lambda e: jnp.rot90(e, -1, axes=(-2, -1))}
@@ -292,8 +292,13 @@ def _aligned(
     )
 
 
-def _box_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:
-    """Mean over a box of so many pixels a side; what lies beyond the border is its mirror image."""
+def box_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:
+    """Mean over a box of so many pixels a side; what lies beyond the border is its mirror image.
+
+    Args:
+      x: images.
+      box: odd; half of it is less than a side.
+    """
     reach = box // 2
     for axis in (1, 2) if reach else ():
         padded = jnp.pad(x, [(reach, reach) if i == axis else (0, 0) for i in range(4)], mode="reflect")
