@@ -49,7 +49,9 @@ UNSEARCHED = jax.jit(align)
 Made = tuple[Pixels, Geometry]
 
 
-def cropped(image: Pixels, rng: np.random.Generator, *, offset: bool, mirrored: bool = False, quarters: int = 0) -> Made:
+def cropped(
+    image: Pixels, rng: np.random.Generator, *, offset: bool, mirrored: bool = False, quarters: int = 0
+) -> Made:
     """A square that begins off the grid, or in the corner; mirrored, then turned."""
     y, x = divmod(int(rng.integers(1, GRID**2)), GRID) if offset else (0, 0)
     square = image[y : y + SIDE, x : x + SIDE]
@@ -181,7 +183,14 @@ def table(work: Path, models: list[str], limit: float | None) -> str:
             right = np.array([row["made"] == row["found"] for row in of])
             spread = " / ".join(f"{q:.1f}" for q in np.quantile(scores, (0, 0.05, 0.5, 0.95, 1)))
             lines.append([kind, len(of), share(right), share(scores <= limit), share(unsearched <= limit), spread])
-    header = ["image", "n", "found as made", "accepted", "with no search", "alignment / error: least, 5, 50, 95 %, most"]
+    header = [
+        "image",
+        "n",
+        "found as made",
+        "accepted",
+        "with no search",
+        "alignment / error: 0, 5, 50, 95, 100 %",
+    ]
     seconds = np.median([float(row["seconds"]) for row in others])
     return f"accepted: alignment / error at most {limit:.2f}; median {seconds:.0f} s\n\n" + to_markdown(header, lines)
 

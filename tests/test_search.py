@@ -109,11 +109,11 @@ def test_the_region_that_found_takes_no_part_in_the_test(autoencoder, own):
 @pytest.mark.parametrize("factor", [2, 4, 8, 16])
 def test_tiles_stand_on_the_grid_and_off_the_region(factor):
     plan = _Plan.of(factor)
-    for height, width in ((256, 256), (256, 403), (319, 263), (500, 377), (700, 512)):
+    for height, width in ((256, 256), (319, 263), (377, 500)):
         image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
         region = _region(image, _telling(image, CONFIG.alignment), plan)
         hypotheses = _hypotheses(image, region, plan, SearchConfig(sizes=4))
-        for geometry in hypotheses[:: len(hypotheses) // 23]:
+        for geometry in hypotheses[:: len(hypotheses) // 9]:
             upright = geometry.upright(image, factor)
             finding = _region_upright(image, region, geometry)
             tiles = _tiles(upright, finding, factor, CONFIG.alignment)
@@ -143,7 +143,7 @@ def test_what_is_looked_for():
         region = Box(0, 0, 210, 210)
         return len(_hypotheses(image, region, _Plan.of(factor), config))
 
-    one = {"scales": (1, 1)}
+    one = {"scales": (1.0, 1.0)}
     assert count(8, **one) == 8 * 64
     assert count(16, **one) == 8 * 256
     assert count(32, **one) == count(8, offsets=False, **one) == 8
@@ -169,7 +169,7 @@ def test_images_that_are_refused(image, factor, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scales": (1.1, 2)}, "scales"),
+        ({"scales": (1.1, 2.0)}, "scales"),
         ({"keep": 0}, "positive"),
         ({"alignment": AlignmentConfig(bands=((1, 27),))}, "room for boxes of 25"),
     ],

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from aedr_jax.images.pixels import fit_crop
@@ -29,15 +29,14 @@ class Box(NamedTuple):
     height: int
     width: int
 
-    def of(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "hh ww 3"]:
+    def of(self, image: Shaped[np.ndarray, "h w *c"]) -> Shaped[np.ndarray, "hh ww *c"]:
         return image[self.top : self.top + self.height, self.left : self.left + self.width]
 
     def meets(self, other: Box) -> bool:
         """Whether the two have a pixel in common."""
-        return (
-            max(self.top, other.top) < min(self.top + self.height, other.top + other.height)
-            and max(self.left, other.left) < min(self.left + self.width, other.left + other.width)
-        )
+        return max(self.top, other.top) < min(self.top + self.height, other.top + other.height) and max(
+            self.left, other.left
+        ) < min(self.left + self.width, other.left + other.width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +106,7 @@ def orientations() -> Iterator[tuple[bool, int]]:
     return itertools.product((False, True), range(4))
 
 
-def resized(
-    image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int], box: Box
-) -> UInt8[np.ndarray, "hh ww 3"]:
+def resized(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int], box: Box) -> UInt8[np.ndarray, "hh ww 3"]:
     """A box of the image resized to a size, without making the rest of it; what it shows does not depend on the box.
 
     Args:

@@ -1,26 +1,28 @@
 """Under which geometry an image stands on a decoder's grid: found on one part of it, tested on the rest.
 
-An own image that was mirrored, turned, cropped or resized is off the grid, and `align` says nothing of it. What was done
-to it is looked for among hypotheses: eight orientations times the offsets of a crop (factor², up to a factor of 16), and
-eight orientations times the sizes that it may have had as a whole. Crop and resize are not looked for together.
+An own image that was mirrored, turned, cropped or resized is off the grid, and `align` says nothing of it. What was
+done to it is looked for among hypotheses: eight orientations times the offsets of a crop (factor², up to a factor of
+16), and eight orientations times the sizes that it may have had as a whole. Crop and resize are not looked for
+together.
 
-**Found** on one region, a corner of 7/16 of the shorter side, the one with most fine detail. Each hypothesis is a window
-of 64 × 64 pixels as it would have been on the grid, and its loss that of the residual's fine detail, as in `align`: the
-mean over small blocks of log e_b. The hypotheses of one size show the same pixels and are each other's controls: of each
-the mean over the offsets of its orientation is taken off; of resized ones, which smoothing makes easier, the mean over
-orientations of its size as well as that over the sizes of its orientation. In units of their spread, summed over the
-bands, the lowest are kept, and looked at in three more windows of the region, each beside its mirror image.
+**Found** on one region: of the corners of 7/16 of the shorter side, the one with most fine detail. Each hypothesis is a
+window of 64 × 64 pixels as it would have been on the grid, and its loss that of the residual's fine detail, as in
+`align`: the mean over small blocks of log e_b. The hypotheses of one size show the same pixels and are each other's
+controls: of each the mean over the offsets of its orientation is taken off; of resized ones, which are smoother the
+more they are enlarged, the mean over the orientations of its size as well as that over the sizes of its orientation. In
+units of their spread, summed over the bands, the lowest are kept, and looked at in three more windows of the region,
+each beside its mirror image.
 
 **Tested** on tiles that the region does not touch: the image is brought back whole, and these tiles are what `align`
-judges. The geometry is a function of the region's pixels alone, so the test is the alignment of an ordinary image, and
-the null of ordinary images judges it, whatever the number of hypotheses. This is exact where region and rest are
-independent, given that the image is foreign. They are not where something spans the whole of a foreign image (JPEG's
-grid of 8 pixels, an earlier resize): the search may bring just that onto the decoder's grid. What it brings there is
-an image on JPEG's grid, or a resized one: one of the kinds that the null holds, at any rate. So the level of the worst
-kind bounds that of the search, not the level of the mean over kinds (measured: `benchmarks/search.py`).
+judges. The geometry is a function of the region's pixels alone, so the test is the alignment of one ordinary image, and
+the null of ordinary images judges it, whatever the number of hypotheses. This is exact where, of a foreign image, the
+region and the rest are independent. They are not where something spans the whole of it (JPEG's grid of 8 pixels, an
+earlier resize): the search may bring just that onto the decoder's grid. Then the test is that of an image on JPEG's
+grid, or of a resized one; the null has both kinds. So what bounds the level of the search is the null's level of its
+worst kind, not that of the mean over kinds. `benchmarks/search.py` measures it.
 
-Cost, for factor 8 and a square of 256 pixels: about 900 windows of 64 × 64, then 3 · (1 + k) tiles of 120 × 120 for k
-controls: 60 passes of the image. One compiled program does all windows.
+Cost for factor 8 and a square of 256 pixels: about 830 windows of 64 × 64, 144 for those that are kept, and 3 · (1 + k)
+tiles of 120 × 120 for k controls: as much as 65 passes of the image. One compiled program does all windows.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +49,7 @@ __all__ = ["Found", "SearchConfig", "search", "search_many"]
 WINDOW = 64  # pixels a side, where the factor is at most 16
 BLOCK = 8  # of a window: its mean loss is one value
 MARGIN = 12  # pixels at a window's edge that do not count
+TEST = AlignmentConfig()
 REGION = 7 / 16  # of the shorter side: leaves two tiles side by side beyond it, whatever the offset
 LARGEST_REGION = 192
 LEAST_SIDE = 256
@@ -79,7 +82,7 @@ class SearchConfig:
     natives: tuple[int, ...] = NATIVES
     keep: int = 24
     batch: int = 64
-    alignment: AlignmentConfig = AlignmentConfig()
+    alignment: AlignmentConfig = TEST
 
     def __post_init__(self) -> None:
         least, greatest = self.scales
@@ -110,14 +113,12 @@ class Found:
         return str(self.geometry)
 
 
-def search(
-    autoencoder: Autoencoder, image: UInt8[np.ndarray, "h w 3"], *, config: SearchConfig = SearchConfig()
-) -> Found:
+def search(autoencoder: Autoencoder, image: Any, *, config: SearchConfig = SearchConfig()) -> Found:
     """The geometry under which an image fits a decoder's grid best, and the test of it on the rest of the image.
 
     Args:
       autoencoder: the candidate model's.
-      image: RGB pixels; the shorter side is 256 at least, more for a factor above 16.
+      image: uint8 [h,w,3]; the shorter side is 256 at least, more for a factor above 16.
       config: settings.
 
     Raises:
@@ -133,7 +134,7 @@ def search(
 
 
 def search_many(
-    models: Mapping[str, Autoencoder], image: UInt8[np.ndarray, "h w 3"], *, config: SearchConfig = SearchConfig()
+    models: Mapping[str, Autoencoder], image: Any, *, config: SearchConfig = SearchConfig()
 ) -> dict[str, Found]:
     """`search` with each of several models: name -> what was found.
 
@@ -149,12 +150,15 @@ def search_many(
     >>> search_many({}, np.zeros((256, 256, 3), np.uint8))
     {}
     """
-    return {name: _searched(autoencoder, image, config) for name, autoencoder in models.items()}
+    plans = {name: _Plan.of(autoencoder.factor) for name, autoencoder in models.items()}
+    for plan in plans.values():
+        _check(image, plan)
+    return {name: _searched(autoencoder, image, plans[name], config) for name, autoencoder in models.items()}
 
 
 class _Plan(NamedTuple):
-    """Sizes in pixels for a factor: a window, the slot that it moves in, and the blocks in the middle of the slot, which
-    each window of the slot shows at least `MARGIN` from its edge."""
+    """Sizes in pixels for a factor: a window, the slot that it moves in, and where the blocks in the middle of the slot
+    begin and how many there are a side, which each window in the slot shows at least `MARGIN` from its edge."""
 
     factor: int
     window: int
@@ -170,10 +174,7 @@ class _Plan(NamedTuple):
         return cls(factor, window, slot, (slot - blocks * BLOCK) // 2, blocks)
 
 
-def _searched(autoencoder: Autoencoder, image: UInt8[np.ndarray, "h w 3"], config: SearchConfig) -> Found:
-    factor = autoencoder.factor
-    plan = _Plan.of(factor)
-    _check(image, plan)
+def _searched(autoencoder: Autoencoder, image: UInt8[np.ndarray, "h w 3"], plan: _Plan, config: SearchConfig) -> Found:
     telling = _telling(image, config.alignment)
     region = _region(image, telling, plan)
     hypotheses = _hypotheses(image, region, plan, config)
@@ -192,9 +193,10 @@ def _searched(autoencoder: Autoencoder, image: UInt8[np.ndarray, "h w 3"], confi
     return Found(geometry, alignment, error, len(hypotheses))
 
 
-def _check(image: UInt8[np.ndarray, "h w 3"], plan: _Plan) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ArgumentError(f"image: {image.dtype} {list(image.shape)}; expected uint8 [h,w,3], as read_image gives")
+def _check(image: Any, plan: _Plan) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        given = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ArgumentError(f"image: {given}; expected a NumPy array, uint8 [h,w,3], as read_image gives")
     if plan.factor == 1:
         raise ArgumentError("an autoencoder of factor 1 has no grid to search for")
     least = max(LEAST_SIDE, int(np.ceil(plan.slot / REGION)))
@@ -253,7 +255,7 @@ def _hypotheses(image: UInt8[np.ndarray, "h w 3"], region: Box, plan: _Plan, con
 
 def _window(
     image: UInt8[np.ndarray, "h w 3"], region: Box, corner: int, geometry: Geometry, plan: _Plan
-) -> tuple[UInt8[np.ndarray, "w w 3"], tuple[int, int]]:
+) -> tuple[UInt8[np.ndarray, "s s 3"], tuple[int, int]]:
     """The window of a hypothesis in one corner of the region, upright and on its grid; and where its blocks begin."""
     size = geometry.size or geometry.seen_upright
     height, width = size if geometry.quarters % 2 == 0 else size[::-1]  # as the image lies
@@ -359,7 +361,7 @@ def _tiles(upright: UInt8[np.ndarray, "h w 3"], region: Box, factor: int, config
     boxes = [box for y in tops for x in lefts if not (box := Box(y, x, side, side)).meets(region)]
     telling = _telling(upright, config)
 
-    def order(box: Box) -> tuple[float, float]:
+    def order(box: Box) -> tuple[int, float]:
         off = (box.top + (side - height) / 2) ** 2 + (box.left + (side - width) / 2) ** 2
         return -_count(telling, box), off
 
