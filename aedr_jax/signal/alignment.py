@@ -36,7 +36,16 @@ from jaxtyping import Array, Bool, Float
 
 from aedr_jax.autoencoders.models import Autoencoder
 
-__all__ = ["Alignment", "AlignmentConfig", "align", "alignment_map", "block_losses", "of_blocks", "shifts_of"]
+__all__ = [
+    "Alignment",
+    "AlignmentConfig",
+    "align",
+    "alignment_map",
+    "block_losses",
+    "box_mean",
+    "of_blocks",
+    "shifts_of",
+]
 
 FLOOR_OF_ERROR = 0.005  # with a larger one, foreign images of decoders with little spread would stand too near 0
 BOX_OF_DETAIL = 5  # pixels: an image's own fine detail is what its mean over such a box leaves
@@ -160,7 +169,11 @@ def block_losses(
 
 
 def alignment_map(
-    autoencoder: Autoencoder, images: Float[Array, "n h w 3"], *, config: AlignmentConfig = AlignmentConfig()
+    autoencoder: Autoencoder,
+    images: Float[Array, "n h w 3"],
+    *,
+    config: AlignmentConfig = AlignmentConfig(),
+    standardized: bool = False,
 ) -> Float[Array, "n hb wb"]:
     """D_b, the mean over the bands, block by block: where an image is this decoder's (about 0 where it is not).
 
@@ -168,6 +181,9 @@ def alignment_map(
       autoencoder: the candidate model's.
       images: as for `align`.
       config: settings.
+      standardized: over the spread that D_b would have if the unmoved image were one more control, σ √(1 + 1/k), with
+        σ² the variance of the controls' logarithms within a block, the mean over the image: the image's own null, on
+        which blocks of foreign images stand alike whatever the autoencoder (docs/decision.md).
 
     Returns:
       The blocks of as many whole tiles as the image holds, from its upper left corner on; NaN where a block says
@@ -183,6 +199,11 @@ def alignment_map(
     tiles = jnp.concatenate([images[:, y : y + grid.tile, x : x + grid.tile] for y, x in starts])
     losses, telling = _of_tiles(autoencoder, tiles, grid, config)
     found = jnp.where(telling, _differences(losses, config).mean(1), jnp.nan)
+    if standardized:
+        controls = jnp.log(losses[:, :, 1:] + config.floor).mean(1)
+        variance = jnp.where(telling, jnp.var(controls, axis=1, ddof=1), jnp.nan).reshape(rows * columns, n, -1)
+        spread = jnp.sqrt(jnp.nanmean(variance, axis=(0, 2)) * (1 + 1 / controls.shape[1]))
+        found = found / jnp.tile(spread, rows * columns)[:, None, None]
     side = grid.inner // grid.block
     return found.reshape(rows, columns, n, side, side).transpose(2, 0, 3, 1, 4).reshape(n, rows * side, columns * side)
 
@@ -237,7 +258,7 @@ def _telling(unmoved: Float[Array, "n w w 3"], grid: _Grid, config: AlignmentCon
     """Which blocks say something: those with fine detail, and not mostly black or white."""
     inside = slice(grid.margin, grid.margin + grid.inner)
     pixels = jax.lax.stop_gradient(unmoved)
-    fine = jnp.square(pixels - _box_mean(pixels, BOX_OF_DETAIL)).mean(-1)[:, inside, inside]
+    fine = jnp.square(pixels - box_mean(pixels, BOX_OF_DETAIL)).mean(-1)[:, inside, inside]
     at_ends = (jnp.abs(pixels) > SATURATED).mean(-1)[:, inside, inside]
     return (_blocks(fine, grid) > config.least_detail) & (_blocks(at_ends, grid) <= 0.5)
 
@@ -251,7 +272,7 @@ def _of_tiles(
     turned = {"mirror": unmoved[:, :, ::-1], "quarter": jnp.rot90(unmoved, axes=(1, 2))}
     views = jnp.concatenate([unmoved, *moved, *(turned[name] for name in config.turns)])
     residual = jnp.clip(autoencoder.decode(autoencoder.encode(views)), -1.0, 1.0) - views
-    means = {box: _box_mean(residual, box) for box in {box for band in config.bands for box in band}}
+    means = {box: box_mean(residual, box) for box in {box for band in config.bands for box in band}}
     detail = jnp.stack([jnp.square(means[a] - means[b]).mean(-1) for a, b in config.bands])
     detail = detail.reshape(len(config.bands), -1, m, w, w)
     back = {"mirror": lambda e: e[..., ::-1], "quarter": lambda e: jnp.rot90(e, -1, axes=(-2, -1))}
@@ -294,8 +315,13 @@ def of_blocks(
     return Alignment(jnp.where(enough, mean, jnp.nan), jnp.where(enough, error, jnp.inf))
 
 
-def _box_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:
-    """Mean over a box of so many pixels a side; what lies beyond the border is its mirror image."""
+def box_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:
+    """Mean over a box of so many pixels a side; what lies beyond the border is its mirror image.
+
+    Args:
+      x: images.
+      box: odd; half of it is less than a side.
+    """
     reach = box // 2
     for axis in (1, 2) if reach else ():
         padded = jnp.pad(x, [(reach, reach) if i == axis else (0, 0) for i in range(4)], mode="reflect")

@@ -1,0 +1,224 @@
+"""The search on images whose geometry is known: found, tested on the rest, and said in words."""
+
+import dataclasses
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import aedr_jax as aedr
+from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
+from aedr_jax.signal.alignment import AlignmentConfig
+from aedr_jax.signal.search import (
+    SearchConfig,
+    _hypotheses,
+    _Plan,
+    _region,
+    _region_upright,
+    _telling,
+    _tested,
+    _tiles,
+    search,
+    search_many,
+)
+
+FACTOR = 4
+CONFIG = SearchConfig(scales=(0.7, 1.4), sizes=24, keep=8)
+RNG = np.random.default_rng(2)
+SQUARE = (256, 256)
+encoded = []  # shapes, each time a program is traced
+
+
+def _encode(params, x):
+    encoded.append(x.shape)
+    n, h, w, c = x.shape
+    patches = x.reshape(n, h // FACTOR, FACTOR, w // FACTOR, FACTOR, c).swapaxes(2, 3)
+    return jnp.tanh(patches.reshape(n, h // FACTOR, w // FACTOR, -1) @ params["down"])
+
+
+def _decode(params, z):
+    n, h, w, _ = z.shape
+    patches = (z @ params["up"]).reshape(n, h, w, FACTOR, FACTOR, 3).swapaxes(2, 3)
+    return patches.reshape(n, FACTOR * h, FACTOR * w, 3)
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    """Patches of 4×4 pixels on a few directions: its grid shows in its images."""
+    basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(FACTOR * FACTOR * 3, 20)))
+    params = {"down": jnp.asarray(basis, jnp.float32), "up": jnp.asarray(basis.T, jnp.float32)}
+    return aedr.from_functions(_encode, _decode, params, factor=FACTOR)
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    coarse = Image.fromarray(RNG.integers(0, 256, (72, 72, 3), np.uint8)).resize((288, 288), Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(coarse) + RNG.normal(0, 6, (288, 288, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def own(autoencoder, foreign):
+    images = autoencoder.decode(autoencoder.encode(jnp.asarray(aedr.prepare(foreign))))[0]
+    return np.asarray(jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5)).astype(np.uint8)
+
+
+def _resized(image, side):
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
+
+
+MADE = {
+    "as it is": lambda x: x[:256, :256],
+    "mirrored": lambda x: x[:256, 255::-1],
+    "turned by 90°": lambda x: np.rot90(x[:256, :256]),
+    "mirrored; turned by 270°; offset 3, 2": lambda x: np.rot90(x[1:257, 2:258][:, ::-1], 3),
+    "offset 0, 1": lambda x: x[:256, 3:259],
+    "scale 288/340": lambda x: _resized(x, 340),
+    "scale 288/260": lambda x: _resized(x, 260),
+}
+
+
+@pytest.mark.parametrize("words", MADE)
+def test_what_was_done_to_an_own_image_is_found(autoencoder, own, words):
+    found = search(autoencoder, np.ascontiguousarray(MADE[words](own)), config=CONFIG)
+    assert str(found) == words
+    assert found.alignment / found.error < -5
+
+
+def test_the_test_of_a_foreign_image_is_ordinary(autoencoder, foreign):
+    crops = [foreign[y : y + 256, x : x + 256] for y, x in ((0, 0), (5, 9), (17, 2), (30, 32))]
+    found = [search(autoencoder, crop, config=CONFIG) for crop in crops]
+    assert max(abs(each.alignment / each.error) for each in found) < 4
+    assert {str(each) for each in found} != {"as it is"}  # the search did choose
+
+
+def test_the_region_that_found_takes_no_part_in_the_test(autoencoder, own):
+    image = own[1:257, 3:259]
+    geometry = Geometry(SQUARE, offset=(3, 1))
+    region = _region(image, _telling(image, CONFIG.alignment), _Plan.of(FACTOR))
+    other = image.copy()
+    region.of(other)[:] = RNG.integers(0, 256, (region.height, region.width, 3))
+    expected = _tested(autoencoder, image, region, geometry, CONFIG.alignment)
+    assert _tested(autoencoder, other, region, geometry, CONFIG.alignment) == expected
+    elsewhere = image.copy()
+    elsewhere[112:144, 112:144] = 255 - elsewhere[112:144, 112:144]
+    assert _tested(autoencoder, elsewhere, region, geometry, CONFIG.alignment) != expected
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8, 16])
+def test_tiles_stand_on_the_grid_and_off_the_region(factor):
+    plan = _Plan.of(factor)
+    for height, width in ((256, 256), (319, 263), (377, 500)):
+        image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+        region = _region(image, _telling(image, CONFIG.alignment), plan)
+        hypotheses = _hypotheses(image, region, plan, SearchConfig(sizes=4))
+        for geometry in hypotheses[:: len(hypotheses) // 9]:
+            upright = geometry.upright(image, factor)
+            finding = _region_upright(image, region, geometry)
+            tiles = _tiles(upright, finding, factor, CONFIG.alignment)
+            assert 3 <= len(tiles) <= CONFIG.alignment.tiles
+            for tile in tiles:
+                assert not tile.meets(finding)
+                assert tile.top % factor == tile.left % factor == 0
+                assert tile.of(upright).shape == (tile.height, tile.width, 3)
+            for a, b in itertools.combinations(tiles, 2):
+                assert max(abs(a.top - b.top), abs(a.left - b.left)) >= a.height - factor
+
+
+def test_the_windows_of_all_images_and_models_share_a_program(autoencoder, foreign):
+    models = {"a": autoencoder, "b": dataclasses.replace(autoencoder)}
+    for image in (foreign[:256, :256], foreign[:, :270]):
+        found = search_many(models, image, config=CONFIG)
+        assert found["a"] == found["b"] == search(autoencoder, image, config=CONFIG)
+    windows = [shape for shape in encoded if shape[0] == CONFIG.batch]
+    assert windows == [(CONFIG.batch, 64, 64, 3)]
+
+
+def test_what_is_looked_for():
+    image = np.zeros((480, 480, 3), np.uint8)
+
+    def count(factor, **options):
+        config = SearchConfig(**options)
+        region = Box(0, 0, 210, 210)
+        return len(_hypotheses(image, region, _Plan.of(factor), config))
+
+    one = {"scales": (1.0, 1.0)}
+    assert count(8, **one) == 8 * 64
+    assert count(16, **one) == 8 * 256
+    assert count(32, **one) == count(8, offsets=False, **one) == 8
+    assert count(8, offsets=False, natives=(512,), sizes=1, scales=(0.9, 1.1)) == 8 * 2  # itself, and 512
+
+
+@pytest.mark.parametrize(
+    ("image", "factor", "message"),
+    [
+        (np.zeros((255, 400, 3), np.uint8), 8, "255×400.*takes 256 pixels"),
+        (np.zeros((300, 300, 3), np.uint8), 32, "takes 366 pixels.*factor of 32"),
+        (np.zeros((300, 300, 3), np.float32), 8, "float32"),
+        (np.zeros((300, 300), np.uint8), 8, r"\[300, 300\]"),
+        (np.zeros((300, 300, 3), np.uint8), 1, "no grid"),
+    ],
+)
+def test_images_that_are_refused(image, factor, message):
+    nothing = aedr.from_functions(lambda p, x: x, lambda p, z: z, factor=factor)
+    with pytest.raises(aedr.ArgumentError, match=message):
+        search(nothing, image)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scales": (1.1, 2.0)}, "scales"),
+        ({"keep": 0}, "positive"),
+        ({"alignment": AlignmentConfig(bands=((1, 27),))}, "room for boxes of 25"),
+    ],
+)
+def test_settings_that_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SearchConfig(**options)
+
+
+def test_every_orientation_is_undone():
+    original = RNG.integers(0, 256, (12, 20, 3), np.uint8)
+    seen = set()
+    for mirrored, quarters in orientations():
+        image = np.rot90(original[:, ::-1] if mirrored else original, quarters)
+        geometry = Geometry(image.shape[:2], mirrored, quarters)
+        assert geometry.seen_upright == (12, 20)
+        np.testing.assert_array_equal(geometry.upright(image, 4), original)
+        box = Box(1, 2, 5, 3)
+        marked = np.zeros_like(image)
+        box.of(marked)[:] = 1
+        back = geometry.box_turned_back(box, *image.shape[:2])
+        assert back.of(geometry.turned_back(marked)).all()
+        assert back.height * back.width == 15
+        seen.add(image.tobytes() + bytes(image.shape))
+    assert len(seen) == 8
+
+
+def test_crop_and_size_are_undone():
+    original = RNG.integers(0, 256, (24, 32, 3), np.uint8)
+    cut = Geometry((21, 29), offset=(1, 2)).upright(original[3:, 3:], 4)
+    np.testing.assert_array_equal(cut, original[4:, 5:29])
+    large = RNG.integers(0, 256, (90, 120, 3), np.uint8)
+    whole = np.asarray(Image.fromarray(large).resize((96, 72), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(Geometry((90, 120), size=(72, 96)).upright(large, 8), whole)
+    box = Box(11, 40, 33, 56)  # to the right border
+    np.testing.assert_array_equal(resized(large, (72, 96), box), box.of(whole))
+
+
+def test_sizes_keep_the_proportions():
+    def sizes(height, width, **options):
+        settings = {"factor": 8, "natives": (1024,), "least": 0.5, "greatest": 2.0, "most": 64, **options}
+        return original_sizes(height, width, **settings)
+
+    assert (768, 1344) in sizes(617, 1080)
+    assert (1344, 768) in sizes(1080, 617)
+    assert (760, 1344) not in sizes(617, 1080)
+    square = sizes(264, 264)
+    assert [side for side, _ in square] == [side for side in range(136, 529, 8) if side != 264]
+    coarse = sizes(1080, 1080)
+    assert len(coarse) <= 64 + 1
+    assert (1024, 1024) in coarse
+    assert (1000, 1000) not in coarse
