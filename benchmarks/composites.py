@@ -5,9 +5,10 @@
 FOLDER/MODEL/*.png are each model's own images, of 128 pixels. "generated region": an own image, less its border, on its
 own grid in the middle of a photograph of 256 pixels (half 1 of `benchmarks.sources`). "photograph region": the middle
 48 pixels of an own image are a photograph's. Edges are feathered over 4 pixels; each also after JPEG 75. The score of a
-pixel is its block's in `alignment_map(standardized=True)`; pixels that no block covers, or of which nothing is said,
-are left out, and their share is shown. AUC over the pixels of each image, mean over images with a 95 % bootstrap
-interval; and the share of blocks wholly outside and wholly inside that stand below -2, which tells the null's level.
+pixel is its block's in `alignment_map(standardized=True)`, or the mean over the 3×3 blocks around; pixels that no block
+covers, or of which nothing is said, are left out, and their share is shown. AUC over the pixels of each image, mean over
+images with a 95 % bootstrap interval; and the share of pixels wholly inside and wholly outside whose block stands below
+-2, which tells the null's level.
 """
 
 from __future__ import annotations
@@ -60,8 +61,18 @@ def _blend(outer: Pixels, inner: Pixels, region: np.ndarray, *, inside: bool = T
 
 
 @cache
-def mapping():
-    return jax.jit(lambda autoencoder, images: alignment_map(autoencoder, images, standardized=True))
+def mapping(side: int):
+    config = AlignmentConfig(tile=side)  # one tile, so that no block is lost between tiles
+    return jax.jit(lambda autoencoder, images: alignment_map(autoencoder, images, config=config, standardized=True))
+
+
+def smoothed(blocks: np.ndarray) -> np.ndarray:
+    """Means over the 3×3 blocks around each, of those that say something."""
+    said = np.isfinite(blocks)
+    sums, counts = (
+        ndimage.uniform_filter(values, 3, mode="constant") for values in (np.nan_to_num(blocks), said.astype(float))
+    )
+    return np.where(said, sums / np.maximum(counts, 1e-9), np.nan)
 
 
 def of_pixels(blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -91,13 +102,15 @@ def main() -> None:
             for kind, (pixels, truth) in composites(read_image(file), photograph).items():
                 for process in AFTER:
                     image = processed(pixels, process, i)
-                    blocks = np.asarray(mapping()(autoencoder, jnp.asarray(prepare(image))))[0]
+                    blocks = np.asarray(mapping(len(image))(autoencoder, jnp.asarray(prepare(image))))[0]
                     scores = of_pixels(blocks, truth.shape)
+                    wider = of_pixels(smoothed(blocks), truth.shape)
                     said = np.isfinite(scores)
                     inside, outside = said & (truth > 0.99), said & (truth < 0.01)
-                    area = area_under_curve(scores[inside], scores[outside]) if inside.any() and outside.any() else 0.5
+                    both = inside.any() and outside.any()
+                    areas = [area_under_curve(of[inside], of[outside]) if both else 0.5 for of in (scores, wider)]
                     shares = [(scores[where] < LIMIT).mean() if where.any() else np.nan for where in (inside, outside)]
-                    seen.setdefault((kind, process), []).append([area, *shares, 1 - said.mean()])
+                    seen.setdefault((kind, process), []).append([*areas, *shares, 1 - said.mean()])
         for (kind, process), of in seen.items():
             values = np.array(of)
             rng = np.random.default_rng(0)
