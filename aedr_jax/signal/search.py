@@ -249,7 +249,7 @@ def _hypotheses(image: UInt8[np.ndarray, "h w 3"], region: Box, plan: _Plan, con
     )
     return [
         *(Geometry(seen, m, q, None, (y, x)) for m, q in orientations() for y in cropped for x in cropped),
-        *(Geometry(seen, m, q, size[:: 1 - 2 * (q % 2)]) for m, q in orientations() for size in sizes),
+        *(Geometry(seen, m, q, (w, h) if q % 2 else (h, w)) for m, q in orientations() for h, w in sizes),
     ]
 
 
