@@ -6,9 +6,9 @@ FOLDER/MODEL/*.png are each model's own images, of 128 pixels. "generated region
 own grid in the middle of a photograph of 256 pixels (half 1 of `benchmarks.sources`). "photograph region": the middle
 48 pixels of an own image are a photograph's. Edges are feathered over 4 pixels; each also after JPEG 75. The score of a
 pixel is its block's in `alignment_map(standardized=True)`, or the mean over the 3×3 blocks around; pixels that no block
-covers, or of which nothing is said, are left out, and their share is shown. AUC over the pixels of each image, mean
-over images with a 95 % bootstrap interval; and the share of pixels wholly inside and wholly outside whose block stands below
--2, which tells the null's level.
+covers, or of which nothing is said, are left out, and their share is shown. AUC over the pixels of each image, the mean
+over images with a 95 % bootstrap interval; and the share of pixels wholly inside and wholly outside whose block stands
+below -2, which tells the null's level.
 """
 
 from __future__ import annotations

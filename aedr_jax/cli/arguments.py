@@ -157,6 +157,11 @@ def _attribute(parser: _Parser) -> None:
     )
     parser.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
     parser.add_argument(
+        "--search",
+        action="store_true",
+        help="look again at what no model accepts: mirrored, turned, cropped, resized (256 pixels and more; dear)",
+    )
+    parser.add_argument(
         "--false-names", type=float, default=0.05, metavar="SHARE", help="of images of no candidate (default .05)"
     )
     _add_measuring(parser)

@@ -243,6 +243,7 @@ def attribute(args: argparse.Namespace) -> int:
         models=args.models,
         calibrations=args.calibrations,
         false_names=args.false_names,
+        search=args.search,
         setup=setup_of(args),
         out=args.out,
         **_columns(args),

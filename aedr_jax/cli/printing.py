@@ -142,7 +142,7 @@ def print_verdicts(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
 
     columns = {
         "image": lambda v: v.id,
-        "verdict": lambda v: v.verdict,
+        "verdict": lambda v: f"{v.verdict} ({v.found})" if v.found else v.verdict,
         "foreign p": lambda v: _why_not(v) or listed(v.foreign_p_values, lambda name: v.foreign),
     }
     if any(v.p_values for v in verdicts):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from aedr_jax.decision.attribution import (
     CAVEAT,
+    NONE,
     NOT_ASSESSABLE,
     Attribution,
     attribute,
@@ -22,8 +24,18 @@ from aedr_jax.errors import CalibrationError
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.signal.measurement import PRESETS, Measurement
 from aedr_jax.signal.protocol import Identity, Protocol
+from aedr_jax.signal.search import Found
 
-__all__ = ["FLAT", "RECOMPRESSED", "Verdict", "check_calibrations", "not_assessable", "verdict_rows"]
+__all__ = [
+    "FLAT",
+    "RECOMPRESSED",
+    "Verdict",
+    "after_search",
+    "check_calibrations",
+    "families_of",
+    "not_assessable",
+    "verdict_rows",
+]
 
 FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
 RECOMPRESSED = 50  # JPEG quality; nothing below it was measured where signals decide (docs/decision.md)
@@ -43,6 +55,7 @@ class Verdict:
       accepted: whether the model accepts it.
       status, error: "ok", or "error" and why.
       reason: why it is not assessable.
+      found: under which geometry the named model's grid was found, where it was looked for ("mirrored; offset 3, 5").
       foreign: the size of the reference: a foreign p-value of 1 / (n + 1) is the least that it can tell.
       belonging: likewise, the number of images that each model was calibrated on, the least of several pasts.
     """
@@ -59,6 +72,7 @@ class Verdict:
     status: str
     error: str
     reason: str = ""
+    found: str = ""
     caveat: str = CAVEAT
     foreign: int = 0
     belonging: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -173,6 +187,48 @@ def check_calibrations(
             raise CalibrationError(
                 f"calibration of {name}: does not say which sizes and values its images had; calibrate(..., sizes=)"
             )
+
+
+def after_search(
+    verdict: Verdict, found: Mapping[str, Found], *, false_names: float, families: Mapping[str, str]
+) -> Verdict:
+    """The verdict on an image that no model accepted as it is, from what a search for each model's grid found.
+
+    Args:
+      verdict: on the image as it is.
+      found: for each model, the geometry and the alignment of the rest of the image under it.
+      false_names: the rate of this second test; it adds to the first one's.
+      families: as for `attribute`.
+    """
+    nothing = np.full(1, np.nan)
+    measured = {
+        name: Measurement(**dict.fromkeys(Measurement._fields, nothing))._replace(
+            alignment=np.array([one.alignment]), alignment_error=np.array([_infinite(one.error)])
+        )
+        for name, one in found.items()
+    }
+    result = attribute(measured, false_names=false_names, families=families)
+    if result.verdicts[0] in (NONE, NOT_ASSESSABLE):
+        return verdict
+    models = list(found)
+    named = [name for name in models if name in re.split(r"[|, ]+", result.verdicts[0])]
+    return dataclasses.replace(
+        verdict,
+        verdict=result.verdicts[0],
+        scores=_by_model(models, result.scores[0]),
+        foreign_p_values=_by_model(models, result.foreign_p_values[0]),
+        accepted=dict(zip(models, result.accepted[0].tolist(), strict=True)),
+        found="; ".join(f"{name}: {found[name]}" for name in named) if len(named) > 1 else str(found[named[0]]),
+    )
+
+
+def _infinite(error: float) -> float:
+    return math.inf if math.isnan(error) else error
+
+
+def families_of(rows: Sequence[Row]) -> dict[str, str]:
+    """For each model of rows a text; models with equal ones share one autoencoder."""
+    return {row.model: _family(row) for row in rows if row.status == "ok"}
 
 
 def _by_model(models: Sequence[str], values: np.ndarray) -> dict[str, float]:
