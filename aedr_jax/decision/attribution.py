@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.decision.domain import Domain
-from aedr_jax.decision.null import Null
+from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
 
@@ -23,7 +23,6 @@ __all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "has_
 NONE = "none"
 NOT_ASSESSABLE = "not assessable"
 CLOSE = 1.0  # errors of a difference of alignments, below which two models are not told apart
-ROUNDING = 1 + 1e-6  # p-values are multiples of 1 / (images + 1) in float32: a bound that one meets exactly is met
 CAVEAT = (
     '"none" means: none of these candidates. It does not mean a real photograph: closed services, GANs and '
     "autoencoders that were not among the candidates end there too. A name means: this model, or one that shares its "
