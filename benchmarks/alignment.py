@@ -20,16 +20,14 @@ from tqdm import tqdm
 
 from aedr_jax import Measurement, SignalConfig
 from aedr_jax.autoencoders.names import split_list
-from aedr_jax.decision.intervals import share_interval
 from aedr_jax.inputs.sources import find_images
 from aedr_jax.scoring.rows import rows_to_measurement
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import AlignmentConfig
 from aedr_jax.study.metrics import area_under_curve
-from benchmarks.matrix import MODELS
+from benchmarks.matrix import MODELS, related, share, standing
 
-COUSINS = ({"mini-kl4-a", "mini-kl4-b"},)
 RATE = 0.01
 
 
@@ -41,7 +39,7 @@ def main() -> None:
     models = split_list(args.models) if args.models else list(MODELS)
     found = {model: measured_by(model, args.folder) for model in models}
     foreign = {model: {s: m for s, m in of.items() if not related(model, s)} for model, of in found.items()}
-    limit = np.quantile(np.concatenate([standardized(m)[::2] for of in foreign.values() for m in of.values()]), RATE)
+    limit = np.quantile(np.concatenate([standing(m)[::2] for of in foreign.values() for m in of.values()]), RATE)
     print(f"accepted: alignment / error at most {limit:.2f}\n")
     header = ["model", "own accepted", *(f"{s} accepted" for s in next(iter(found.values()))), "AUC", "paper's AUC"]
     rows = []
@@ -51,9 +49,9 @@ def main() -> None:
         rows.append(
             [
                 model,
-                share(standardized(own) <= limit),
-                *("" if s == model else share(standardized(m)[1::2] <= limit) for s, m in of.items()),
-                f"{auc(own, others, lambda m: standardized(m)):.4f}",
+                share(standing(own) <= limit),
+                *("" if s == model else share(standing(m)[1::2] <= limit) for s, m in of.items()),
+                f"{auc(own, others, standing):.4f}",
                 f"{auc(own, others, lambda m: np.asarray(m.signal)):.4f}",
             ]
         )
@@ -70,20 +68,6 @@ def measured_by(model: str, folder: Path) -> dict[str, Measurement]:
         with tqdm(total=len(items), desc=f"{model} on {source.name}", disable=None) as bar:
             found[source.name] = rows_to_measurement(list(scorer.score(items, on_progress=bar.update)))
     return found
-
-
-def related(model: str, source: str) -> bool:
-    return model == source or any({model, source} <= cousins for cousins in COUSINS)
-
-
-def standardized(measured: Measurement) -> np.ndarray:
-    """Alignment over its error; 0 where nothing can be said, which no threshold accepts."""
-    return np.nan_to_num(np.asarray(measured.alignment) / np.asarray(measured.alignment_error))
-
-
-def share(accepted: np.ndarray) -> str:
-    low, high = share_interval(int(accepted.sum()), accepted.size)
-    return f"{accepted.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
 def auc(own: Measurement, others: list[Measurement], score) -> float:

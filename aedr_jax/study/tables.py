@@ -24,7 +24,6 @@ from aedr_jax.study.comparison import (
     HALVES,
     REAL,
     Columns,
-    Contender,
     Scores,
     Study,
     contenders,
@@ -180,8 +179,8 @@ def _alphas(done: Study) -> Records:
 
 
 def _sizes(done: Study) -> Records:
-    """Some of the calibration images at a time, alpha .05, tested on all of the second halves; of the paper's settings, as the
-    default is not calibrated."""
+    """The paper's settings (the default is not calibrated): some of the calibration images at a time, alpha .05, tested
+    on all of the second halves."""
     records: Records = []
     for contender in [contender for contender in contenders(done.scores) if contender.name == PAPER]:
         for model in [model for model in done.models if (contender.name, model) in done.decided]:
