@@ -277,11 +277,11 @@ def test_the_default_is_scored_by_its_standing():
     """0 where nothing can be said, NaN where the model is not finite; alignment and error stand beside it."""
     rng = np.random.default_rng(5)
     images = jnp.asarray(rng.uniform(-0.9, 0.9, (2, 96, 96, 3)), jnp.float32).at[1].set(0.0)
-    gray = jnp.zeros((2, 96, 96), jnp.int32)
+    gray, keys = jnp.zeros((2, 96, 96), jnp.int32), jax.random.split(jax.random.key(0))
     method = make_methods(LIMITS)["aedr-default"]
     sound = tiny_autoencoder("functions")
     broken = aedr.from_functions(lambda p, x: x[:, ::2, ::2], lambda p, z: jnp.nan * z.repeat(2, 1).repeat(2, 2))
-    found, lost = (jax.jit(lambda x, ae=ae: method.score(ae, x, gray, None, True))(images) for ae in (sound, broken))
+    found, lost = (jax.jit(lambda x, ae=ae: method.score(ae, x, gray, keys, True))(images) for ae in (sound, broken))
     expected = align(sound, images[:1])
     np.testing.assert_allclose(found.score[0], expected.alignment[0] / expected.error[0], rtol=1e-3)
     np.testing.assert_allclose(found.alignment[0], expected.alignment[0], rtol=1e-3)

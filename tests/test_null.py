@@ -80,7 +80,7 @@ def test_it_keeps_its_level_for_images_of_any_one_group(rng):
 
 
 def test_it_is_read_as_it_was_written(tmp_path):
-    of = null([-2.12345, 0.0], [1.0])
+    of = null([-2.12344, 0.0], [1.0])
     of.save(tmp_path / "null.json")
     assert Null.load(tmp_path / "null.json") == Null({"0": (-2.1234, 0.0), "1": (1.0,)})
     assert [path.name for path in tmp_path.iterdir()] == ["null.json"]

@@ -289,7 +289,7 @@ def calibrate(
 
     Raises:
       CalibrationError: on fewer than 5 images, scores that give no threshold (`threshold.check_signals`), an alpha
-        outside (0, 1), or an alpha beside `false_accepts`.
+        outside (0, 1), an alpha beside `false_accepts`, or a measurement without the alignment that settings ask for.
 
     Warns:
       CalibrationWarning: below 20 images; if nothing can be said of some, which are left out; if some lie far from
@@ -311,19 +311,25 @@ def calibrate(
             )
     aligned = method == "aedr" and config.alignment is not None
     scores = np.asarray(_scores(measured, aligned=aligned), np.float64)
+    numbers = np.arange(len(scores))
     if aligned and isinstance(measured, Measurement):
+        if np.isnan(np.asarray(measured.alignment_error)).all():
+            raise CalibrationError(
+                "no alignment in what was measured: pass the settings that it was measured with, such as "
+                "config=SignalConfig.paper()"
+            )
         said = np.isfinite(scores)
         if silent := np.flatnonzero(~said).tolist():
             message = f"of images {', '.join(map(str, silent))} nothing can be said (too little fine detail): left out"
             warnings.warn(message, CalibrationWarning, stacklevel=2)
-        scores, measured = scores[said], measured.take(said)
+        scores, numbers, measured = scores[said], numbers[said], measured.take(said)
         sizes = None if sizes is None else sizes[said]
     scores = check_signals(scores, what="scores")
     if scores.size < FEW:
         message = f"{scores.size} belonging images: below {FEW} a threshold means little; see acceptance_interval"
         warnings.warn(message, CalibrationWarning, stacklevel=2)
     if far := np.flatnonzero(hold_in(scores, np) != scores).tolist():
-        where = ", ".join(f"image {i} (score {scores[i]:g})" for i in far)
+        where = ", ".join(f"image {numbers[i]} (score {scores[i]:g})" for i in far)
         warnings.warn(
             f"far from the rest of the {scores.size} belonging images, counted from 0: {where}. Are they the model's "
             'own? The rule "exact" takes each as if it lay nearer',

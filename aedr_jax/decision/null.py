@@ -64,7 +64,8 @@ class Null:
         """
         found = jnp.asarray(standings)
         counts = [
-            (1.0 + jnp.searchsorted(jnp.asarray(group, found.dtype), found, side="right")) / (1.0 + len(group))
+            (1 + jnp.searchsorted(jnp.asarray(group, found.dtype), found, side="right")).astype(found.dtype)
+            / (1 + len(group))
             for group in self.groups.values()
         ]
         return jnp.where(jnp.isnan(found), jnp.nan, jnp.stack(counts).max(0))
