@@ -20,6 +20,8 @@ from aedr_jax.signal.alignment import (
 )
 
 FACTOR = 4
+compiled = jax.jit(align, static_argnames="config")  # operation by operation it would take longer
+compiled_losses = jax.jit(block_losses, static_argnames="config")
 SMALL = AlignmentConfig(tile=64, block=8, margin=8)
 
 
@@ -102,8 +104,8 @@ def aligned_by_hand(losses, telling, config):
 
 def check_against_the_definition(autoencoder, images, config):
     """Images of one tile."""
-    found = jax.jit(lambda x: align(autoencoder, x, config=config))(images)
-    losses, telling = jax.jit(lambda x: block_losses(autoencoder, x, config=config))(images)
+    found = compiled(autoencoder, images, config=config)
+    losses, telling = compiled_losses(autoencoder, images, config=config)
     lowest = []
     for i, image in enumerate(images):
         expected, tell = by_hand(autoencoder, image, config)
@@ -129,16 +131,16 @@ def test_the_definition_by_hand(autoencoder, own, foreign):
 
 
 def test_block_losses_have_an_axis_for_each_of_what_they_are_made_of(autoencoder, own):
-    losses, telling = block_losses(autoencoder, own, config=SMALL)
+    losses, telling = compiled_losses(autoencoder, own, config=SMALL)
     assert (losses.shape, telling.shape) == ((6, 2, 6, 25), (6, 25))
     config = dataclasses.replace(SMALL, tile=48, bands=((1, 3), (1, 5), (3, 9)), shifts=((1, 2),), turns=("mirror",))
-    losses, telling = block_losses(autoencoder, own, config=config)  # two tiles beside each other, of nine blocks
+    losses, telling = compiled_losses(autoencoder, own, config=config)  # two tiles beside each other, of nine blocks
     assert (losses.shape, telling.shape) == ((6, 3, 3, 18), (6, 18))
     for tile, columns in enumerate((slice(0, 48), slice(48, 96))):
-        alone, _ = block_losses(autoencoder, own[:, 16:64, columns], config=config)
+        alone, _ = compiled_losses(autoencoder, own[:, 16:64, columns], config=config)
         np.testing.assert_allclose(losses[..., 9 * tile : 9 * tile + 9], alone, rtol=1e-4, atol=1e-8)
     with pytest.raises(ValueError, match=r"images of \(32, 32\) pixels have no room for 4 blocks"):
-        block_losses(autoencoder, own[:, :32, :32], config=SMALL)
+        compiled_losses(autoencoder, own[:, :32, :32], config=SMALL)
 
 
 def test_tiles_are_those_that_say_most_and_of_equal_ones_the_nearest_to_the_middle(autoencoder, own):
@@ -149,9 +151,9 @@ def test_tiles_are_those_that_say_most_and_of_equal_ones_the_nearest_to_the_midd
 
     def judged(image, config):
         """Which tile alone gives the image's alignment."""
-        found = align(autoencoder, image, config=config).alignment
+        found = compiled(autoencoder, image, config=config).alignment
         cut = jnp.concatenate([image[:, y : y + 48, x : x + 48] for y, x in corners])
-        each = np.asarray(align(autoencoder, cut, config=config).alignment)
+        each = np.asarray(compiled(autoencoder, cut, config=config).alignment)
         (place,) = np.flatnonzero(np.abs(each - np.asarray(found)) < 1e-4)
         return int(place)
 
@@ -159,22 +161,22 @@ def test_tiles_are_those_that_say_most_and_of_equal_ones_the_nearest_to_the_midd
     flat = image.at[:, 56 + 4 : 56 + 20].set(0.0)  # a row of blocks of the three middle tiles says nothing
     assert judged(flat, config) == 1  # of those above and below, as near as each other, the first
     assert judged(flat.at[:, 8 + 4 : 8 + 20].set(0.0), config) == 7
-    both, _ = block_losses(autoencoder, flat, config=dataclasses.replace(config, tiles=2))
-    expected = [block_losses(autoencoder, flat[:, y : y + 48, 56:104], config=config)[0] for y in (8, 104)]
+    both, _ = compiled_losses(autoencoder, flat, config=dataclasses.replace(config, tiles=2))
+    expected = [compiled_losses(autoencoder, flat[:, y : y + 48, 56:104], config=config)[0] for y in (8, 104)]
     np.testing.assert_allclose(both, jnp.concatenate(expected, axis=-1), rtol=1e-4, atol=1e-8)
 
 
 def test_own_images_are_aligned_and_others_are_not(autoencoder, own, foreign):
-    ours, others = (align(autoencoder, x, config=SMALL) for x in (own, foreign))
+    ours, others = (compiled(autoencoder, x, config=SMALL) for x in (own, foreign))
     assert float(jnp.max(ours.alignment / ours.error)) < -8
     assert float(jnp.max(jnp.abs(others.alignment / others.error))) < 4
-    moved = align(autoencoder, jnp.roll(own, (1, 2), (1, 2)), config=SMALL)  # the grid is lost
+    moved = compiled(autoencoder, jnp.roll(own, (1, 2), (1, 2)), config=SMALL)  # the grid is lost
     assert float(jnp.min(moved.alignment)) > -0.3
 
 
 def test_a_large_image_is_judged_by_its_middle_tile_on_the_grid(autoencoder, own):
     small = own[:, 8:72, 16:80]  # (80 − 64) / 2 and (96 − 64) / 2, multiples of the factor
-    for a, b in zip(align(autoencoder, own, config=SMALL), align(autoencoder, small, config=SMALL), strict=True):
+    for a, b in zip(compiled(autoencoder, own, config=SMALL), compiled(autoencoder, small, config=SMALL), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
@@ -188,7 +190,7 @@ def test_the_map_shows_where_an_image_is_the_decoders(autoencoder, own, foreign)
     alone = [dataclasses.replace(config, bands=(band,)) for band in config.bands]
     of_bands = [np.asarray(alignment_map(autoencoder, half, config=one)) for one in alone]
     np.testing.assert_allclose(found, np.mean(of_bands, axis=0), rtol=1e-3, atol=1e-4)
-    whole = align(autoencoder, half[:, :48, :48], config=alone[0]).alignment
+    whole = compiled(autoencoder, half[:, :48, :48], config=alone[0]).alignment
     np.testing.assert_allclose(whole, of_bands[0][:, :3, :3].mean((1, 2)), rtol=1e-4)
 
 
@@ -197,12 +199,14 @@ def test_what_says_nothing_is_nan(autoencoder, own):
     white = jnp.ones((1, 64, 64, 3))
     tiny = own[:, :32, :32]
     for images in (flat, white, tiny):
-        found = align(autoencoder, images, config=SMALL)
+        found = compiled(autoencoder, images, config=SMALL)
         assert np.isnan(found.alignment).all()
         assert np.isposinf(found.error).all()  # asked, and nothing can be said; NaN is for who did not ask
     partly = own[:, 8:72, 16:80].at[:, :, 24:].set(1.0)
-    assert np.isnan(align(autoencoder, partly, config=dataclasses.replace(SMALL, least_blocks=0.5)).alignment).all()
-    assert np.isfinite(align(autoencoder, partly, config=dataclasses.replace(SMALL, least_blocks=0.1)).alignment).all()
+    assert np.isnan(compiled(autoencoder, partly, config=dataclasses.replace(SMALL, least_blocks=0.5)).alignment).all()
+    assert np.isfinite(
+        compiled(autoencoder, partly, config=dataclasses.replace(SMALL, least_blocks=0.1)).alignment
+    ).all()
     assert np.isnan(alignment_map(autoencoder, flat, config=SMALL)).all()
     assert alignment_map(autoencoder, tiny, config=SMALL).shape == (6, 0, 0)
 
