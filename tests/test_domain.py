@@ -71,7 +71,7 @@ OWN, FOREIGN = (0.003, 0.0025, 0.8), (0.08, 0.0025, 0.8)  # first loss, second l
         ((0.003, 0.0025, 0.99), (128, 128), "not assessable", "homogeneity 0.99; calibrated on 0.7"),
         # Outside too, but no model accepts it: it stays foreign.
         ((1e-2, 1e-5, 0.8), (128, 128), "none", ""),
-        ((0.9, 0.3, 0.4), (128, 128), "none", ""),
+        ((0.9, 0.2, 0.4), (128, 128), "none", ""),
     ],
 )
 def test_what_lies_outside_is_not_assessable_with_the_reason(values, size, verdict, reason):

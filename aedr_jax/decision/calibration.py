@@ -398,7 +398,7 @@ def _short(value: Any) -> str:
     return repr(value[:12] if isinstance(value, str) and len(value) == 64 else value)
 
 
-def _scores(measured: Measurement | Values, *, aligned: bool) -> Values:
+def _scores(measured: Measurement | Values | Sequence[float], *, aligned: bool) -> Values | Sequence[float]:
     if not isinstance(measured, Measurement):
         return measured
     return measured.alignment if aligned else measured.signal
