@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 
 import aedr_jax as aedr
-from aedr_jax.signal.alignment import FLOOR_OF_ERROR, AlignmentConfig, align, alignment_map, shifts_of
+from aedr_jax.signal.alignment import (
+    BOX_OF_DETAIL,
+    FLOOR_OF_ERROR,
+    SATURATED,
+    AlignmentConfig,
+    align,
+    alignment_map,
+    block_losses,
+    shifts_of,
+)
 
 FACTOR = 4
+compiled = jax.jit(align, static_argnames="config")  # operation by operation it would take longer
+compiled_losses = jax.jit(block_losses, static_argnames="config")
 SMALL = AlignmentConfig(tile=64, block=8, margin=8)
 
 
@@ -47,67 +58,125 @@ def own(autoencoder, foreign):
     return jnp.round((images + 1) * 127.5) / 127.5 - 1  # as a file holds it
 
 
-def by_hand(autoencoder, image, config):
-    """D_b of each block and the controls' means, view by view and block by block."""
-    height, width = image.shape[:2]
-    tile, f = config.tile, FACTOR
-    top, left = (height - tile) // 2 // f * f, (width - tile) // 2 // f * f
-    image = np.asarray(image)[top : top + tile, left : left + tile]
-    w, margin, block = tile - f, config.margin, config.block
-    inner = (w - 2 * margin) // block * block
+def box_mean(values, box):
+    """The mean over a box around each pixel, mirrored at the border."""
+    reach, (h, w) = box // 2, values.shape[:2]
+    padded = np.pad(values, [(reach, reach), (reach, reach), (0, 0)], mode="reflect")
+    return sum(padded[i : i + h, j : j + w] for i in range(box) for j in range(box)) / box**2
 
-    def detail(view):
+
+def by_hand(autoencoder, image, config):
+    """Of one tile, by loops over views and blocks: of each band [views, blocks] losses, and which blocks tell."""
+    f, margin, block = FACTOR, config.margin, config.block
+    image = np.asarray(image)
+    w = config.tile - f
+    side = (w - 2 * margin) // block
+
+    def of_blocks(values, y=0, x=0):
+        starts = [(margin - y + i * block, margin - x + j * block) for i in range(side) for j in range(side)]
+        return [values[top : top + block, left : left + block].mean() for top, left in starts]
+
+    def residual(view):
         x = jnp.asarray(np.ascontiguousarray(view))[None]
-        residual = np.asarray(jnp.clip(autoencoder.decode(autoencoder.encode(x)), -1, 1) - x)[0]
-        reach = config.box // 2
-        padded = np.pad(residual, [(reach, reach), (reach, reach), (0, 0)], mode="reflect")
-        mean = np.zeros_like(residual)
-        for i in range(config.box):
-            for j in range(config.box):
-                mean += padded[i : i + w, j : j + w] / config.box**2
-        return np.square(residual - mean).mean(-1)
+        return np.asarray(jnp.clip(autoencoder.decode(autoencoder.encode(x)), -1, 1) - x)[0]
 
     unmoved = image[:w, :w]
-    details = [detail(unmoved)[margin : margin + inner, margin : margin + inner]]
-    for y, x in shifts_of(f):
-        moved = detail(image[y : y + w, x : x + w])
-        details.append(moved[margin - y : margin - y + inner, margin - x : margin - x + inner])
-    details.append(detail(unmoved[:, ::-1])[:, ::-1][margin : margin + inner, margin : margin + inner])
-    turned = np.rot90(detail(np.rot90(unmoved)), -1)
-    details.append(turned[margin : margin + inner, margin : margin + inner])
-    side = inner // block
-    logs = [
-        [np.log(e[i * block : (i + 1) * block, j * block : (j + 1) * block].mean() + config.floor)
-         for i in range(side) for j in range(side)]
-        for e in details
-    ]  # fmt: skip
-    logs = np.array(logs)
-    return logs[0] - logs[1:].mean(0), logs[1:].mean(1)
+    views = [(residual(unmoved), lambda e: e, (0, 0))]
+    views += [(residual(image[y : y + w, x : x + w]), lambda e: e, (y, x)) for y, x in shifts_of(f)]
+    views.append((residual(unmoved[:, ::-1]), lambda e: e[:, ::-1], (0, 0)))
+    views.append((residual(np.rot90(unmoved)), lambda e: np.rot90(e, -1), (0, 0)))
+    losses = [
+        np.array([of_blocks(back(np.square(box_mean(d, a) - box_mean(d, b)).mean(-1)), *at) for d, back, at in views])
+        for a, b in config.bands
+    ]
+    fine = of_blocks(np.square(unmoved - box_mean(unmoved, BOX_OF_DETAIL)).mean(-1))
+    at_ends = of_blocks((np.abs(unmoved) > SATURATED).mean(-1))
+    return losses, (np.array(fine) > config.least_detail) & (np.array(at_ends) <= 0.5)
 
 
-def test_the_definition_by_hand(autoencoder, foreign):
-    found = jax.jit(lambda x: align(autoencoder, x, config=SMALL))(foreign[:2])
-    for i in range(2):
-        differences, controls = by_hand(autoencoder, foreign[i], SMALL)
-        error = np.sqrt(
-            differences.var(ddof=1) / differences.size + controls.var(ddof=1) / controls.size + FLOOR_OF_ERROR**2
-        )
+def aligned_by_hand(losses, telling, config):
+    """Of one band's losses [views, blocks]."""
+    logs = np.log(losses[:, telling] + config.floor)
+    differences, controls = logs[0] - logs[1:].mean(0), logs[1:].mean(1)
+    of_blocks = differences.var(ddof=1) / differences.size
+    return differences.mean(), np.sqrt(of_blocks + controls.var(ddof=1) / controls.size + FLOOR_OF_ERROR**2)
+
+
+def check_against_the_definition(autoencoder, images, config):
+    """Images of one tile."""
+    found = compiled(autoencoder, images, config=config)
+    losses, telling = compiled_losses(autoencoder, images, config=config)
+    lowest = []
+    for i, image in enumerate(images):
+        expected, tell = by_hand(autoencoder, image, config)
+        np.testing.assert_array_equal(telling[i], tell)
+        np.testing.assert_allclose(losses[i], expected, rtol=2e-3, atol=1e-7)
+        of_bands = [aligned_by_hand(of_band, tell, config) for of_band in expected]
+        lowest.append(min(range(len(of_bands)), key=lambda k: of_bands[k][0] / of_bands[k][1]))
+        alignment, error = of_bands[lowest[-1]]
         # float32 residuals of some percent, whose logarithms are averaged
-        np.testing.assert_allclose(found.alignment[i], differences.mean(), atol=2e-4)
+        np.testing.assert_allclose(found.alignment[i], alignment, atol=3e-4)
         np.testing.assert_allclose(found.error[i], error, rtol=2e-3)
+    return lowest
+
+
+def test_the_definition_by_hand(autoencoder, own, foreign):
+    """Own images and foreign ones, as they are, blurred and with a white part: every band is the lowest of some."""
+    blurred = jnp.asarray(np.stack([box_mean(np.asarray(image), 3) for image in own[:2]]))
+    images = jnp.concatenate([foreign[:3], own[:1], blurred])[:, 8:72, 16:80]
+    images = images.at[2, :, 30:].set(1.0).at[0, 20:40].set(0.3)
+    lowest = check_against_the_definition(autoencoder, images, SMALL)
+    assert set(lowest) == {0, 1}
+    check_against_the_definition(autoencoder, images[:2], dataclasses.replace(SMALL, bands=((3, 7),)))
+
+
+def test_block_losses_have_an_axis_for_each_of_what_they_are_made_of(autoencoder, own):
+    losses, telling = compiled_losses(autoencoder, own, config=SMALL)
+    assert (losses.shape, telling.shape) == ((6, 2, 6, 25), (6, 25))
+    config = dataclasses.replace(SMALL, tile=48, bands=((1, 3), (1, 5), (3, 9)), shifts=((1, 2),), turns=("mirror",))
+    losses, telling = compiled_losses(autoencoder, own, config=config)  # two tiles beside each other, of nine blocks
+    assert (losses.shape, telling.shape) == ((6, 3, 3, 18), (6, 18))
+    for tile, columns in enumerate((slice(0, 48), slice(48, 96))):
+        alone, _ = compiled_losses(autoencoder, own[:, 16:64, columns], config=config)
+        np.testing.assert_allclose(losses[..., 9 * tile : 9 * tile + 9], alone, rtol=1e-4, atol=1e-8)
+    with pytest.raises(ValueError, match=r"images of \(32, 32\) pixels have no room for 4 blocks"):
+        compiled_losses(autoencoder, own[:, :32, :32], config=SMALL)
+
+
+def test_tiles_are_those_that_say_most_and_of_equal_ones_the_nearest_to_the_middle(autoencoder, own):
+    """Nine tiles of 48 pixels from (8, 8) on, of which two are judged."""
+    image = jnp.tile(own[:1], (1, 2, 2, 1))[:, :160, :160]
+    config = dataclasses.replace(SMALL, tile=48, tiles=1)
+    corners = [(8 + 48 * i, 8 + 48 * j) for i in range(3) for j in range(3)]
+
+    def judged(image, config):
+        """Which tile alone gives the image's alignment."""
+        found = compiled(autoencoder, image, config=config).alignment
+        cut = jnp.concatenate([image[:, y : y + 48, x : x + 48] for y, x in corners])
+        each = np.asarray(compiled(autoencoder, cut, config=config).alignment)
+        (place,) = np.flatnonzero(np.abs(each - np.asarray(found)) < 1e-4)
+        return int(place)
+
+    assert judged(image, config) == 4  # the middle
+    flat = image.at[:, 56 + 4 : 56 + 20].set(0.0)  # a row of blocks of the three middle tiles says nothing
+    assert judged(flat, config) == 1  # of those above and below, as near as each other, the first
+    assert judged(flat.at[:, 8 + 4 : 8 + 20].set(0.0), config) == 7
+    both, _ = compiled_losses(autoencoder, flat, config=dataclasses.replace(config, tiles=2))
+    expected = [compiled_losses(autoencoder, flat[:, y : y + 48, 56:104], config=config)[0] for y in (8, 104)]
+    np.testing.assert_allclose(both, jnp.concatenate(expected, axis=-1), rtol=1e-4, atol=1e-8)
 
 
 def test_own_images_are_aligned_and_others_are_not(autoencoder, own, foreign):
-    ours, others = (align(autoencoder, x, config=SMALL) for x in (own, foreign))
+    ours, others = (compiled(autoencoder, x, config=SMALL) for x in (own, foreign))
     assert float(jnp.max(ours.alignment / ours.error)) < -8
     assert float(jnp.max(jnp.abs(others.alignment / others.error))) < 4
-    moved = align(autoencoder, jnp.roll(own, (1, 2), (1, 2)), config=SMALL)  # the grid is lost
+    moved = compiled(autoencoder, jnp.roll(own, (1, 2), (1, 2)), config=SMALL)  # the grid is lost
     assert float(jnp.min(moved.alignment)) > -0.3
 
 
 def test_a_large_image_is_judged_by_its_middle_tile_on_the_grid(autoencoder, own):
     small = own[:, 8:72, 16:80]  # (80 − 64) / 2 and (96 − 64) / 2, multiples of the factor
-    for a, b in zip(align(autoencoder, own, config=SMALL), align(autoencoder, small, config=SMALL), strict=True):
+    for a, b in zip(compiled(autoencoder, own, config=SMALL), compiled(autoencoder, small, config=SMALL), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
@@ -118,8 +187,11 @@ def test_the_map_shows_where_an_image_is_the_decoders(autoencoder, own, foreign)
     assert found.shape == (6, 6, 9)  # tiles of three blocks a side: two below each other, three beside each other
     assert np.median(found[:, :, :4]) < -0.6  # up to column 8 + 4 · 8 = 40
     assert abs(np.median(found[:, :, 6:])) < 0.25  # from column 56 on
-    whole = align(autoencoder, half[:, :48, :48], config=config).alignment
-    np.testing.assert_allclose(whole, found[:, :3, :3].mean((1, 2)), rtol=1e-4)
+    alone = [dataclasses.replace(config, bands=(band,)) for band in config.bands]
+    of_bands = [np.asarray(alignment_map(autoencoder, half, config=one)) for one in alone]
+    np.testing.assert_allclose(found, np.mean(of_bands, axis=0), rtol=1e-3, atol=1e-4)
+    whole = compiled(autoencoder, half[:, :48, :48], config=alone[0]).alignment
+    np.testing.assert_allclose(whole, of_bands[0][:, :3, :3].mean((1, 2)), rtol=1e-4)
 
 
 def test_what_says_nothing_is_nan(autoencoder, own):
@@ -127,12 +199,14 @@ def test_what_says_nothing_is_nan(autoencoder, own):
     white = jnp.ones((1, 64, 64, 3))
     tiny = own[:, :32, :32]
     for images in (flat, white, tiny):
-        found = align(autoencoder, images, config=SMALL)
+        found = compiled(autoencoder, images, config=SMALL)
         assert np.isnan(found.alignment).all()
-        assert np.isnan(found.error).all()
+        assert np.isposinf(found.error).all()  # asked, and nothing can be said; NaN is for who did not ask
     partly = own[:, 8:72, 16:80].at[:, :, 24:].set(1.0)
-    assert np.isnan(align(autoencoder, partly, config=dataclasses.replace(SMALL, least_blocks=0.5)).alignment).all()
-    assert np.isfinite(align(autoencoder, partly, config=dataclasses.replace(SMALL, least_blocks=0.1)).alignment).all()
+    assert np.isnan(compiled(autoencoder, partly, config=dataclasses.replace(SMALL, least_blocks=0.5)).alignment).all()
+    assert np.isfinite(
+        compiled(autoencoder, partly, config=dataclasses.replace(SMALL, least_blocks=0.1)).alignment
+    ).all()
     assert np.isnan(alignment_map(autoencoder, flat, config=SMALL)).all()
     assert alignment_map(autoencoder, tiny, config=SMALL).shape == (6, 0, 0)
 
@@ -156,11 +230,16 @@ def test_it_is_a_column_where_the_settings_ask(autoencoder, own):
     expected = align(autoencoder, own[:2], config=SMALL)
     np.testing.assert_allclose(measured.alignment, expected.alignment, rtol=1e-5)
     np.testing.assert_allclose(measured.alignment_error, expected.error, rtol=1e-5)
-    for settings in (aedr.SignalConfig(), aedr.SignalConfig.paper(), aedr.SignalConfig.official()):
+    np.testing.assert_allclose(measured.standing, expected.alignment / expected.error, rtol=1e-5)
+    assert aedr.SignalConfig().alignment == AlignmentConfig()
+    for settings in (aedr.SignalConfig.paper(), aedr.SignalConfig.official()):
         assert settings.alignment is None
         assert settings.describe()["alignment"] is None
     assert config.describe()["alignment"]["tile"] == 64
-    assert np.isnan(aedr.measure(autoencoder, own[:2]).alignment).all()
+    assert config.describe()["alignment"]["bands"] == [[1, 5], [3, 9]]
+    unasked = aedr.measure(autoencoder, own[:2], config=aedr.SignalConfig.paper())
+    assert np.isnan(unasked.alignment).all()
+    assert np.isnan(unasked.alignment_error).all()
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4, 8, 16, 32])
@@ -174,7 +253,12 @@ def test_shifts_leave_the_grid(factor):
     ("options", "message"),
     [
         ({"turns": ("upside down",)}, "turns"),
-        ({"box": 4}, "box 4"),
+        ({"bands": ()}, "bands"),
+        ({"bands": ((1, 4),)}, "pairs of odd numbers"),
+        ({"bands": ((2, 5),)}, "pairs of odd numbers"),
+        ({"bands": ((1, 5), (5, 5))}, "the second above the first"),
+        ({"bands": ((-1, 5),)}, "pairs of odd numbers"),
+        ({"tiles": 0}, "positive"),
         ({"floor": 0.0}, "positive"),
         ({"shifts": (), "turns": ("mirror",)}, "fewer than two controls"),
     ],

@@ -30,6 +30,13 @@ api = aedr.api
 KL = {**ATTENTIVE, "mid_block_add_attention": False}
 
 
+def textured(rng, size, side=64):
+    """Soft colours under fine grain: of an image without detail nothing can be said."""
+    coarse = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    soft = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
+    return Image.fromarray((soft + rng.normal(0, 12, soft.shape)).clip(0, 255).astype(np.uint8))
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A model, six images that shall be its own, and a file that is none."""
@@ -38,8 +45,7 @@ def world(tmp_path_factory):
     rng = np.random.default_rng(0)
     (root / "own").mkdir()
     for i in range(6):
-        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
-        coarse.resize((64, 64), Image.Resampling.BICUBIC).save(root / "own" / f"{i}.png")
+        textured(rng, (5, 5)).save(root / "own" / f"{i}.png")
     (root / "bad.png").write_text("no image")
     return root
 
@@ -149,6 +155,12 @@ def test_attribute(world, calibration, tmp_path, capsys):
     with open(tmp_path / "v.csv", newline="") as file:
         assert [row["verdict"] for row in csv.DictReader(file)] == [verdict.verdict for verdict in found.verdicts]
     assert found.run.counts.unreadable == 1
+    alone = api.attribute(inputs, models=[str(world / "m1")])
+    assert main(["attribute", *inputs, "--models", str(world / "m1"), "--json"]) == 0
+    assert capsys.readouterr().out.splitlines() == [to_json(vars(verdict)) for verdict in alone.verdicts]
+    assert [v.foreign_p_values for v in alone.verdicts] == [v.foreign_p_values for v in found.verdicts]
+    with pytest.raises(aedr.CalibrationError, match="settings 'paper' have no alignment"):
+        api.attribute(inputs, models=[str(world / "m1")], setup=api.Setup(aedr.SignalConfig.paper()))
     assert list(api.load_calibrations(world / "api" / "m1.json")) == ["m1"]
 
 

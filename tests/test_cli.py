@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import sys
 import tarfile
@@ -20,14 +21,23 @@ from make_tiny import make_tensors, write_folder
 from PIL import Image
 
 from aedr_jax import Calibration
+from aedr_jax.api import decisions
 from aedr_jax.api.scores import numbered
 from aedr_jax.cli.main import main
+from aedr_jax.decision.null import Null
 from aedr_jax.inputs.sources import Item, Listed, until_failure
 from aedr_jax.interruption import deferred, interruptible, kept_handlers
 from aedr_jax.scoring import scorer as scoring
 from aedr_jax.scoring.job import Finished, Setup
 
 KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
+
+
+def textured(rng, size, side=64):
+    """Soft colours under fine grain: of an image without detail nothing can be said."""
+    coarse = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    soft = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
+    return Image.fromarray((soft + rng.normal(0, 12, soft.shape)).clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +49,7 @@ def world(tmp_path_factory):
     rng = np.random.default_rng(0)
     for i in range(6):
         (root / "own").mkdir(exist_ok=True)
-        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
-        coarse.resize((64, 64), Image.Resampling.BICUBIC).save(root / "own" / f"{i}.png")
+        textured(rng, (5, 5)).save(root / "own" / f"{i}.png")
     (root / "bad.png").write_text("no image")
     return root
 
@@ -60,6 +69,14 @@ def calibrations(world):
         )
         assert code == 0
     return world / "cal"
+
+
+@pytest.fixture(scope="module")
+def of_paper(world):
+    """A calibration of the paper's signal, for m1."""
+    call = ["calibrate", str(world / "own"), "--model", str(world / "m1"), "--preset", "paper", "--out"]
+    assert main([*call, str(world / "paper" / "m1.json")]) == 0
+    return ["--preset", "paper", "--calibrations", str(world / "paper")]
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
@@ -91,7 +108,7 @@ def test_calibrate_records_its_provenance(world, calibrations, capsys):
     assert (calibration.model, len(calibration.scores), calibration.alpha) == ("m1", 6, 0.05)
     assert calibration.provenance.source == str(world / "m1")
     assert calibration.protocol.size_rule == "crop1"
-    assert calibration.domain.sides == (64, 64)
+    assert calibration.aligned
     assert len(calibration.provenance.images_hash) == 64
     out = calibrations.parent / "again.json"
     main(
@@ -116,10 +133,11 @@ def test_attribute_prints_a_table_with_the_caveat(world, calibrations, capsys):
     assert main(["attribute", *inputs, "--calibrations", str(calibrations)]) == 0
     out = capsys.readouterr().out
     header, own, bad, *rest = out.splitlines()
-    assert header.split() == ["image", "verdict", "p-values"]
-    assert "m1 0." in own
+    assert re.split("  +", header) == ["image", "verdict", "foreign p", "own p"]
+    assert own.count("m1 ") == own.count("m2 ") == 2
     assert "error" in bad
-    assert "1/(n + 1); n = 6" in " ".join(rest)
+    assert "own p: of the model's 6 calibration images" in " ".join(rest)
+    assert "1/(n + 1)" in " ".join(rest)
     assert "does not mean a real photograph" in " ".join(rest)
 
 
@@ -133,13 +151,51 @@ def test_attribute_json_and_files(world, calibrations, tmp_path, capsys):
         accepted = [name for name, yes in verdict["accepted"].items() if yes]
         expected = accepted[0] if len(accepted) == 1 else f"ambiguous: {', '.join(accepted)}" if accepted else "none"
         assert verdict["verdict"] == expected
-        assert set(verdict["p_values"]) == {"m1", "m2"}
+        assert set(verdict["p_values"]) == set(verdict["foreign_p_values"]) == {"m1", "m2"}
+        assert verdict["foreign"] == round(1 / Null.shipped().least) - 1
         assert "photograph" in verdict["caveat"]
         assert verdict["belonging"] == {"m1": 6, "m2": 6}
     assert verdicts[6]["verdict"] == "error"
     assert main([*call, "--out", str(tmp_path / "verdicts.parquet")]) == 0
     table = pq.read_table(tmp_path / "verdicts.parquet").to_pylist()
     assert [row["verdict"] for row in table] == [row["verdict"] for row in verdicts]
+
+
+def test_attribute_needs_no_calibration(world, tmp_path, capsys, monkeypatch):
+    models = ",".join(str(world / name) for name in ("m1", "m2"))
+    call = ["attribute", str(world / "own" / "1.png"), "--models", models]
+    assert main([*call, "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert set(verdict["foreign_p_values"]) == set(verdict["scores"]) == {"m1", "m2"}
+    assert verdict["p_values"] == verdict["belonging"] == verdict["likelihood_ratios"] == {}
+    accepted = [name for name, p in verdict["foreign_p_values"].items() if p <= 0.025]
+    assert verdict["accepted"] == {name: name in accepted for name in ("m1", "m2")}
+    assert main(call) == 0
+    header, row, *rest = capsys.readouterr().out.splitlines()
+    assert header.split() == ["image", "verdict", "foreign", "p"]
+    assert row.count("m1 ") == row.count("m2 ") == 1
+    assert "foreign p: of" in " ".join(rest)
+    assert "own p" not in " ".join(rest)
+    # By default the candidates are those whose weights are here.
+    monkeypatch.setattr(decisions, "list_models", lambda: ["m1", "m2"])
+    monkeypatch.setattr(decisions, "local_folder", {"m1": world / "m1", "m2": None}.get)
+    monkeypatch.setattr(decisions, "named", lambda models: 1 / 0)
+    monkeypatch.setattr(Setup, "scorer", lambda self, places: places["m2"])
+    assert main(["attribute", str(world / "own")]) == 1
+    assert "KeyError: 'm2'" in capsys.readouterr().err
+
+
+def test_calibrations_that_ship_are_used_on_request(world, calibrations, capsys, monkeypatch):
+    monkeypatch.setattr(decisions, "list_models", lambda: ["m1", "m2", "m3"])
+    files = {name: calibrations / f"{name}.json" for name in ("m1", "m2")}
+    monkeypatch.setattr(decisions, "calibration_file", files.get)
+    image = str(world / "own" / "1.png")
+    found = []
+    for where in ("shipped", str(calibrations)):
+        assert main(["attribute", image, "--calibrations", where, "--models", "m1", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+    assert found[0]["belonging"] == {"m1": 6}
 
 
 def test_models_from_elsewhere_keep_their_names(world, tmp_path, capsys, monkeypatch):
@@ -194,16 +250,15 @@ def photographs(world):
     (world / "photographs").mkdir()
     (world / "more").mkdir()
     for i in range(6):
-        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
-        coarse.resize((64, 64), Image.Resampling.BICUBIC).save(world / "more" / f"{i}.png")
+        textured(rng, (5, 5)).save(world / "more" / f"{i}.png")
     for i in range(12):
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(world / "photographs" / f"{i}.png")
     return world / "photographs"
 
 
-def test_validation_images_pick_alpha_and_bound_false_names(world, calibrations, photographs, tmp_path, capsys):
+def test_validation_images_pick_alpha_and_bound_false_names(world, of_paper, photographs, tmp_path, capsys):
     out = tmp_path / "cal" / "m1.json"
-    options = ["--model", str(world / "m1"), "--out", str(out)]
+    options = ["--preset", "paper", "--model", str(world / "m1"), "--out", str(out)]
     few = ["calibrate", str(world / "own"), *options]
     assert main([*few, "--validation", str(photographs)]) == 2
     assert "6 belonging images; picking alpha takes at least 10" in capsys.readouterr().err
@@ -222,13 +277,15 @@ def test_validation_images_pick_alpha_and_bound_false_names(world, calibrations,
     assert (fixed.alpha, fixed.validation.objective) == (0.1, "fixed alpha")
     assert main([*call, "--validation", str(photographs), "--alpha", "0.1", "--false-accepts", "0.1"]) == 2
     assert "none to pick" in capsys.readouterr().err
-    inputs = ["attribute", str(world / "own"), "--json", "--calibrations"]
+    inputs = ["attribute", str(world / "own"), "--json", "--preset", "paper", "--calibrations"]
     assert main([*inputs, str(out.parent), "--false-names", "0.05"]) == 0
     strict = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     # The smallest foreign p-value that 12 validation images allow is 1/13.
     assert [verdict["verdict"] for verdict in strict] == ["none"] * 6
-    assert main([*inputs, str(calibrations), "--false-names", "0.05"]) == 2
-    assert "needs validation images" in capsys.readouterr().err
+    assert {verdict["foreign"] for verdict in strict} == {12}
+    assert main(["attribute", str(world / "own"), "--json", *of_paper]) == 0  # nothing is known of foreign images
+    free = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {(verdict["verdict"], verdict["foreign"]) for verdict in free} == {("m1", 0)}
     assert main([*call, "--false-accepts", "0.1"]) == 2
     assert "needs validation images" in capsys.readouterr().err
 
@@ -241,7 +298,7 @@ def test_calibrations_of_several_pasts(world, calibrations, tmp_path, capsys):
     plain, jpeg = (Calibration.load(folder / f"m1-{past}.json") for past in ("none", "jpeg60"))
     assert (plain.protocol.processing, jpeg.protocol.processing) == ("none", "jpeg60")
     assert plain.scores == Calibration.load(calibrations / "m1.json").scores
-    assert plain.statistic != jpeg.statistic
+    assert plain.scores != jpeg.scores
     capsys.readouterr()
     assert main(["attribute", str(world / "own"), "--calibrations", str(folder), "--json"]) == 0
     found = [json.loads(line)["p_values"]["m1"] for line in capsys.readouterr().out.splitlines()]
@@ -256,12 +313,23 @@ def test_calibrations_of_several_pasts(world, calibrations, tmp_path, capsys):
     assert "two calibrations of m1 (processing none)" in capsys.readouterr().err
 
 
-def test_images_that_nothing_can_be_said_of(world, calibrations, tmp_path, capsys):
+def test_images_that_nothing_can_be_said_of(world, calibrations, of_paper, tmp_path, capsys):
     Image.new("RGB", (64, 64), (90, 120, 40)).save(tmp_path / "flat.png")
     Image.open(world / "own" / "0.png").save(tmp_path / "crushed.jpg", quality=20)
     Image.open(world / "own" / "0.png").save(tmp_path / "fine.jpg", quality=90)
-    assert main(["attribute", str(tmp_path), "--calibrations", str(calibrations), "--json"]) == 0
-    found = {v["id"]: v for v in map(json.loads, capsys.readouterr().out.splitlines())}
+
+    def verdicts(*options):
+        assert main(["attribute", str(tmp_path), *options, "--json"]) == 0
+        return {v["id"]: v for v in map(json.loads, capsys.readouterr().out.splitlines())}
+
+    for options in (["--models", str(world / "m1")], ["--calibrations", str(calibrations), "--models", "m1"]):
+        found = verdicts(*options)
+        assert found["flat.png"]["verdict"] == "not assessable"
+        assert found["flat.png"]["reason"].startswith("m1: too small, or too few blocks with detail")
+        assert found["flat.png"]["foreign_p_values"] == found["flat.png"]["p_values"] == {}
+        assert found["fine.jpg"]["reason"] == ""
+        assert "quality" not in found["crushed.jpg"]["reason"]  # it is compared with itself
+    found = verdicts(*of_paper)
     assert found["crushed.jpg"]["verdict"] == found["flat.png"]["verdict"] == "not assessable"
     assert "quality 20" in found["crushed.jpg"]["reason"]
     assert "homogeneity 1.000" in found["flat.png"]["reason"]
@@ -270,12 +338,12 @@ def test_images_that_nothing_can_be_said_of(world, calibrations, tmp_path, capsy
 
 @pytest.fixture
 def containers(world, tmp_path):
-    """The same images in everything that holds images, by ending; one is a crushed JPEG, one is broken."""
+    """The same images in everything that holds images, by ending; one is flat, one is broken."""
     folder = tmp_path / "images"
     folder.mkdir()
     for i in (2, 0):
         (folder / f"{i}.png").write_bytes((world / "own" / f"{i}.png").read_bytes())
-    Image.open(world / "own" / "0.png").save(folder / "crushed.jpg", quality=20)
+    Image.new("RGB", (64, 64), (90, 120, 40)).save(folder / "flat.jpg")
     (folder / "bad.png").write_text("no image")
     (folder / "notes.txt").write_text("no image")
     files = sorted(path for path in folder.iterdir() if path.suffix != ".txt")
@@ -306,13 +374,13 @@ def test_attribute_reads_every_container(calibrations, containers, capsys):
     assert "3 passed over: .txt 3" in printed.err  # of the folder and two archives
     found = [json.loads(line) for line in printed.out.splitlines()]
     first, *others = (found[i : i + 4] for i in range(0, len(found), 4))
-    assert [v["id"] for v in first] == ["0.png", "2.png", "bad.png", "crushed.jpg"]
+    assert [v["id"] for v in first] == ["0.png", "2.png", "bad.png", "flat.jpg"]
     assert [v["verdict"] for v in first[2:]] == ["error", "not assessable"]
-    assert "quality 20" in first[3]["reason"]
+    assert "too few blocks" in first[3]["reason"]
     assert len(others) == len(endings)
     for group in others:
         assert [Path(v["id"]).name for v in group] == [v["id"] for v in first]
-        for name in ("p_values", "verdict", "reason", "sha256"):
+        for name in ("p_values", "foreign_p_values", "verdict", "reason", "sha256"):
             assert [v[name] for v in group] == [v[name] for v in first]
     (containers / "t.7z").touch()
     assert main(["attribute", str(containers / "t.7z"), *call]) == 2
@@ -342,7 +410,7 @@ def test_what_was_read_before_the_damage_has_its_rows(world, calibrations, conta
     assert main(["attribute", *inputs, "--calibrations", str(calibrations), "--models", "m1", "--json"]) == 1
     printed = capsys.readouterr()
     found = [json.loads(line)["id"] for line in printed.out.splitlines()]
-    assert found == ["a", "b", *(f"t.zip/{name}" for name in ("0.png", "2.png", "bad.png", "crushed.jpg"))]
+    assert found == ["a", "b", *(f"t.zip/{name}" for name in ("0.png", "2.png", "bad.png", "flat.jpg"))]
     assert "t.csv: line 4: a quote is not closed" in printed.err
     fit = ["calibrate", str(tmp_path / "t.csv"), "--model", str(world / "m1"), "--out", str(tmp_path / "c.json")]
     assert main(fit) == 1
@@ -387,9 +455,9 @@ def test_attribute_refuses_other_weights_and_settings(world, calibrations, tmp_p
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_sizes_of_no_calibration_are_not_assessable(world, calibrations, tmp_path, capsys):
+def test_sizes_of_no_calibration_are_not_assessable_where_the_signal_decides(world, of_paper, tmp_path, capsys):
     Image.open(world / "own" / "0.png").resize((128, 128), Image.Resampling.BICUBIC).save(tmp_path / "large.png")
-    assert main(["attribute", str(tmp_path), "--calibrations", str(calibrations), "--models", "m1", "--json"]) == 0
+    assert main(["attribute", str(tmp_path), *of_paper, "--json"]) == 0
     verdict = json.loads(capsys.readouterr().out)
     assert (verdict["verdict"], verdict["status"]) == ("not assessable", "ok")
     assert verdict["reason"].startswith("m1: 128×128 pixels; calibrated on 64×64: crop it to such a size")
@@ -406,6 +474,12 @@ def test_sizes_of_no_calibration_are_not_assessable(world, calibrations, tmp_pat
         (["calibrate", "OWN/0.png", "--model", "M", "--out", "x.json"], "1 given"),
         (["attribute", "OWN", "--calibrations", "OWN"], "no calibration"),
         (["attribute", "OWN", "--calibrations", "CAL", "--models", "m1,m7"], "no calibration of m7"),
+        (
+            ["attribute", "OWN", "--models", "M", "--preset", "paper"],
+            "settings 'paper' have no alignment: verdicts then",
+        ),
+        (["attribute", "OWN", "--models", "M", "--preset", "official"], "need calibrations (aedr calibrate, and"),
+        (["attribute", "OWN", "--models", "M", "--false-names", "1"], "false names 1.0: expected a share in (0, 1)"),
         (["evaluate", "OWN", "--out", "x", "--models", "M", "--ronan-models", "m1, m7"], "--ronan-models m7"),
     ],
 )
@@ -482,7 +556,7 @@ def test_a_name_neither_forges_a_line_nor_commands_the_terminal(world, calibrati
     calls = {
         "score": (["score", str(folder), *model], 4),
         "json": (["score", str(folder), *model, "--json"], 3),
-        "attribute": (["attribute", str(folder), "--calibrations", str(calibrations)], 8),
+        "attribute": (["attribute", str(folder), "--calibrations", str(calibrations)], 10),
         "missing": (["score", str(folder / f"missing {EVIL}"), *model], 0),
         "calibrate": (["calibrate", str(folder), *model, "--out", str(tmp_path / "c.json")], 0),
     }

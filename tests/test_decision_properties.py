@@ -29,10 +29,10 @@ def samples(draw, sizes=SIZES, *, distinct=False):
 
 
 def calibrated(own, **options):
-    """Without the warnings of few and of far images, which are drawn at random here."""
+    """Without the warnings of few and of far images, which are drawn at random here. Scores decide, not alignments."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", aedr.CalibrationWarning)
-        return aedr.calibrate(own, **options)
+        return aedr.calibrate(own, config=aedr.SignalConfig.paper(), **options)
 
 
 def around(values):
@@ -107,14 +107,14 @@ def test_a_calibrations_own_images_by_the_empirical_rule(rng, n, alpha, away):
     """Given as float64, judged as float32: the last image that belongs still does."""
     for _ in range(10):
         scores = rng.normal(1, 0.1, n)
-        calibration = aedr.calibrate(scores, alpha=alpha, rule="empirical")
+        calibration = calibrated(scores, alpha=alpha, rule="empirical")
         assert aedr.attribute({"a": scores}, {"a": calibration}).verdicts.count("none") == away
         assert (scores >= calibration.threshold).sum() == away
 
 
 def test_an_alpha_that_the_images_cannot_tell_is_left_to_the_threshold(rng):
     with pytest.warns(aedr.CalibrationWarning, match="6 belonging images"):
-        calibration = aedr.calibrate(rng.normal(size=6))
+        calibration = aedr.calibrate(rng.normal(size=6), config=aedr.SignalConfig.paper())
     result = aedr.attribute({"a": np.array([0.0, 50.0])}, {"a": calibration})
     assert result.verdicts == ("a", "none")
     assert result.p_values[1, 0] == pytest.approx(1 / 7)

@@ -14,7 +14,7 @@ from aedr_jax.scoring.verdicts import Verdict
 
 
 def verdict(source, text, accepted=()):
-    return Verdict("i", f"/x/{source}/1.png", "", text, {}, {}, dict.fromkeys(accepted, True), "ok", "")
+    return Verdict("i", f"/x/{source}/1.png", "", text, {}, {}, {}, {}, dict.fromkeys(accepted, True), "ok", "")
 
 
 def test_outcome_counts_right_ambiguous_and_wrong():
@@ -22,11 +22,13 @@ def test_outcome_counts_right_ambiguous_and_wrong():
         verdict("a", "a"),
         verdict("a", "ambiguous: a, b", ("a", "b")),
         verdict("c", "ambiguous: a, b", ("a", "b")),
+        verdict("c", "ambiguous: a, b", ("a", "b", "c")),  # it accepts the image, but others stand more firmly
+        verdict("d", "ambiguous: a, c|d", ("a", "c", "d")),
         verdict("a", "none"),
         verdict("photographs", "none"),
         verdict("photographs", "b"),
     ]
-    assert demo.outcome(verdicts) == demo.Outcome(right=2, ambiguous=1, wrong=3)
+    assert demo.outcome(verdicts) == demo.Outcome(right=2, ambiguous=2, wrong=4)
 
 
 @pytest.mark.parametrize("size", [(400, 300), (128, 500), (192, 192)])

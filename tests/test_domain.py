@@ -1,4 +1,4 @@
-"""A calibration speaks of images like its own: sizes and values outside make an image "not assessable"."""
+"""A calibration of the signal speaks of images like its own: others are "not assessable" by sizes and values."""
 
 import dataclasses
 
@@ -12,6 +12,7 @@ from aedr_jax.decision.domain import REACH, STRETCH, Domain
 from aedr_jax.scoring.rows import Row, of_numbers
 from aedr_jax.scoring.verdicts import verdict_rows
 
+PAPER = aedr.SignalConfig.paper()
 IDENTITY = {"dtype": "float32", "precision": "highest", "quantize": None}
 
 
@@ -28,12 +29,13 @@ def belonging(n=60, seed=0):
 
 def calibrated(model="m", sides=128, measured=None):
     measured = belonging() if measured is None else measured
-    made = aedr.calibrate(measured, model=model, size_rule="crop8", sizes=np.full((len(measured.ratio), 2), sides))
+    sizes = np.full((len(measured.ratio), 2), sides)
+    made = aedr.calibrate(measured, model=model, size_rule="crop8", sizes=sizes, config=PAPER)
     known = dataclasses.replace(made.protocol.identity, **identity(model))
     return dataclasses.replace(made, protocol=dataclasses.replace(made.protocol, identity=known))
 
 
-def image(first, second, homogeneity, *, model="m", height=128, width=128, preset="default", **changed):
+def image(first, second, homogeneity, *, model="m", height=128, width=128, preset="paper", **changed):
     known = {**identity(model), "size_rule": "crop8", **changed}
     return Row(
         id="i",
@@ -64,12 +66,12 @@ OWN, FOREIGN = (0.003, 0.0025, 0.8), (0.08, 0.0025, 0.8)  # first loss, second l
         (OWN, (128, 80), "not assessable", "80×128 pixels; calibrated on 128×128"),
         (OWN, (1024, 1024), "not assessable", "1024×1024 pixels; calibrated on 128×128: crop it"),
         (FOREIGN, (1024, 1024), "not assessable", "1024×1024 pixels"),
-        # As smooth as a gradient: what accepts it is the regression, drawn on past what it saw.
+        # As smooth as a gradient.
         ((1e-5, 1e-5, 0.8), (128, 128), "not assessable", "second loss 1e-05; calibrated on 0.000"),
         ((0.003, 0.0025, 0.99), (128, 128), "not assessable", "homogeneity 0.99; calibrated on 0.7"),
         # Outside too, but no model accepts it: it stays foreign.
         ((1e-2, 1e-5, 0.8), (128, 128), "none", ""),
-        ((0.9, 0.3, 0.4), (128, 128), "none", ""),
+        ((0.9, 0.2, 0.4), (128, 128), "none", ""),
     ],
 )
 def test_what_lies_outside_is_not_assessable_with_the_reason(values, size, verdict, reason):
@@ -125,7 +127,7 @@ def test_python_callers_are_told_too():
         ({"precision": "default"}, "precision: calibrated 'highest', now 'default'"),
         ({"quantize": True}, "quantize: calibrated None, now True"),
         ({"size_rule": "crop64"}, "size_rule: calibrated 'crop8', now 'crop64'"),
-        ({"preset": "paper"}, "settings.clip: calibrated True, now False"),
+        ({"preset": "default"}, "settings.clip: calibrated False, now True"),
         ({"preset": "custom"}, "settings.preset: calibrated None, now 'custom'"),
     ],
 )

@@ -10,15 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import tiny_autoencoder
 from make_tiny import KL, make_tensors, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
 from aedr_jax.cli.main import main
+from aedr_jax.decision.null import Null
 from aedr_jax.images import processing
 from aedr_jax.inputs import workers
 from aedr_jax.rivals import Limits
 from aedr_jax.rivals.registry import make_methods
+from aedr_jax.signal.alignment import align
 from aedr_jax.study import comparison, evaluation
 from aedr_jax.study import tables as report
 from aedr_jax.study.comparison import contenders, decide, read_scores
@@ -136,10 +139,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(world, models, tmp_path, mo
     stop = False
     run(world, models[:1], tmp_path, ["aedr"])
     assert scored == ["m1", "real", "glow", "m2"]
-    before = pq.read_table(tmp_path / "scores.parquet")
+    before = (tmp_path / "scores.parquet").read_bytes()
     run(world, models[:1], tmp_path, ["aedr"])
     assert len(scored) == 4
-    assert pq.read_table(tmp_path / "scores.parquet").equals(before)
+    assert (tmp_path / "scores.parquet").read_bytes() == before
     run(world, models[:1], tmp_path, ["aedr"], count=6)  # other images: other files
     assert len(scored) == 8
 
@@ -161,7 +164,10 @@ def test_tables_come_from_the_parquet_alone(results, tmp_path, monkeypatch):
     assert {row["method"] for row in rows} == {
         *("aedr", "aedr without H", "aedr-default", "aeroblade-mse", "aeroblade-mse ×H", "ronan", "ronan ×H")
     }
-    assert all(row["n_calibration"] in ("5", "6") and row["n_own"] and row["n_other"] for row in rows)
+    for row in rows:
+        assert row["n_calibration"] in (("0",) if row["method"] == "aedr-default" else ("5", "6"))
+        assert row["n_own"]
+        assert row["n_other"]
     assert any(row["method"] == "aeroblade-lpips" and "no weights of LPIPS" in row["note"] for row in found["summary"])
     with pytest.raises(aedr.SourceError, match="no scores there"):
         read_scores(tmp_path / "nothing.parquet")
@@ -188,8 +194,8 @@ def test_processed_images(world, models, tmp_path, monkeypatch):
 
 
 def synthetic(n=24, shift=3.0):
-    """Scores of two models by AEDR and two rivals, drawn."""
-    rng = np.random.default_rng(1)
+    """Scores of two models by AEDR and two rivals, drawn; the default's are standings, of errors of a tenth."""
+    rng, of_default = np.random.default_rng(1), np.random.default_rng(2)
     scores = {}
     for method in ("aedr", "aedr-default", "aeroblade-mse", "latenttracer"):
         for model in ("a", "b"):
@@ -197,14 +203,17 @@ def synthetic(n=24, shift=3.0):
                 second = np.exp(rng.normal(-7, 0.5, n))
                 first = second * np.exp((shift if source != model else 0) + rng.normal(0, 0.3, n))
                 smooth = np.exp(rng.normal(-0.7, 0.1, n))
+                default = method == "aedr-default"
+                standing = of_default.normal(-10 if source == model else 0, 0.3, n)
                 scores["none", method, model, source] = {
-                    "score": first / second * smooth,
+                    "score": standing if default else first / second * smooth,
                     "first_loss": first,
                     "second_loss": second,
                     "homogeneity": smooth,
+                    "alignment": 0.1 * standing if default else np.full(n, np.nan),
+                    "alignment_error": np.full(n, 0.1 if default else np.nan),
                     "half": np.repeat(["calibration", "test"], n // 2),
                     "image": np.array([f"{i}.png" for i in range(n)]),
-                    "quantized": np.zeros(n, bool),
                     "autoencoder": np.full(n, f"kind of {model}"),
                     "format": np.full(n, "JPEG" if source == "real" else "PNG"),
                     "bytes": np.full(n, 3000 if source == "real" else 1000) + np.arange(n),
@@ -224,9 +233,11 @@ def test_separable_sources_are_told_apart():
         assert record["auc"] == record["ap"] == record["tpr_at_1"] == 1.0
         assert record["accuracy"] > 0.9
         assert record["accuracy_low"] <= record["accuracy"] <= record["accuracy_high"]
-        assert (record["n_calibration"], record["n_own"], record["n_other"]) == ("12", "12", "12")
+        calibrating = "0" if record["method"] == "aedr-default" else "12"
+        assert (record["n_calibration"], record["n_own"], record["n_other"]) == (calibrating, "12", "12")
     assert summary["aedr", "all"]["pairs"] == 4
-    assert all(record["alpha_picked"] for record in found["table1_models"])
+    for record in found["table1_models"]:
+        assert record["alpha_picked"] == (record["alpha"] is not None) == (record["method"] != "aedr-default")
     timed = {(r["method"], r["model"]): r for r in found["table3_seconds"]}
     assert timed["latenttracer", "b"]["times_aedr"] == pytest.approx(3.0)
     assert timed["latenttracer", "b"]["seconds_to_compile"] == 2.0
@@ -235,16 +246,52 @@ def test_separable_sources_are_told_apart():
     times = {record["method"]: record["times_aedr"] for record in report._seconds(backwards)}
     assert times["latenttracer"] == pytest.approx(3.0)
     assert {record["autoencoder"] for record in found["table4_autoencoders"]} == {"kind of a", "kind of b"}
-    assert [record["n_calibration"] for record in found["calibration_size"] if record["model"] == "a"] == [10, 10]
-    tried = {(r["signal"], r["model"]): r for r in found["signals"] if "chosen_on" not in r}
-    assert tried["paper: t·H", "a"]["auc"] == 1.0
-    assert not any("round8" in name or "sample" in name for name, _ in tried)  # not measured: left out
-    chosen = [r for r in found["signals"] if "chosen_on" in r]
-    assert [(r["chosen_on"], r["model"]) for r in chosen] == [("a", "b"), ("b", "a")]
-    assert {(r["n_own"], r["n_other"]) for r in chosen} == {(6, 12)}
+    sizes = {(record["method"], record["model"]): record["n_calibration"] for record in found["calibration_size"]}
+    assert sizes == {("aedr", "a"): 10, ("aedr", "b"): 10}
+    assert {record["method"] for record in found["alpha"]} == {"aedr"}
     confusion = {(r["source"], r["verdict"]): r["share"] for r in found["attribution"]}
-    assert confusion["real", "none"] == 1.0
-    assert confusion["a", "a"] > 0.6
+    assert confusion["real", "none"] == confusion["a", "a"] == confusion["b", "b"] == 1.0
+
+
+def test_the_default_is_judged_with_nothing_calibrated():
+    """Its threshold is the null's, whatever own images score; what nothing can be said of is 0, and not accepted."""
+    scores = synthetic()
+    tau = Null.shipped().threshold(comparison.FALSE_NAMES)
+    key = ("none", "aedr-default", "a", "a")
+    for calibrating in (-10.0, 3.0, np.nan):  # the halves that calibrate may be foreign, constant or undefined
+        changed = {name: values.copy() for name, values in scores[key].items()}
+        changed["score"][:12] = calibrating
+        changed["score"][12:16] = [np.nextafter(np.float32(tau), np.float32(-np.inf)), tau, 0.0, np.nan]
+        decision = decide({**scores, key: changed}, comparison.Contender("aedr-default", "aedr-default"), "a")
+        assert (decision.threshold, decision.alpha, decision.picked, len(decision.calibration)) == (tau, None, False, 0)
+        assert len(decision.own) == 11  # of twelve the one that is not finite is left out, and counted
+        assert decision.tpr == 9 / 11
+    flat = {name: values.copy() for name, values in scores[key].items()}
+    flat["alignment"][12:14], flat["alignment_error"][12:14] = np.nan, np.inf
+    records = tables({**scores, key: flat})["attribution"]
+    confusion = {(record["source"], record["verdict"]): record["share"] for record in records}
+    assert confusion["a", "not assessable"] == 2 / 12
+    assert confusion["a", "a"] == 10 / 12
+
+
+def test_the_default_is_scored_by_its_standing():
+    """0 where nothing can be said, NaN where the model is not finite; alignment and error stand beside it."""
+    rng = np.random.default_rng(5)
+    images = jnp.asarray(rng.uniform(-0.9, 0.9, (2, 96, 96, 3)), jnp.float32).at[1].set(0.0)
+    gray, keys = jnp.zeros((2, 96, 96), jnp.int32), jax.random.split(jax.random.key(0))
+    method = make_methods(LIMITS)["aedr-default"]
+    sound = tiny_autoencoder("functions")
+    broken = aedr.from_functions(lambda p, x: x[:, ::2, ::2], lambda p, z: jnp.nan * z.repeat(2, 1).repeat(2, 2))
+    score = jax.jit(functools.partial(method.score, clamp=True))
+    found, lost = (score(ae, images, gray, keys) for ae in (sound, broken))
+    expected = align(sound, images[:1])
+    np.testing.assert_allclose(found.score[0], expected.alignment[0] / expected.error[0], rtol=1e-3)
+    np.testing.assert_allclose(found.alignment[0], expected.alignment[0], rtol=1e-3)
+    np.testing.assert_allclose(found.alignment_error[0], expected.error[0], rtol=1e-3)
+    assert (found.score[1], found.alignment_error[1]) == (0.0, np.inf)
+    assert np.isnan(lost.score[0])
+    paper = make_methods(LIMITS)["aedr"]
+    assert method.passes > paper.passes
 
 
 def test_dear_methods_stand_beside_aedr_on_their_images():
@@ -255,7 +302,8 @@ def test_dear_methods_stand_beside_aedr_on_their_images():
             scores[key] = few | {"half": np.repeat(["calibration", "test"], 6)}
     records = {record["method"]: record for record in tables(scores)["same_images"]}
     assert records.keys() == {"aedr", "aedr without H", "aedr-default", "latenttracer", "latenttracer ×H"}
-    assert {(r["images_of"], r["n_calibration"], r["n_own"]) for r in records.values()} == {("latenttracer", "6", "6")}
+    assert {(r["images_of"], r["n_own"]) for r in records.values()} == {("latenttracer", "6")}
+    assert {name for name, r in records.items() if r["n_calibration"] != "6"} == {"aedr-default"}
     cut = {("none", "aedr", *key[2:]): {**scores["none", "aedr", *key[2:]]} for key in scores if key[1] == "aedr"}
     for key, cell in cut.items():
         wanted = scores["none", "latenttracer", *key[2:]]
@@ -299,13 +347,13 @@ def test_metrics():
 def test_what_too_few_images_do_not_calibrate_says_so():
     scores = synthetic()
     for key, cell in scores.items():
-        if key[1] == "latenttracer":  # five calibrate its own threshold, but no fit
-            few = {name: values[:10] for name, values in cell.items()}
-            scores[key] = few | {"half": np.repeat(["calibration", "test"], 5)}
+        if key[1] == "latenttracer":  # four calibrate no threshold, and the default has none to calibrate
+            few = {name: values[:8] for name, values in cell.items()}
+            scores[key] = few | {"half": np.repeat(["calibration", "test"], 4)}
     found = tables({key: cell for key, cell in scores.items() if key[1] in ("aedr-default", "latenttracer")})
     notes = {record["method"]: record.get("note", "") for record in found["same_images"]}
-    assert notes["latenttracer"] == ""
-    assert "too few" in notes["aedr-default"]
+    assert notes["aedr-default"] == ""
+    assert "too few" in notes["latenttracer"]
     short = {key: {n: v[::2] for n, v in cell.items()} for key, cell in synthetic(n=16).items()}
     notes = {record["method"]: record.get("note", "") for record in tables(short)["summary"]}
     assert "too few" in notes["aedr"]

@@ -113,14 +113,13 @@ def of_row(row):
 def test_no_verdict_where_a_candidate_is_not_finite(world):
     sound = scored(world, 2.0)
     rows = [dataclasses.replace(sound, model="a"), dataclasses.replace(scored(world, -2.0), model="b")]
-    known = {"source": None, "size_rule": sound.size_rule, "sizes": np.full((20, 2), 64)}
-    losses = np.linspace(1, 2, 20)
-    made = aedr.calibrate(aedr.Measurement.from_losses(losses**2, losses, losses / 4), **known)
+    made = aedr.calibrate(np.linspace(-1.2, -0.8, 20), size_rule=sound.size_rule)
     protocol = dataclasses.replace(made.protocol, identity=dataclasses.replace(made.protocol.identity, **of_row(sound)))
     calibrations = dict.fromkeys(("a", "b"), dataclasses.replace(made, protocol=protocol))
-    (verdict,) = verdict_rows(rows, calibrations)
-    assert (verdict.verdict, verdict.status) == ("error", "error")
-    assert "the first pass is not finite" in verdict.error
+    for given in (calibrations, None):
+        (verdict,) = verdict_rows(rows, given)
+        assert (verdict.verdict, verdict.status) == ("error", "error")
+        assert "the first pass is not finite" in verdict.error
 
 
 @dataclasses.dataclass

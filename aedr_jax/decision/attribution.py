@@ -15,16 +15,20 @@ from jaxtyping import Bool, Float, Int
 from aedr_jax.decision.agreement import measured_otherwise
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.decision.domain import Domain
-from aedr_jax.decision.null import Null
+from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
 
+<<<<<<< HEAD
 __all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "check_pasts", "has_alignment", "holm"]
+=======
+__all__ = ["AMBIGUOUS", "CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "has_alignment", "holm"]
+>>>>>>> study
 
 NONE = "none"
 NOT_ASSESSABLE = "not assessable"
+AMBIGUOUS = "ambiguous: "  # and then the names
 CLOSE = 1.0  # errors of a difference of alignments, below which two models are not told apart
-ROUNDING = 1 + 1e-6  # p-values are multiples of 1 / (images + 1) in float32: a bound that one meets exactly is met
 CAVEAT = (
     '"none" means: none of these candidates. It does not mean a real photograph: closed services, GANs and '
     "autoencoders that were not among the candidates end there too. A name means: this model, or one that shares its "
@@ -318,8 +322,9 @@ class _Compared(NamedTuple):
     @classmethod
     def of(cls, measured: Mapping[str, Measurement | Values], pasts: Mapping[str, Sequence[Calibration]]) -> _Compared:
         aligned = {name: m for name, m in measured.items() if has_alignment(m)}
-        calibrated = all(pasts[name] and pasts[name][0].aligned for name in aligned)
-        own = {name: float(np.median(pasts[name][0].scores)) if calibrated else -1.0 for name in aligned}
+        calibrated = all(pasts[name] and all(past.aligned for past in pasts[name]) for name in aligned)
+        # Of several pasts the one under which own images stand most firmly, in whatever order they are given.
+        own = {n: min(float(np.median(past.scores)) for past in pasts[n]) if calibrated else -1.0 for n in aligned}
         own = own if all(level < 0 for level in own.values()) else dict.fromkeys(own, -1.0)
         depth = {name: np.asarray(m.alignment, np.float64) / own[name] for name, m in aligned.items()}
         error = {name: np.asarray(m.alignment_error, np.float64) / -own[name] for name, m in aligned.items()}
@@ -403,4 +408,4 @@ def _verdict(accepting: list[str], families: dict[str, str], compared: _Compared
     names = sorted({families[name] for name in firmest})
     if not names:
         return NONE
-    return names[0] if len(names) == 1 else f"ambiguous: {', '.join(names)}"
+    return names[0] if len(names) == 1 else AMBIGUOUS + ", ".join(names)

@@ -265,44 +265,49 @@ def calibrate(
 ) -> Calibration:
     """A threshold from images known to belong to a model.
 
-    The threshold τ is the score below which a belonging image falls with probability 1 − alpha. By the rule "exact" it
-    solves (1/n) Σ Φ((τ − s_i) / b) = 1 − alpha over the belonging images' scores s_i (`kde_cdf`). Scores are
-    alignments, or the signal where the settings have no alignment.
+        The threshold τ is the score below which a belonging image falls with probability 1 − alpha. By the rule "exact" it
+        solves (1/n) Σ Φ((τ − s_i) / b) = 1 − alpha over the belonging images' scores s_i (`kde_cdf`). Scores are
+        alignments, or the signal where the settings have no alignment.
 
-    Args:
-      measured: a `Measurement` of belonging images, or any scores [n] where small means that an image belongs.
-      config: the settings that they were measured with.
-      method: what was measured: "aedr", or a rival's name for a rival's scores.
-      autoencoder: what they were measured with. Its identity is recorded; scores to be judged must have the same.
-      alpha: the share of the model's own images to turn away. None: .05, or picked on the validation images.
-      validation: the same of images known *not* to belong. Alpha is picked on them for best accuracy, unless it is
-        given. Foreign p-values and likelihood ratios need them.
-      false_accepts: pick the smallest alpha that accepts at most this share of the validation images instead.
-      model: the model's name.
-      rule: how the threshold follows from the scores (`threshold.RULES`).
-      source: what the autoencoder was loaded from, for the record.
-      images_hash: the hash of the images' files, for the record.
-      size_rule: how the images were brought to size; images to be judged must be brought to size likewise.
-      processing: what was done to the images first: the past that the calibration stands for.
-      sizes: height and width of each image as it was measured; the calibration judges images of similar sizes only.
-        None: of all sizes.
+        Args:
+          measured: a `Measurement` of belonging images, or any scores [n] where small means that an image belongs.
+          config: the settings that they were measured with.
+          method: what was measured: "aedr", or a rival's name for a rival's scores.
+          autoencoder: what they were measured with. Its identity is recorded; scores to be judged must have the same.
+          alpha: the share of the model's own images to turn away. None: .05, or picked on the validation images.
+          validation: the same of images known *not* to belong. Alpha is picked on them for best accuracy, unless it is
+            given. Foreign p-values and likelihood ratios need them.
+          false_accepts: pick the smallest alpha that accepts at most this share of the validation images instead.
+          model: the model's name.
+          rule: how the threshold follows from the scores (`threshold.RULES`).
+          source: what the autoencoder was loaded from, for the record.
+          images_hash: the hash of the images' files, for the record.
+          size_rule: how the images were brought to size; images to be judged must be brought to size likewise.
+          processing: what was done to the images first: the past that the calibration stands for.
+          sizes: height and width of each image as it was measured; the calibration judges images of similar sizes only.
+            None: of all sizes.
 
-    Raises:
-      CalibrationError: on a measurement that shows other settings than `config` (`agreement.measured_otherwise`), fewer
-        than 5 images, scores that give no threshold (`threshold.check_signals`), an alpha outside (0, 1), an alpha
-        beside `false_accepts`, or a `false_accepts` outside [0, 1) or without validation images.
-      ValueError: on another rule.
+        Raises:
+    <<<<<<< HEAD
+          CalibrationError: on a measurement that shows other settings than `config` (`agreement.measured_otherwise`), fewer
+            than 5 images, scores that give no threshold (`threshold.check_signals`), an alpha outside (0, 1), an alpha
+            beside `false_accepts`, or a `false_accepts` outside [0, 1) or without validation images.
+          ValueError: on another rule.
+    =======
+          CalibrationError: on fewer than 5 images, scores that give no threshold (`threshold.check_signals`), an alpha
+            outside (0, 1), an alpha beside `false_accepts`, or a measurement without the alignment that settings ask for.
+    >>>>>>> study
 
-    Warns:
-      CalibrationWarning: below 20 images; if nothing can be said of some, which are left out; if some lie far from
-        the rest (`threshold.hold_in`), naming them; if the autoencoder's weights cannot be hashed.
+        Warns:
+          CalibrationWarning: below 20 images; if nothing can be said of some, which are left out; if some lie far from
+            the rest (`threshold.hold_in`), naming them; if the autoencoder's weights cannot be hashed.
 
-    >>> rng = np.random.default_rng(0)
-    >>> second_loss, homogeneity = rng.uniform(1e-3, 2e-3, 40), rng.uniform(0.4, 0.6, 40)
-    >>> own = aedr.Measurement.from_losses(second_loss * rng.normal(1.1, 0.02, 40), second_loss, homogeneity)
-    >>> calibration = aedr.calibrate(own, model="mine", config=aedr.SignalConfig.paper())
-    >>> calibration.alpha, bool(calibration.score(own).mean() < calibration.threshold)
-    (0.05, True)
+        >>> rng = np.random.default_rng(0)
+        >>> second_loss, homogeneity = rng.uniform(1e-3, 2e-3, 40), rng.uniform(0.4, 0.6, 40)
+        >>> own = aedr.Measurement.from_losses(second_loss * rng.normal(1.1, 0.02, 40), second_loss, homogeneity)
+        >>> calibration = aedr.calibrate(own, model="mine", config=aedr.SignalConfig.paper())
+        >>> calibration.alpha, bool(calibration.score(own).mean() < calibration.threshold)
+        (0.05, True)
     """
     if not isinstance(config, SignalConfig):
         raise CalibrationError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
@@ -317,19 +322,25 @@ def calibrate(
     check_choice(alpha=alpha, false_accepts=false_accepts, rule=rule, validated=validation is not None)
     aligned = method == "aedr" and config.alignment is not None
     scores = np.asarray(_scores(measured, aligned=aligned), np.float64)
+    numbers = np.arange(len(scores))
     if aligned and isinstance(measured, Measurement):
+        if np.isnan(np.asarray(measured.alignment_error)).all():
+            raise CalibrationError(
+                "no alignment in what was measured: pass the settings that it was measured with, such as "
+                "config=SignalConfig.paper()"
+            )
         said = np.isfinite(scores)
         if silent := np.flatnonzero(~said).tolist():
             message = f"of images {', '.join(map(str, silent))} nothing can be said (too little fine detail): left out"
             warnings.warn(message, CalibrationWarning, stacklevel=2)
-        scores, measured = scores[said], measured.take(said)
+        scores, numbers, measured = scores[said], numbers[said], measured.take(said)
         sizes = None if sizes is None else sizes[said]
     scores = check_signals(scores, what="scores")
     if scores.size < FEW:
         message = f"{scores.size} belonging images: below {FEW} a threshold means little; see acceptance_interval"
         warnings.warn(message, CalibrationWarning, stacklevel=2)
     if far := np.flatnonzero(hold_in(scores, np) != scores).tolist():
-        where = ", ".join(f"image {i} (score {scores[i]:g})" for i in far)
+        where = ", ".join(f"image {numbers[i]} (score {scores[i]:g})" for i in far)
         warnings.warn(
             f"far from the rest of the {scores.size} belonging images, counted from 0: {where}. Are they the model's "
             'own? The rule "exact" takes each as if it lay nearer',
@@ -395,7 +406,7 @@ def _short(value: Any) -> str:
     return repr(value[:12] if isinstance(value, str) and len(value) == 64 else value)
 
 
-def _scores(measured: Measurement | Values, *, aligned: bool) -> Values:
+def _scores(measured: Measurement | Values | Sequence[float], *, aligned: bool) -> Values | Sequence[float]:
     if not isinstance(measured, Measurement):
         return measured
     return measured.alignment if aligned else measured.signal

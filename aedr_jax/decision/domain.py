@@ -1,9 +1,9 @@
 """Where a calibration can speak: the sizes and values that its belonging images had, with a stated slack.
 
-A threshold and a fit hold for images like those that they were made from. An image that shows its subject larger has
+A threshold on losses holds for images like those that it was made from. An image that shows its subject larger has
 smaller losses and more alike neighbouring pixels: photographs of 1024 pixels then look like the own images of a model
-that was calibrated on 128. So a score below the threshold says nothing beyond the seen sizes, or where the regression
-on second loss and homogeneity would be extrapolated.
+that was calibrated on 128. So a signal below the threshold says nothing beyond the sizes, second losses and
+homogeneities that were seen. (Where alignments decide there is no such bound: an image is compared with itself.)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Domain:
 
     Attributes:
       sides: of the images as they were measured, in pixels, widths and heights alike.
-      second_loss, homogeneity: what a fit regresses on.
+      second_loss, homogeneity: what the signal is made of, beside the first loss.
     """
 
     sides: tuple[int, int] | None = None

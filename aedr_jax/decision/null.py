@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from functools import cache
 from pathlib import Path
@@ -24,10 +25,11 @@ from aedr_jax.errors import CalibrationError
 from aedr_jax.files import whole_file
 from aedr_jax.signal.measurement import Values
 
-__all__ = ["Null"]
+__all__ = ["ROUNDING", "Null"]
 
 FORMAT = "aedr_jax null 1"
 SHIPPED = Path(__file__).with_suffix(".json")
+ROUNDING = 1 + 1e-6  # p-values are multiples of 1 / (images + 1) in float32: a bound that one meets exactly is met
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +64,26 @@ class Null:
         """
         found = jnp.asarray(standings)
         counts = [
-            (1.0 + jnp.searchsorted(jnp.asarray(group, found.dtype), found, side="right")) / (1.0 + len(group))
+            (1 + jnp.searchsorted(jnp.asarray(group, found.dtype), found, side="right")).astype(found.dtype)
+            / (1 + len(group))
             for group in self.groups.values()
         ]
         return jnp.where(jnp.isnan(found), jnp.nan, jnp.stack(counts).max(0))
+
+    def threshold(self, rate: float) -> float:
+        """The standing below which p-values are at most a rate: accepted is what lies below it, as everywhere.
+
+        Of each group so many images may stand as low as the rate allows; the first beyond them is the group's, and the
+        lowest of the groups' counts. -inf for a rate that a group cannot tell, inf for one that all images meet.
+
+        >>> aedr.Null({"photographs": tuple(np.linspace(-2.5, 2.5, 99))}).threshold(0.01)
+        -2.5
+        """
+        firsts = []
+        for group in self.groups.values():
+            below = math.floor(rate * ROUNDING * (1 + len(group))) - 1
+            firsts.append(-math.inf if below < 0 else math.inf if below >= len(group) else group[below])
+        return float(np.float32(min(firsts)))  # p-values compare float32
 
     @property
     def least(self) -> float:

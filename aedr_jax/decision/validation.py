@@ -79,7 +79,7 @@ def pick_alpha(
     """The alpha of best accuracy, the smallest that accepts at most a target share of the others, or the given one.
 
     Args:
-      own: scores of belonging images, each by a fit that it took no part in.
+      own: scores of belonging images.
       others: scores of images known not to belong.
       alpha: kept where it is given; None: picked from those of `ALPHAS` that the own images can tell, 1 / (n + 1) or
         more.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from aedr_jax.decision.attribution import AMBIGUOUS
 from aedr_jax.generate.miniature import sample_images
 from aedr_jax.images.codec import read_image
 from aedr_jax.scoring.verdicts import Verdict
@@ -83,5 +85,6 @@ def outcome(verdicts: Sequence[Verdict]) -> Outcome:
         source = Path(verdict.path).parent.name
         truth = "none" if source == PHOTOGRAPHS else source
         right += verdict.verdict == truth
-        ambiguous += verdict.verdict.startswith("ambiguous") and verdict.accepted.get(truth, False)
+        named = verdict.verdict.removeprefix(AMBIGUOUS)  # who accepts it may stand behind firmer ones
+        ambiguous += named != verdict.verdict and truth in re.split(r", |\|", named)
     return Outcome(right, ambiguous, len(verdicts) - right - ambiguous)

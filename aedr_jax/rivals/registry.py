@@ -46,6 +46,8 @@ RIVALS: Mapping[str, Rival] = MappingProxyType(
 
 PAPER, DEFAULT = "aedr", "aedr-default"
 PERCEPTUAL = "lpips"  # the distance that needs weights
+PASSES = 4  # two through the encoder, two through the decoder
+PASSES_OF_VIEWS = 12  # likewise, of a tile as it is, moved three times and turned twice
 NO_LIMITS: Mapping[str, Limits] = MappingProxyType({})
 Distance = Callable[[Array, Array], Array]
 
@@ -57,6 +59,8 @@ class Scored(NamedTuple):
     first_loss: Array | None = None
     second_loss: Array | None = None
     homogeneity: Array | None = None
+    alignment: Array | None = None
+    alignment_error: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Method:
     """
 
     score: Callable[..., Scored]
-    passes: int = 4
+    passes: int = PASSES
     count: int | None = None
     models: tuple[str, ...] | None = None
     unclamped: tuple[str, ...] = ()
@@ -126,12 +130,19 @@ def rival_of(method: str) -> Rival | None:
 
 
 def _ours(config: SignalConfig) -> Method:
+    """The signal, or where settings have an alignment the standing: 0, as of a foreign image, where nothing can be said
+    (an infinite error). NaN stays what is not finite."""
+
     def score(autoencoder: Any, images: Array, gray: Array, keys: Array, clamp: bool) -> Scored:
         key = keys if config.latents == "sample" else None
         found = measure(autoencoder, images, gray=gray, config=config, key=key)
-        return Scored(*map(jnp.asarray, (found.signal, found.first_loss, found.second_loss, found.homogeneity)))
+        standing = jnp.where(jnp.isinf(found.alignment_error), 0.0, found.standing)
+        decides = found.signal if config.alignment is None else standing
+        others = found.first_loss, found.second_loss, found.homogeneity, found.alignment, found.alignment_error
+        return Scored(*map(jnp.asarray, (decides, *others)))
 
-    return Method(score, settings=config.describe())
+    passes = PASSES if config.alignment is None else PASSES + PASSES_OF_VIEWS
+    return Method(score, passes, settings=config.describe())
 
 
 def _method(rival: Rival, limits: Limits | None, options: Mapping[str, Any] = MappingProxyType({})) -> Method:

@@ -242,7 +242,7 @@ def _foreign(
     """The size of the smallest reference that foreign p-values come from, 0 where there is none."""
     if all(map(has_alignment, measured.values())):
         return round(1 / Null.shipped().least) - 1
-    made = [past.validation for name in measured for past in pasts_of(calibrations[name])]
+    made = [past.validation for name in measured for past in pasts_of(calibrations.get(name, ()))]
     return min((len(validation.scores) for validation in made if validation), default=0)
 
 

@@ -142,7 +142,7 @@ class Measurement(NamedTuple):
       second_loss: L2 = loss(r2, r1), between the second reconstruction and the first.
       ratio: t = L1 / L2; NaN where L2 is 0.
       homogeneity: H, of the image's grey levels.
-      signal: t · H^gamma, the unfitted statistic.
+      signal: t · H^gamma, which decides in the presets of the paper.
       latent_error: mean squared distance of the image's latents to their codebook entries; NaN without a codebook.
       alignment: how the image stands on the decoder's grid (`signal.alignment`): about 0 for foreign images, far below
         for the decoder's own; NaN where the settings do not ask for it, or nothing can be said.

@@ -54,15 +54,16 @@ def perturb(
 ) -> Float[Array, "n h w 3"]:
     """Change images by little so that a model accepts or rejects them, with its autoencoder at hand (white box).
 
-    Projected signed gradient steps in an L∞ ball. Only the losses are attacked: the homogeneity is piecewise constant,
-    and straight-through quantization leaves `latent_error` without a gradient too, so that a statistic of these alone
-    moves nothing, which says nothing of how robust it is.
+    Projected signed gradient steps in an L∞ ball. Losses and alignment have gradients, the alignment through its bands,
+    the controls and its own error. The homogeneity is piecewise constant, and straight-through quantization leaves
+    `latent_error` without a gradient too, so that a statistic of these alone moves nothing, which says nothing of how
+    robust it is.
 
     Args:
       autoencoder: the candidate model's.
       images: [n,h,w,3] in [-1, 1], taken as rounded to 8 bit; h and w multiples of the autoencoder's factor.
-      statistic: what is to fall or rise, from a measurement, [n]; small means that the image belongs. A calibration's
-        `score`, for instance.
+      statistic: what is to fall or rise, from a measurement, [n]; small means that the image belongs. What decides by
+        default is `Measurement.standing`.
       target: "accept" lowers the statistic, "reject" raises it.
       config: what the attacked detector measures.
       epsilon: radius of the ball in units of the images, rounded down to whole 8-bit levels of 2/255 each.

@@ -1,5 +1,7 @@
 """Methods compared on the scores of `evaluation`: calibrated on first halves, tested on second halves.
 
+AEDR's default is not calibrated: its threshold is that of the foreign images that ship, the same for every model.
+
 All of it works on the Parquet of scores alone. Intervals are 95 % percentiles of a bootstrap over test images; every
 cell draws the same images of a source, so that a difference between two methods is not blurred by the draw. Scale:
 small where an image belongs.
@@ -11,20 +13,19 @@ import dataclasses
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer
 
-from aedr_jax.decision.calibration import Calibration, calibrate
+from aedr_jax.decision.calibration import calibrate
+from aedr_jax.decision.null import Null
 from aedr_jax.decision.threshold import MIN_SIGNALS
 from aedr_jax.errors import CalibrationError, CalibrationWarning, SourceError
 from aedr_jax.rivals.registry import DEFAULT, PAPER, rival_of
-from aedr_jax.signal.measurement import Measurement
 from aedr_jax.study import metrics
-from aedr_jax.study.signals import measurement_of
 
 __all__ = [
     "DEFAULT",
@@ -47,6 +48,7 @@ __all__ = [
 REAL = "real"
 HALVES = ("calibration", "test")  # of the images of each source: the first calibrates, the second tests
 REPEATS = 300
+FALSE_NAMES = 0.05  # at which AEDR's default accepts
 METRICS = ("accuracy", "auc", "ap", "tpr_at_1", "tpr_at_5")  # tpr_at_5: at 5 % false positives
 
 Columns = dict[str, np.ndarray]
@@ -65,7 +67,7 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
     if not Path(path).is_file():
         raise SourceError(f"{path}: no scores there; aedr evaluate writes them")
     table = pq.read_table(path)
-    if missing := {"half", "autoencoder"} - set(table.column_names):
+    if missing := {"half", "autoencoder", "alignment"} - set(table.column_names):
         raise SourceError(
             f"{path}: no column {', '.join(sorted(missing))}; another version wrote it: run aedr evaluate again"
         )
@@ -79,7 +81,7 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """A row of the tables: a method's score times H^power, or for AEDR's default its fitted statistic."""
+    """A row of the tables: a method's score times H^power."""
 
     name: str
     method: str
@@ -87,15 +89,20 @@ class Contender:
 
     @property
     def own_test(self) -> Callable[[object], float] | None:
-        """How a rival draws its threshold from belonging images' scores, if it has a test of its own."""
+        """How the threshold is drawn where there is a test of its own: by a rival from belonging images' scores, by
+        AEDR's default from those of foreign images that ship, whatever the belonging ones'."""
+        if self.method == DEFAULT:
+            return lambda own: Null.shipped().threshold(FALSE_NAMES)
         rival = rival_of(self.method)
         return rival.threshold if rival else None
 
-    def values(self, cell: Columns) -> Measurement | Float[np.ndarray, " n"]:
-        """What a calibration takes: a measurement for the default, else scores; NaN where an image has none."""
-        if self.method == DEFAULT:
-            losses = {"first_clip": cell["first_loss"], "second_clip": cell["second_loss"]}
-            return measurement_of({**losses, "homogeneity": cell["homogeneity"]})
+    @property
+    def calibrated(self) -> bool:
+        """Whether belonging images have a say in the threshold."""
+        return self.method != DEFAULT
+
+    def values(self, cell: Columns) -> Float[np.ndarray, " n"]:
+        """The scores; NaN where an image has none."""
         return cell["score"] * cell["homogeneity"] ** self.power
 
 
@@ -113,11 +120,13 @@ def contenders(scores: Scores) -> list[Contender]:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """A contender calibrated for one model on the first halves, and the scores of the second halves.
+    """A contender's threshold for one model, from the first halves, and the scores of the second halves.
 
     Attributes:
       contender, model: what was calibrated, for what.
-      calibration: its scores are those of the first half; a rival's own test may have drawn its threshold.
+      threshold: accepted is what lies below it.
+      calibration: the scores of own images in the first half, which it follows from, [n]; none for AEDR's default.
+      alpha: the share of own images to turn away; None where a test of the contender's own drew the threshold.
       picked: whether alpha was picked for best accuracy on the first halves of own and other images, as in the paper;
         else it is .05, because there are fewer than ten of either.
       own: the model's own images in the second half, [n].
@@ -126,24 +135,21 @@ class Decision:
 
     contender: Contender
     model: str
-    calibration: Calibration
+    threshold: float
+    calibration: Float[np.ndarray, " _"]
+    alpha: float | None
     picked: bool
     own: Float[np.ndarray, " n"]
     others: dict[str, Float[np.ndarray, " _"]]
 
     @property
-    def alpha(self) -> float | None:
-        """The share of own images to turn away; None where a rival's own test drew the threshold."""
-        return None if self.contender.own_test else self.calibration.alpha
-
-    @property
     def tpr(self) -> float:
         """The share of own images that is accepted."""
-        return float((self.own < self.calibration.threshold).mean())
+        return float((self.own < self.threshold).mean())
 
     def accuracy(self, threshold: float | None = None) -> float:
         """The mean, over other sources, of own images accepted and others turned away."""
-        tau = self.calibration.threshold if threshold is None else threshold
+        tau = self.threshold if threshold is None else threshold
         return metrics.balanced_accuracy(self.own, *self.others.values(), threshold=tau)
 
 
@@ -152,7 +158,7 @@ def decide(
 ) -> Decision | None:
     """Calibrate on first halves of unprocessed images, and score the second halves, processed or not.
 
-    The threshold is the density estimate's, or that of a rival's own test, which has no alpha to pick.
+    The threshold is the density estimate's, or that of the contender's own test, which has no alpha to pick.
 
     Args:
       scores: from `read_scores`.
@@ -169,28 +175,31 @@ def decide(
     if model not in tests or len(tests) < 2:
         return None
     first = {s: contender.values(_defined(half_of(cell, "calibration"))) for s, cell in cells.items()}
-    own, others = first.pop(model), _joined(list(first.values()))
-    picked = alpha is None and contender.own_test is None and min(_size(own), _size(others)) >= 2 * MIN_SIGNALS
+    own, others = first.pop(model), np.concatenate(list(first.values()))
+    own_test = contender.own_test
+    picked = alpha is None and own_test is None and min(own.size, others.size) >= 2 * MIN_SIGNALS
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CalibrationWarning)  # n stands in every cell
-            calibration = calibrate(
-                own,
-                method="aedr" if contender.method == DEFAULT else contender.name,
-                quantized=bool(cells[model]["quantized"][0]),
-                model=model,
-                alpha=alpha,  # None: picked with validation images, else .05
-                validation=others if picked else None,
-            )
-        if contender.own_test:
-            calibration = dataclasses.replace(calibration, threshold=contender.own_test(own))
+        if own_test:
+            tau, kept = own_test(own), None
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CalibrationWarning)  # n stands in every cell
+                made = calibrate(
+                    own,
+                    method=contender.name,
+                    model=model,
+                    alpha=alpha,  # None: picked with validation images, else .05
+                    validation=others if picked else None,
+                )
+            tau, kept = made.threshold, made.alpha
     except CalibrationError:
         return None
     second = {s: contender.values(_defined(half_of(cell, "test"))) for s, cell in tests.items()}
-    tested = {s: np.asarray(calibration.score(values), np.float64) for s, values in second.items() if _size(values)}
+    tested = {s: np.asarray(values, np.float64) for s, values in second.items() if values.size}
     if model not in tested or len(tested) < 2:
         return None
-    return Decision(contender, model, calibration, picked, tested.pop(model), tested)
+    calibration = own if contender.calibrated else own[:0]
+    return Decision(contender, model, tau, calibration, kept, picked, tested.pop(model), tested)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +222,7 @@ class Study:
         """The mean of each metric over some cells, with its interval and the numbers of images."""
         decisions = [self.decided[contender, model] for contender, model, _ in keys]
         return with_intervals(np.mean([self.drawn[key] for key in keys], axis=0)) | {
-            "n_calibration": _ranged([len(d.calibration.scores) for d in decisions]),
+            "n_calibration": _ranged([len(d.calibration) for d in decisions]),
             "n_own": _ranged([len(d.own) for d in decisions]),
             "n_other": _ranged([len(d.others[s]) for d, (_, _, s) in zip(decisions, keys, strict=True)]),
         }
@@ -239,7 +248,7 @@ def with_intervals(drawn: Float[np.ndarray, "metrics k"]) -> dict[str, float]:
 
 
 def _bootstrap(decision: Decision, source: str) -> Float[np.ndarray, "metrics k"]:
-    own, others, tau = decision.own, decision.others[source], decision.calibration.threshold
+    own, others, tau = decision.own, decision.others[source], decision.threshold
 
     def measured(own: np.ndarray, others: np.ndarray) -> tuple[float, ...]:
         rates = [metrics.tpr_at(own, others, rate) for rate in (0.01, 0.05)]
@@ -269,13 +278,3 @@ def half_of(cell: Columns, half: str) -> Columns:
 
 def _defined(cell: Columns) -> Columns:
     return {name: values[np.isfinite(cell["score"])] for name, values in cell.items()}
-
-
-def _size(values: Mapping[str, Any] | Measurement | np.ndarray) -> int:
-    return len(values.signal if isinstance(values, Measurement) else values)
-
-
-def _joined(values: Sequence[Any]) -> Any:
-    if isinstance(values[0], Measurement):
-        return Measurement(*(np.concatenate(columns) for columns in zip(*values, strict=True)))
-    return np.concatenate(values)

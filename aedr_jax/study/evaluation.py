@@ -45,7 +45,7 @@ from aedr_jax.study.folders import Sources, find_sources
 __all__ = ["ScoreRow", "evaluate"]
 
 SIDE = 128  # where no model says another
-LAYOUT = 3  # of the rows: parts of another are not taken up
+LAYOUT = 4  # of the rows: parts of another are not taken up
 AT_MOST = 500  # images in each half, as in the paper
 NONE = Processing("none")
 ROBUST = (PAPER, DEFAULT)
@@ -60,7 +60,6 @@ class ScoreRow:
     method: str
     model: str
     autoencoder: str
-    quantized: bool
     source: str
     half: str
     image: str
@@ -72,6 +71,8 @@ class ScoreRow:
     first_loss: float
     second_loss: float
     homogeneity: float
+    alignment: float
+    alignment_error: float
     seconds: float
     compile_seconds: float
 
@@ -237,7 +238,6 @@ class _Task:
                 method=name,
                 model=self.candidate.name,
                 autoencoder=_design(autoencoder),
-                quantized=bool(getattr(autoencoder, "quantize_on_decode", False)),
                 source=self.source,
                 half=halves[photo.id],
                 image=photo.id,

@@ -107,7 +107,7 @@ def _histogram(axis: Any, decision: Decision) -> None:
         shares = np.full(len(values), 1 / len(values))
         label = f"{name}, n = {len(values)}"
         axis.hist(values.clip(low, high), bins, weights=shares, color=colour, alpha=0.7, label=label)
-    axis.axvline(decision.calibration.threshold, color=LINE, linestyle="--", label="threshold")
+    axis.axvline(decision.threshold, color=LINE, linestyle="--", label="threshold")
     axis.set(xscale="log", title=decision.model, xlabel="ratio · homogeneity", yticks=[])
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,)))
     axis.xaxis.set_minor_locator(NullLocator())

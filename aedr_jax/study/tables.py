@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from aedr_jax.decision.attribution import attribute
+from aedr_jax.decision.attribution import attribute, has_alignment
 from aedr_jax.decision.threshold import threshold
 from aedr_jax.decision.validation import ALPHAS
 from aedr_jax.rivals.registry import PAPER, PERCEPTUAL, RIVALS
 from aedr_jax.scoring.tables import for_terminal, to_markdown, write_csv
+from aedr_jax.signal.measurement import Measurement
 from aedr_jax.study.comparison import (
     DEFAULT,
     HALVES,
     REAL,
     Columns,
-    Contender,
     Scores,
     Study,
     contenders,
@@ -31,8 +31,7 @@ from aedr_jax.study.comparison import (
     half_of,
     study,
 )
-from aedr_jax.study.metrics import area_under_curve, balanced_accuracy, interval
-from aedr_jax.study.signals import PASSES, choose, score_signals
+from aedr_jax.study.metrics import balanced_accuracy, interval
 
 __all__ = ["tables", "write_tables"]
 
@@ -42,7 +41,7 @@ SHOWN = (PAPER, DEFAULT)  # where a table has room for few
 SIZES = (10, 20, 50, 100, 200, 500)
 REPEATS = 50
 LOSSES = {"MSE": PAPER, "MAE": "aedr-mae", "SSIM": "aedr-ssim", "LPIPS": f"aedr-{PERCEPTUAL}"}
-HOMOGENEITIES = {"off": f"{PAPER} without H", "paper": PAPER, "official": "aedr-official", "default": DEFAULT}
+HOMOGENEITIES = {"off": f"{PAPER} without H", "paper": PAPER, "official": "aedr-official"}
 NO_LPIPS = "absent: no weights of LPIPS were given (--lpips), and nothing stands in for them"
 NOT_CALIBRATED = "absent: too few of these images have a score to calibrate it"
 NOT_MEASURED = "absent: not measured in this run"
@@ -60,7 +59,6 @@ def tables(scores: Scores) -> dict[str, Records]:
         "table4_autoencoders": _autoencoders(done),
         "losses": _variants(done, LOSSES),
         "homogeneity": _variants(done, HOMOGENEITIES),
-        "signals": _signals(done),
         "alpha": _alphas(done),
         "calibration_size": _sizes(done),
         "robustness": _robustness(scores),
@@ -122,7 +120,7 @@ def _pairs(done: Study, *, real: bool) -> Records:
         name, model, source = key
         if (source == REAL) == real:
             decision = done.decided[name, model]
-            tau = decision.calibration.threshold
+            tau = decision.threshold
             record = {"method": name, "model": model, "other": source, **done.record([key]), "tpr": decision.tpr}
             record |= {"tnr": float((decision.others[source] >= tau).mean()), "threshold": tau}
             records.append(record | {"alpha": decision.alpha, "alpha_picked": decision.picked})
@@ -168,70 +166,23 @@ def _variants(done: Study, variants: Mapping[str, str]) -> Records:
     return records
 
 
-def _signals(done: Study) -> Records:
-    """The AUC of every signal, and of the one that half of the test images and models would choose.
-
-    Signals are fitted to own images of the first half. The one chosen is reported on the other half of the test
-    images of the other models (`signals.choose`).
-    """
-    scores: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-    for model in done.models:
-        cells = {s: c for s in _sources(done) if (c := _losses(done.scores, model, s)) is not None}
-        if model in cells and len(cells) > 1:
-            tests = {source: half_of(cell, "test") for source, cell in cells.items()}
-            scores[model] = score_signals(half_of(cells[model], "calibration"), tests)
-    records: Records = []
-    for model, signals in scores.items():
-        for name, of in signals.items():
-            areas = [area_under_curve(of[model], of[source]) for source in of if source != model]
-            record = {"signal": name, "model": model, "auc": float(np.mean(areas)), "worst_auc": min(areas)}
-            others = sum(len(values) for source, values in of.items() if source != model)
-            records.append(record | {"sources": len(areas), "n_own": len(of[model]), "n_other": others})
-    models = list(scores)
-    groups = models[::2], models[1::2]
-    for choice in choose(scores, (groups, groups[::-1])) if all(groups) else ():
-        record = {"signal": choice.signal, "chosen_on": ", ".join(choice.chosen_on)}
-        record |= {"model": ", ".join(choice.reported_on), "auc": choice.auc, "paper_auc": choice.paper_auc}
-        reported = {m: {s: len(v[1::2]) for s, v in scores[m][choice.signal].items()} for m in choice.reported_on}
-        own, every = sum(of[m] for m, of in reported.items()), sum(sum(of.values()) for of in reported.values())
-        records.append(record | {"n_own": own, "n_other": every - own})
-    return records or [{"note": NOT_MEASURED}]
-
-
-def _sources(done: Study) -> list[str]:
-    return list(dict.fromkeys(source for _, _, _, source in done.scores))
-
-
-def _losses(scores: Scores, model: str, source: str) -> Columns | None:
-    """What `signals.columns` would hold of an evaluation's images; NaN what was not measured."""
-    raw, clip = (scores.get(("none", method, model, source)) for method in (PAPER, DEFAULT))
-    if raw is None or clip is None:
-        return None
-    nothing = np.full(len(raw["half"]), np.nan)
-    found = {f"{order}_{name}": nothing for name in (*PASSES, "codebook") for order in ("first", "second")}
-    for name, cell in (("raw", raw), ("clip", clip)):
-        found |= {f"{order}_{name}": cell[f"{order}_loss"] for order in ("first", "second")}
-    found |= {"homogeneity": raw["homogeneity"], "half": raw["half"]}
-    defined = np.isfinite(raw["score"]) & np.isfinite(clip["score"])
-    return {name: values[defined] for name, values in found.items()}
-
-
 def _alphas(done: Study) -> Records:
     records: Records = []
     for (name, model), decision in done.decided.items():
-        for alpha in ALPHAS[::3] if name in SHOWN else ():
-            tau = threshold(decision.calibration.scores, alpha=alpha)
+        for alpha in ALPHAS[::3] if name == PAPER else ():
+            tau = threshold(decision.calibration, alpha=alpha)
             record = {"method": name, "model": model, "alpha": alpha, "accuracy": decision.accuracy(tau)}
-            counts = {"n_calibration": len(decision.calibration.scores), "n_own": len(decision.own)}
+            counts = {"n_calibration": len(decision.calibration), "n_own": len(decision.own)}
             counts |= {"n_other": sum(map(len, decision.others.values()))}
             records.append(record | {"tpr": float((decision.own < tau).mean()), "threshold": tau} | counts)
     return records
 
 
 def _sizes(done: Study) -> Records:
-    """Some of the calibration images at a time, alpha .05, tested on all of the second halves."""
+    """The paper's settings (the default is not calibrated): some of the calibration images at a time, alpha .05, tested
+    on all of the second halves."""
     records: Records = []
-    for contender in [contender for contender in contenders(done.scores) if contender.name in SHOWN]:
+    for contender in [contender for contender in contenders(done.scores) if contender.name == PAPER]:
         for model in [model for model in done.models if (contender.name, model) in done.decided]:
             at = ("none", contender.method, model, model)
             cell = done.scores[at]
@@ -255,7 +206,7 @@ def _sizes(done: Study) -> Records:
 
 
 def _robustness(scores: Scores) -> Records:
-    """Test images are processed, thresholds come from images as they were."""
+    """Test images are processed, thresholds come from images as they were, or for the default from no own images."""
     processings = list(dict.fromkeys(processing for processing, _, _, _ in scores))
     if len(processings) < 2:
         return [{"processing": "none", "note": "absent: not asked for (--robustness N)"}]
@@ -271,19 +222,25 @@ def _robustness(scores: Scores) -> Records:
 
 
 def _attributions(done: Study) -> Records:
-    """How often the default gives each verdict to the test images of a source, all models asked, alpha .05."""
-    default = Contender(DEFAULT, DEFAULT)
-    decided = {model: d for model in done.models if (d := decide(done.scores, default, model, alpha=0.05))}
-    calibrations = {model: decision.calibration for model, decision in decided.items()}
+    """How often the default gives each verdict to the test images of a source, all models asked, nothing calibrated."""
+    measured: dict[str, dict[str, Measurement]] = {}
+    for (processing, method, model, source), cell in done.scores.items():
+        if (processing, method) == ("none", DEFAULT):
+            measured.setdefault(source, {})[model] = _measurement(half_of(cell, "test"))
     records: Records = []
-    for source in dict.fromkeys(s for _, m, _, s in done.scores if m == DEFAULT and calibrations):
-        cells = {model: half_of(done.scores["none", DEFAULT, model, source], "test") for model in calibrations}
-        verdicts = attribute({model: default.values(cell) for model, cell in cells.items()}, calibrations).verdicts
+    for source, by_model in measured.items():
+        verdicts = attribute(by_model).verdicts if all(map(has_alignment, by_model.values())) else ()
         short = ["ambiguous" if verdict.startswith("ambiguous") else verdict for verdict in verdicts]
-        for verdict in dict.fromkeys((*calibrations, "ambiguous", "none", *short)):
+        for verdict in dict.fromkeys((*by_model, "ambiguous", "none", *short)) if short else ():
             share = short.count(verdict) / len(short)
             records.append({"source": source, "verdict": verdict, "share": share, "n": len(short)})
     return records or [{"note": NOT_MEASURED}]
+
+
+def _measurement(cell: Columns) -> Measurement:
+    """What the rows of the default hold of a measurement: enough for a verdict, and to know one autoencoder by."""
+    losses = (np.asarray(cell[name], np.float64) for name in ("first_loss", "second_loss", "homogeneity"))
+    return Measurement.from_losses(*losses, alignment=cell["alignment"], alignment_error=cell["alignment_error"])
 
 
 def _control(done: Study) -> Records:

@@ -1,0 +1,95 @@
+"""Rows of scores to verdicts with nothing calibrated."""
+
+import math
+
+import numpy as np
+import pytest
+
+import aedr_jax as aedr
+from aedr_jax.decision.null import Null
+from aedr_jax.scoring.rows import Row, of_numbers
+from aedr_jax.scoring.verdicts import not_assessable, verdict_rows
+
+HASHES = {"a": "0" * 64, "b": "1" * 64, "twin of a": "0" * 64, "closed": ""}
+LEAST = Null.shipped().least
+LOWEST = min(min(group) for group in Null.shipped().groups.values())
+
+
+def row(image, model, alignment, error=0.1, *, status="ok", preset="default", **changed):
+    """`error` infinite: nothing can be said; NaN: nobody asked."""
+    nothing = not math.isfinite(error)
+    values = {"alignment": [math.nan if nothing else alignment], "alignment_error": [error]}
+    losses = np.random.default_rng([ord(model[0]), ord(image)]).uniform(0.5, 0.9, (3, 1))
+    measured = aedr.Measurement.from_losses(*losses, **{name: np.array(v) for name, v in values.items()})
+    known = {"used_width": 128, "used_height": 96, "size_rule": "crop8", "dtype": "float32", "precision": "highest"}
+    told = {"weights_hash": HASHES[model], "quantize": None, "measured": of_numbers(column[0] for column in measured)}
+    return Row(id=image, path=f"{image}.png", model=model, preset=preset, status=status, **{**known, **told, **changed})
+
+
+def test_every_model_that_has_rows_is_a_candidate():
+    standings = {"x": (2 * LOWEST, 0.0), "y": (0.0, 2 * LOWEST), "z": (0.0, 0.0)}
+    rows = [row(i, m, s / 10) for i, both in standings.items() for m, s in zip("ab", both, strict=True)]
+    found = verdict_rows(rows)
+    assert [verdict.verdict for verdict in found] == ["a", "b", "none"]
+    first = found[0]
+    assert first.scores == pytest.approx({"a": LOWEST / 5, "b": 0.0})
+    assert first.foreign_p_values == pytest.approx({"a": LEAST, "b": float(Null.shipped().p_value(np.zeros(1))[0])})
+    assert first.accepted == {"a": True, "b": False}
+    assert first.p_values == first.likelihood_ratios == first.belonging == {}
+    assert first.foreign == round(1 / LEAST) - 1 == min(map(len, Null.shipped().groups.values()))
+    assert (first.status, first.reason) == ("ok", "")
+    assert [verdict.verdict for verdict in verdict_rows(rows, models=["b"])] == ["none", "b", "none"]
+    assert [verdict.verdict for verdict in verdict_rows(rows, false_names=LEAST)] == ["none"] * 3  # of two candidates
+    assert verdict_rows(rows, models=["a"], false_names=LEAST)[0].verdict == "a"
+
+
+def test_models_of_one_autoencoder_are_one_candidate():
+    """Known by the hash of their weights; who has none is alone."""
+    rows = [row("x", model, LOWEST / 5) for model in ("a", "twin of a", "closed")]
+    assert verdict_rows(rows)[0].verdict == "ambiguous: a|twin of a, closed"
+    assert verdict_rows(rows[:2], false_names=LEAST)[0].verdict == "a|twin of a"
+
+
+def test_what_nothing_can_be_said_of_has_a_reason():
+    rows = [row("x", "a", 0.0, math.inf), row("x", "b", LOWEST / 5), row("y", "a", LOWEST / 5), row("y", "b", 0.0)]
+    silent, said = verdict_rows(rows)
+    assert (silent.verdict, silent.status, said.verdict) == ("not assessable", "ok", "a")
+    assert silent.reason == (
+        "a: too small, or too few blocks with detail that is neither black nor white (128×96 pixels)"
+    )
+    assert list(silent.foreign_p_values) == ["b"]
+    assert not_assessable(rows[2:]) == ""
+    # Where nobody asked for alignments the reasons are those of the signal.
+    unasked = row("x", "a", 0.0, math.nan, format="JPEG", jpeg_quality=49)
+    assert "quality 49" in not_assessable([unasked])
+    assert not_assessable([row("x", "a", 0.0, format="JPEG", jpeg_quality=20)]) == ""
+
+
+def test_rows_without_alignment_need_calibrations():
+    unasked = [row("x", "a", 0.0, math.nan, preset="paper"), row("x", "b", LOWEST / 5)]
+    with pytest.raises(aedr.CalibrationError, match="no calibration for a, and no alignment in what was measured"):
+        verdict_rows(unasked)
+
+
+def test_images_that_not_every_model_scored_are_errors():
+    rows = [row("x", "a", LOWEST / 5), row("y", "a", 0.0), row("y", "b", 0.0, status="error", error="y.png: broken")]
+    found = verdict_rows(rows)
+    assert [(verdict.verdict, verdict.status) for verdict in found] == [("error", "error")] * 2
+    assert "interrupted" in found[0].error
+    assert found[1].error == "y.png: broken"
+
+
+def test_some_models_have_calibrations():
+    """Those are the candidates unless others are named too; these are judged by the null alone."""
+    own = aedr.calibrate(LOWEST / 5 + np.linspace(-0.01, 0.01, 60), size_rule="crop8")
+    identity = aedr.Identity("a", HASHES["a"], None, "float32", "highest")
+    protocol = aedr.Protocol(identity, settings=own.protocol.settings, size_rule="crop8")
+    calibrations = {"a": aedr.Calibration(**{**vars(own), "protocol": protocol})}
+    rows = [row("x", "a", LOWEST / 5), row("x", "b", 0.0), row("y", "a", LOWEST / 9), row("y", "b", LOWEST / 5)]
+    alone = verdict_rows(rows, calibrations)
+    assert [list(verdict.accepted) for verdict in alone] == [["a"]] * 2
+    assert [verdict.verdict for verdict in alone] == ["a", "none"]
+    both = verdict_rows(rows, calibrations, models=["a", "b"])
+    assert [verdict.verdict for verdict in both] == ["a", "b"]
+    assert [list(verdict.p_values) for verdict in both] == [["a"]] * 2
+    assert both[0].belonging == {"a": 60}
