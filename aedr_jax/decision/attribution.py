@@ -19,11 +19,17 @@ from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
 
-<<<<<<< HEAD
-__all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "check_pasts", "has_alignment", "holm"]
-=======
-__all__ = ["AMBIGUOUS", "CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "has_alignment", "holm"]
->>>>>>> study
+__all__ = [
+    "AMBIGUOUS",
+    "CAVEAT",
+    "NONE",
+    "NOT_ASSESSABLE",
+    "Attribution",
+    "attribute",
+    "check_pasts",
+    "has_alignment",
+    "holm",
+]
 
 NONE = "none"
 NOT_ASSESSABLE = "not assessable"

@@ -265,49 +265,44 @@ def calibrate(
 ) -> Calibration:
     """A threshold from images known to belong to a model.
 
-        The threshold τ is the score below which a belonging image falls with probability 1 − alpha. By the rule "exact" it
-        solves (1/n) Σ Φ((τ − s_i) / b) = 1 − alpha over the belonging images' scores s_i (`kde_cdf`). Scores are
-        alignments, or the signal where the settings have no alignment.
+    The threshold τ is the score below which a belonging image falls with probability 1 − alpha. By the rule "exact" it
+    solves (1/n) Σ Φ((τ − s_i) / b) = 1 − alpha over the belonging images' scores s_i (`kde_cdf`). Scores are
+    alignments, or the signal where the settings have no alignment.
 
-        Args:
-          measured: a `Measurement` of belonging images, or any scores [n] where small means that an image belongs.
-          config: the settings that they were measured with.
-          method: what was measured: "aedr", or a rival's name for a rival's scores.
-          autoencoder: what they were measured with. Its identity is recorded; scores to be judged must have the same.
-          alpha: the share of the model's own images to turn away. None: .05, or picked on the validation images.
-          validation: the same of images known *not* to belong. Alpha is picked on them for best accuracy, unless it is
-            given. Foreign p-values and likelihood ratios need them.
-          false_accepts: pick the smallest alpha that accepts at most this share of the validation images instead.
-          model: the model's name.
-          rule: how the threshold follows from the scores (`threshold.RULES`).
-          source: what the autoencoder was loaded from, for the record.
-          images_hash: the hash of the images' files, for the record.
-          size_rule: how the images were brought to size; images to be judged must be brought to size likewise.
-          processing: what was done to the images first: the past that the calibration stands for.
-          sizes: height and width of each image as it was measured; the calibration judges images of similar sizes only.
-            None: of all sizes.
+    Args:
+      measured: a `Measurement` of belonging images, or any scores [n] where small means that an image belongs.
+      config: the settings that they were measured with.
+      method: what was measured: "aedr", or a rival's name for a rival's scores.
+      autoencoder: what they were measured with. Its identity is recorded; scores to be judged must have the same.
+      alpha: the share of the model's own images to turn away. None: .05, or picked on the validation images.
+      validation: the same of images known *not* to belong. Alpha is picked on them for best accuracy, unless it is
+        given. Foreign p-values and likelihood ratios need them.
+      false_accepts: pick the smallest alpha that accepts at most this share of the validation images instead.
+      model: the model's name.
+      rule: how the threshold follows from the scores (`threshold.RULES`).
+      source: what the autoencoder was loaded from, for the record.
+      images_hash: the hash of the images' files, for the record.
+      size_rule: how the images were brought to size; images to be judged must be brought to size likewise.
+      processing: what was done to the images first: the past that the calibration stands for.
+      sizes: height and width of each image as it was measured; the calibration judges images of similar sizes only.
+        None: of all sizes.
 
-        Raises:
-    <<<<<<< HEAD
-          CalibrationError: on a measurement that shows other settings than `config` (`agreement.measured_otherwise`), fewer
-            than 5 images, scores that give no threshold (`threshold.check_signals`), an alpha outside (0, 1), an alpha
-            beside `false_accepts`, or a `false_accepts` outside [0, 1) or without validation images.
-          ValueError: on another rule.
-    =======
-          CalibrationError: on fewer than 5 images, scores that give no threshold (`threshold.check_signals`), an alpha
-            outside (0, 1), an alpha beside `false_accepts`, or a measurement without the alignment that settings ask for.
-    >>>>>>> study
+    Raises:
+      CalibrationError: on a measurement that shows other settings than `config` (`agreement.measured_otherwise`), fewer
+        than 5 images, scores that give no threshold (`threshold.check_signals`), an alpha outside (0, 1), an alpha
+        beside `false_accepts`, or a `false_accepts` outside [0, 1) or without validation images.
+      ValueError: on another rule.
 
-        Warns:
-          CalibrationWarning: below 20 images; if nothing can be said of some, which are left out; if some lie far from
-            the rest (`threshold.hold_in`), naming them; if the autoencoder's weights cannot be hashed.
+    Warns:
+      CalibrationWarning: below 20 images; if nothing can be said of some, which are left out; if some lie far from
+        the rest (`threshold.hold_in`), naming them; if the autoencoder's weights cannot be hashed.
 
-        >>> rng = np.random.default_rng(0)
-        >>> second_loss, homogeneity = rng.uniform(1e-3, 2e-3, 40), rng.uniform(0.4, 0.6, 40)
-        >>> own = aedr.Measurement.from_losses(second_loss * rng.normal(1.1, 0.02, 40), second_loss, homogeneity)
-        >>> calibration = aedr.calibrate(own, model="mine", config=aedr.SignalConfig.paper())
-        >>> calibration.alpha, bool(calibration.score(own).mean() < calibration.threshold)
-        (0.05, True)
+    >>> rng = np.random.default_rng(0)
+    >>> second_loss, homogeneity = rng.uniform(1e-3, 2e-3, 40), rng.uniform(0.4, 0.6, 40)
+    >>> own = aedr.Measurement.from_losses(second_loss * rng.normal(1.1, 0.02, 40), second_loss, homogeneity)
+    >>> calibration = aedr.calibrate(own, model="mine", config=aedr.SignalConfig.paper())
+    >>> calibration.alpha, bool(calibration.score(own).mean() < calibration.threshold)
+    (0.05, True)
     """
     if not isinstance(config, SignalConfig):
         raise CalibrationError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
