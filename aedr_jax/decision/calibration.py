@@ -319,11 +319,6 @@ def calibrate(
     scores = np.asarray(_scores(measured, aligned=aligned), np.float64)
     numbers = np.arange(len(scores))
     if aligned and isinstance(measured, Measurement):
-        if np.isnan(np.asarray(measured.alignment_error)).all():
-            raise CalibrationError(
-                "no alignment in what was measured: pass the settings that it was measured with, such as "
-                "config=SignalConfig.paper()"
-            )
         said = np.isfinite(scores)
         if silent := np.flatnonzero(~said).tolist():
             message = f"of images {', '.join(map(str, silent))} nothing can be said (too little fine detail): left out"
