@@ -1,11 +1,11 @@
 """The alignment beside the paper's signal, with nothing calibrated: each model's own images, the others', photographs.
 
-    python -m benchmarks.alignment measure FOLDER --work WORK [--models mini-kl4-a,mini-vq]
+    python -m benchmarks.alignment measure FOLDER --work WORK [--models mini-kl4-a,mini-vq] [--others 100]
     python -m benchmarks.alignment print --work WORK
 
 FOLDER holds a folder of images for each model, named like it, and others whose images are of no candidate (here
 `photographs`); all of 128 pixels, so that both signals see the same pixels. Rows are kept in WORK/MODEL/SOURCE.parquet;
-an interrupted run goes on where it stopped. Every image is measured by every model, with the settings of the preset
+an interrupted run goes on where it stopped. Every image (of other sources `--others`) is measured by every model, with the settings of the preset
 "paper" and the alignment beside them. An image of which nothing can be said counts as one that stands at 0: as not
 accepted, and not right. Models that share an encoder are shown apart (`null.COUSINS`). Intervals: 95 %, Clopper-Pearson
 for shares, percentile bootstrap over images for areas.
@@ -39,7 +39,7 @@ REPEATS = 300
 Tables = Mapping[str, Mapping[str, Measurement]]
 
 
-def measure(model: str, folder: Path, work: Path) -> None:
+def measure(model: str, folder: Path, work: Path, others: int | None) -> None:
     """Rows of the images of each folder; what is there already is not measured again."""
     config = dataclasses.replace(SignalConfig.paper(), alignment=AlignmentConfig())
     scorer = Scorer([load_candidate(model)], config=config)
@@ -48,7 +48,7 @@ def measure(model: str, folder: Path, work: Path) -> None:
         if out.exists():
             continue
         out.parent.mkdir(parents=True, exist_ok=True)
-        items = find_images([source])
+        items = find_images([source])[: None if source.name == model else others]
         with tqdm(total=len(items), desc=f"{model} on {source.name}", disable=None) as bar:
             rows = sorted(scorer.score(items, on_progress=bar.update), key=lambda row: row.path)
         write_rows(rows, out)
@@ -156,11 +156,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--models", help="default: the miniature models")
+    parser.add_argument("--others", type=int, help="at most so many images of another source (default: all)")
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
     if args.step == "measure":
         for model in models:
-            measure(model, args.folder, args.work)
+            measure(model, args.folder, args.work, args.others)
         return
     tables = read(args.work, models)
     areas(tables)

@@ -37,6 +37,7 @@ def blocks(path: Path) -> tuple[np.ndarray, np.ndarray]:
         return np.log(table["losses"].astype(np.float64) + CONFIG.floor), table["telling"].astype(np.float64)
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def score(path: Path, bands: str, controls: str, mean: str, scale: str) -> np.ndarray:
     """A candidate's score of each image of a file, small where it belongs; 0 where nothing can be said."""
     logs, weight = blocks(path)
@@ -50,8 +51,9 @@ def score(path: Path, bands: str, controls: str, mean: str, scale: str) -> np.nd
     if mean == "of logs":
         found = average
     elif mean == "median of logs":
-        found = np.nanmedian(np.where(weight[:, None] > 0, differences, np.nan), axis=2)
-    else:
+        told = np.where(weight[:, None] > 0, differences, np.nan)
+        found = np.nanmedian(np.where(count[:, None, None] > 0, told, 0.0), axis=2)
+    else:  # of an image of which nothing is said the logarithm is of 0; it scores 0 in the end
         whole = np.log(np.einsum("nb,nfvb->nfv", weight, np.exp(logs[:, :, [0]])) / safe[..., None])[..., 0]
         found = whole - np.log(np.einsum("nb,nfvb->nfv", weight, np.exp(others)) / safe[..., None]).mean(2)
     square = np.zeros_like(found) + (scale == "none")
