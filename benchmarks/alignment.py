@@ -5,10 +5,10 @@
 
 FOLDER holds a folder of images for each model, named like it, and others whose images are of no candidate (here
 `photographs`); all of 128 pixels, so that both signals see the same pixels. Rows are kept in WORK/MODEL/SOURCE.parquet;
-an interrupted run goes on where it stopped. Every image (of other sources `--others`) is measured by every model, with the settings of the preset
-"paper" and the alignment beside them. An image of which nothing can be said counts as one that stands at 0: as not
-accepted, and not right. Models that share an encoder are shown apart (`null.COUSINS`). Intervals: 95 %, Clopper-Pearson
-for shares, percentile bootstrap over images for areas.
+an interrupted run goes on where it stopped. Every image (of other sources the first `--others`) is measured by every
+model, with the settings of the preset "paper" and the alignment beside them. An image of which nothing can be said
+counts as one that stands at 0: as not accepted, and not right. Models that share an encoder are shown apart
+(`null.COUSINS`). Intervals: 95 %, Clopper-Pearson for shares, percentile bootstrap over images for areas.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def verdicts(tables: Tables) -> None:
     models = list(tables)
     rows, right, total = [], 0, 0
     for source in next(iter(tables.values())):
-        given = attribute({model: tables[model][source] for model in models}).verdicts
+        count = min(len(tables[model][source].alignment) for model in models)  # those that all have measured
+        given = attribute({model: tables[model][source].take(slice(count)) for model in models}).verdicts
         truth = source if source in models else NONE
         found = {
             "right": sum(verdict == truth for verdict in given),
