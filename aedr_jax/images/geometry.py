@@ -138,8 +138,8 @@ def original_sizes(
       most: the longer side goes in steps of the factor, doubled until there are at most so many.
 
     >>> from aedr_jax.images.geometry import original_sizes
-    >>> original_sizes(810, 1080, factor=8, natives=(1024,), least=0.7, greatest=1.1, most=20)
-    [(768, 1024), (816, 1088), (864, 1152)]
+    >>> original_sizes(617, 1080, factor=8, natives=(1344,), least=1.2, greatest=1.3, most=64)
+    [(744, 1304), (768, 1344), (776, 1360), (800, 1400)]
     """
     longer, shorter = max(height, width), min(height, width)
     step = factor

@@ -127,8 +127,8 @@ def search(autoencoder: Autoencoder, image: Any, *, config: SearchConfig = Searc
     >>> from aedr_jax.signal.search import SearchConfig, search
     >>> ae = aedr.from_functions(lambda p, x: x[:, ::4, ::4], lambda p, z: z.repeat(4, 1).repeat(4, 2), factor=4)
     >>> cells = np.random.default_rng(0).integers(0, 256, (65, 65, 3), np.uint8).repeat(4, 0).repeat(4, 1)
-    >>> print(search(ae, cells[3:, 1:], config=SearchConfig(scales=(1, 1))))
-    offset 1, 3
+    >>> search(ae, cells[3:, 1:], config=SearchConfig(scales=(1.0, 1.0))).hypotheses  # 8 orientations, 16 offsets
+    128
     """
     return search_many({"": autoencoder}, image, config=config)[""]
 
