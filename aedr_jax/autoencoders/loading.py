@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ class Found:
 
     weights: Path
     origin: str
-    quantize: bool | None
+    quantize: bool | None = None
+    image_range: tuple[float, float] | None = None  # None: the family's
 
     @property
     def config(self) -> Path:
@@ -68,19 +70,19 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Found
         entry = REGISTRY[name]
         folder = local_folder(name) if revision is None else None
         if folder is not None:
-            return Found(weights_file(folder), name, entry.quantize)
+            return Found(weights_file(folder), name, entry.quantize, entry.image_range)
         if entry.repository is None:
             raise AutoencoderError(f"{name} ships with the package, but its folder is missing: reinstall aedr-jax")
         weights = download(entry.repository, entry.subfolder or "", revision or entry.revision)
-        return Found(weights, name, entry.quantize)
+        return Found(weights, name, entry.quantize, entry.image_range)
     if kind == "hub":
         parts = name.split("/")
-        return Found(download("/".join(parts[:2]), "/".join(parts[2:]), revision), name, None)
+        return Found(download("/".join(parts[:2]), "/".join(parts[2:]), revision), name)
     path = Path(name)
     if revision is not None:
         raise AutoencoderError(f"{path}: revision {revision!r} is of a download; what lies here has none")
     weights = _with_config(path) if path.is_dir() else _single_file(path)
-    return Found(weights, str(path), _quantize(weights.parent / "manifest.json"))
+    return Found(weights, str(path), *_recorded(weights.parent / "manifest.json"))
 
 
 def _with_config(folder: Path) -> Path:
@@ -111,6 +113,7 @@ def load_autoencoder(
     precision: str | None = "highest",
     revision: str | None = None,
     quantize: bool | None = None,
+    image_range: Sequence[float | int] | None = None,
 ) -> Network:
     """An autoencoder with its weights.
 
@@ -124,6 +127,8 @@ def load_autoencoder(
       revision: commit, tag or branch of a download.
       quantize: whether `decode` goes through the codebook. None: as the model generates, by its registry entry; for
         a bare folder or hub path as diffusers does, which quantizes wherever there is a codebook.
+      image_range: what the network takes and gives, such as (0, 1) for aMUSEd's, whose config does not say so. Images
+        here are in [-1, 1] all the same. None: as the registry or the family says.
 
     Returns:
       The autoencoder: a pytree with `encode`, `decode`, `factor`, and `quantize` where there is a codebook.
@@ -141,14 +146,20 @@ def load_autoencoder(
     if precision not in PRECISIONS:
         raise AutoencoderError(f"precision {precision!r}: expected one of {', '.join(map(str, PRECISIONS))}")
     numerics = Numerics(dtype_of(dtype), precision)
-    return _load(resolve(model, revision), numerics, quantize)
+    found = resolve(model, revision)
+    if quantize is not None:
+        found = dataclasses.replace(found, quantize=quantize)
+    if image_range is not None:
+        found = dataclasses.replace(found, image_range=_checked_range(image_range, "image_range"))
+    return _load(found, numerics)
 
 
-def _load(found: Found, numerics: Numerics, quantize: bool | None) -> Network:
+def _load(found: Found, numerics: Numerics) -> Network:
     config = parse_config(read_object(found.config), where=str(found.config))
-    quantize = found.quantize if quantize is None else quantize
+    if found.image_range is not None:
+        config = dataclasses.replace(config, image_range=found.image_range)
     tensors = read_shards(found.weights, ignore=partial(is_ignored, family=config.family))
-    return from_state_dict(tensors, config, numerics=numerics, quantize=quantize, where=str(found.weights))
+    return from_state_dict(tensors, config, numerics=numerics, quantize=found.quantize, where=str(found.weights))
 
 
 def dtype_of(dtype: Any) -> Any:
@@ -184,7 +195,7 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revis
     from aedr_jax import __version__
 
     found = resolve(model, revision)
-    autoencoder = _load(found, Numerics(), found.quantize)
+    autoencoder = _load(found, Numerics())
     shards = {file.name: file_sha256(file) for file in files_of(found.weights)} if is_index(found.weights) else None
     config = found.config.read_bytes()
     out = Path(out)
@@ -197,7 +208,9 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revis
         "source_shards": shards,
         "source_commit": _commit(found.weights.parent),
         "quantize": found.quantize,
+        "image_range": found.image_range,
         "weights_hash": weights_hash(autoencoder),
+        "rounded_hash": weights_hash(autoencoder, rounded=True),
         "aedr_jax": __version__,
     }
     # The manifest last: a folder that has one is complete.
@@ -214,8 +227,17 @@ def _commit(folder: Path) -> str | None:
     return next((name for above, name in parents if above == "snapshots" and re.fullmatch("[0-9a-f]{40}", name)), None)
 
 
-def _quantize(manifest: Path) -> bool | None:
-    value = read_object(manifest).get("quantize") if manifest.is_file() else None
-    if value not in (None, True, False):
-        raise AutoencoderError(f"{manifest}: quantize is {value!r}; expected true, false or null")
-    return value
+def _recorded(manifest: Path) -> tuple[bool | None, tuple[float, float] | None]:
+    """What `convert` wrote down of how a model generates: quantize and image range; None where it is not known."""
+    values = read_object(manifest) if manifest.is_file() else {}
+    quantize, image_range = values.get("quantize"), values.get("image_range")
+    if quantize not in (None, True, False):
+        raise AutoencoderError(f"{manifest}: quantize is {quantize!r}; expected true, false or null")
+    return quantize, None if image_range is None else _checked_range(image_range, f"{manifest}: image_range")
+
+
+def _checked_range(value: Any, what: str) -> tuple[float, float]:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    if not pair or not all(type(end) in (int, float) for end in value) or not -1e6 < value[0] < value[1] < 1e6:
+        raise AutoencoderError(f"{what} is {value!r}; expected two numbers, the lower one first, such as (0, 1)")
+    return float(value[0]), float(value[1])

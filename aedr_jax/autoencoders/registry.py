@@ -15,27 +15,43 @@ __all__ = ["REGISTRY", "Entry", "calibration_file", "list_models", "local_folder
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One model.
+    """One model. A field is None where it is not known.
 
     Attributes:
       repository: `org/name` on the hub; None for a model whose weights ship with this package.
-      subfolder: the folder of the autoencoder in it.
-      native_size: the side in pixels at which the model generates.
+      subfolder: the folder of the autoencoder in it; "" for the root.
+      native_size: the side in pixels at which the model generates by default.
       quantize: whether the images it generates are decoded codebook entries; None without a codebook.
       gated: whether the download needs a licence click and a token.
       revision: the pinned commit, or None where the lock file decides.
       official_dtype: the dtype in which the AEDR authors ran it.
       official_size: the side to which their code resizes everything, where it does.
+      family: the class of its autoencoder, `_class_name` in `config.json`.
+      latent_channels: of the autoencoder.
+      factor: image size over latent size.
+      image_range: what its network takes and gives where the config does not say so; None: as the family says.
+      image_channels: 3, or 4 where the network has alpha too, which is fed as opaque and not looked at.
+      licence: of the weights, by its SPDX name where it has one.
+      same_as: the entry whose autoencoder this is said to be; the hashes decide.
+      source: where these facts come from.
     """
 
     repository: str | None
     subfolder: str | None
-    native_size: int
+    native_size: int | None
     quantize: bool | None = None
-    gated: bool = False
+    gated: bool | None = False
     revision: str | None = None
     official_dtype: str = "float32"
     official_size: int | None = None
+    family: str = "AutoencoderKL"
+    latent_channels: int | None = None
+    factor: int | None = None
+    image_range: tuple[float, float] | None = None
+    image_channels: int = 3
+    licence: str | None = None
+    same_as: str | None = None
+    source: str | None = None
 
 
 REGISTRY: dict[str, Entry] = {

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
+from aedr_jax.signal.protocol import Identity
 
 __all__ = ["CAVEAT", "NONE", "NOT_ASSESSABLE", "Attribution", "attribute", "holm"]
 
@@ -244,7 +245,7 @@ def _families(
         if missing := [name for name in measured if name not in given]:
             raise CalibrationError(f"families: nothing for {', '.join(missing)}")
         return _joined({name: given[name] for name in measured})
-    known = {name: pasts[name][0].protocol.identity.family for name in measured}
+    known = {name: pasts[name][0].protocol.identity for name in measured}
     one: dict[str, str] = {}
     for name in measured:
         alike = [other for other in one if _share(name, other, measured, known)]
@@ -253,10 +254,10 @@ def _families(
     return _joined(one)
 
 
-def _share(a: str, b: str, measured: Mapping[str, Measurement | Values], known: Mapping[str, object]) -> bool:
+def _share(a: str, b: str, measured: Mapping[str, Measurement | Values], known: Mapping[str, Identity]) -> bool:
     """Whether two models are one autoencoder: by their weights, or else by measurements that no chance makes equal."""
-    if known[a] is not None and known[b] is not None:
-        return known[a] == known[b]
+    if (shared := known[a].shares_family(known[b])) is not None:
+        return shared
     x, y = measured[a], measured[b]
     if not isinstance(x, Measurement) or not isinstance(y, Measurement):
         return False
