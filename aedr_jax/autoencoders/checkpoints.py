@@ -84,7 +84,11 @@ def from_state_dict(
             problems.append(f"two tensors for one place: {path}")
         else:
             tensor = np.asarray(tensors[key])
-            adapted = tensor if key == path else family.adapt(key, tensor)
+            try:
+                adapted = tensor if key == path else family.adapt(key, tensor)
+            except ValueError as error:
+                problems.append(f"{key}: {error}")
+                adapted = tensor
             value = to_flax_layout(key, path, adapted, slots[path])
             if value.shape != slots[path]:
                 problems.append(f"wrong shape: {key} {tuple(tensor.shape)}, in Flax's layout {slots[path]}")
