@@ -13,17 +13,16 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.blocks import Numerics, conv, from_squares, mean_of_runs, to_squares, upsample_nearest
 from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, Network
+from aedr_jax.autoencoders.norms import BatchNorm, RMSNorm
 
 __all__ = ["DC", "AutoencoderDC", "DCArchitecture"]
 
-EPSILON = 1e-5  # of every norm
 LEAST_WEIGHT = 1e-15  # beside the sum of a token's attention weights
 ACTIVATIONS = {"silu": nnx.silu, "relu": nnx.relu}
 BLOCKS = ("ResBlock", "EfficientViTBlock")
@@ -63,7 +62,7 @@ class DCArchitecture(Architecture):
     def from_fields(cls, fields: Mapping[str, Any]) -> DCArchitecture:
         made = cls(**fields)
         levels = {"encoder": len(made.encoder_block_out_channels), "decoder": len(made.decoder_block_out_channels)}
-        values = {
+        values: dict[str, Any] = {
             name: (getattr(made, name),) * levels[name[:7]]
             for name in ("encoder_block_types", "decoder_block_types", "decoder_norm_types", "decoder_act_fns")
             if isinstance(getattr(made, name), str)
@@ -81,7 +80,7 @@ class DCArchitecture(Architecture):
     @property
     def levels(self) -> dict[str, tuple[Level, ...]]:
         """Encoder's and decoder's, from high resolution to low."""
-        encoder = (
+        encoder: tuple[Any, ...] = (
             self.encoder_block_types,
             self.encoder_block_out_channels,
             self.encoder_layers_per_block,
@@ -89,7 +88,7 @@ class DCArchitecture(Architecture):
             ("rms_norm",) * len(self.encoder_block_out_channels),
             ("silu",) * len(self.encoder_block_out_channels),
         )
-        decoder = (
+        decoder: tuple[Any, ...] = (
             self.decoder_block_types,
             self.decoder_block_out_channels,
             self.decoder_layers_per_block,
@@ -98,7 +97,7 @@ class DCArchitecture(Architecture):
             self.decoder_act_fns,
         )
         return {
-            side: tuple(Level(*values, self.attention_head_dim) for values in zip(*lists, strict=True))
+            side: tuple(Level(self.attention_head_dim, *values) for values in zip(*lists, strict=True))
             for side, lists in (("encoder", encoder), ("decoder", decoder))
         }
 
@@ -153,13 +152,13 @@ class DCArchitecture(Architecture):
 class Level:
     """The blocks at one resolution."""
 
+    head: int
     block: str
     width: int
     layers: int
     scales: tuple[int, ...]
     norm: str
     activation: str
-    head: int
 
     def problems(self) -> list[str]:
         problems = [
@@ -180,33 +179,6 @@ class Level:
     def blocks(self, numerics: Numerics, rngs: nnx.Rngs) -> list[nnx.Module]:
         make = {"ResBlock": ResBlock, "EfficientViTBlock": EfficientViTBlock}[self.block]
         return [make(self, numerics, rngs) for _ in range(self.layers)]
-
-
-class RMSNorm(nnx.Module):
-    """x / √(mean of x² over the channels) · scale + bias, in float32 whatever is computed in."""
-
-    def __init__(self, channels: int, numerics: Numerics) -> None:
-        self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
-        self.dtype = numerics.dtype
-
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        x = x.astype(jnp.float32)
-        scale = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + EPSILON)
-        return (x * scale * self.scale[...] + self.bias[...]).astype(self.dtype)
-
-
-class BatchNorm(nnx.Module):
-    """By the statistics of the training: (x − mean) / √variance · scale + bias, in float32."""
-
-    def __init__(self, channels: int, numerics: Numerics) -> None:
-        self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
-        self.running_mean = nnx.BatchStat(jnp.zeros(channels))
-        self.running_var = nnx.BatchStat(jnp.ones(channels))
-        self.dtype = numerics.dtype
-
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        scale = jax.lax.rsqrt(self.running_var[...] + EPSILON) * self.scale[...]
-        return ((x.astype(jnp.float32) - self.running_mean[...]) * scale + self.bias[...]).astype(self.dtype)
 
 
 def make_norm(name: str, channels: int, numerics: Numerics) -> RMSNorm | BatchNorm:

@@ -18,12 +18,10 @@ from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.blocks import Numerics, conv, from_squares, to_squares
 from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, CodebookNetwork, Family
+from aedr_jax.autoencoders.norms import BatchNorm, layer_norm
 from aedr_jax.autoencoders.quantizer import Quantizer
 
 __all__ = ["PAELLA", "PaellaArchitecture", "PaellaVQModel"]
-
-LAYER_EPSILON = 1e-6
-BATCH_EPSILON = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,27 +79,15 @@ class MixingBlock(nnx.Module):
         return x + self.narrow(jax.nn.gelu(self.widen(h), approximate=False)) * mods[5]
 
 
-def layer_norm(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """Over the channels, without parameters; in float32 and in two passes."""
-    centered = x.astype(jnp.float32)
-    centered = centered - centered.mean(-1, keepdims=True)
-    variance = jnp.square(centered).mean(-1, keepdims=True)
-    return (centered * jax.lax.rsqrt(variance + LAYER_EPSILON)).astype(x.dtype)
-
-
 class Normalized(nnx.Module):
     """A 1×1 convolution to latents that the training's statistics bring to mean 0 and deviation 1."""
 
     def __init__(self, inputs: int, outputs: int, numerics: Numerics, rngs: nnx.Rngs) -> None:
         self.conv = conv(inputs, outputs, 1, numerics, rngs, bias=False)
-        self.scale, self.bias = nnx.Param(jnp.ones(outputs)), nnx.Param(jnp.zeros(outputs))
-        self.running_mean = nnx.BatchStat(jnp.zeros(outputs))
-        self.running_var = nnx.BatchStat(jnp.ones(outputs))
+        self.norm = BatchNorm(outputs, numerics)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w z"]:
-        x = self.conv(x)
-        scale = jax.lax.rsqrt(self.running_var[...] + BATCH_EPSILON) * self.scale[...]
-        return ((x.astype(jnp.float32) - self.running_mean[...]) * scale + self.bias[...]).astype(x.dtype)
+        return self.norm(self.conv(x))
 
 
 class PaellaVQModel(CodebookNetwork):
@@ -165,8 +151,7 @@ PAELLA = Family(
         (r"^out_block\.0\.", "out_block."),
         (r"^up_blocks\.0\.0\.", "up_blocks.0."),
         (r"^(down_blocks\.\d+)\.0\.", r"\1.conv."),
-        (r"^(down_blocks\.\d+)\.1\.weight$", r"\1.scale"),
-        (r"^(down_blocks\.\d+)\.1\.", r"\1."),
+        (r"^(down_blocks\.\d+)\.1\.(?=\w+$)", r"\1.norm."),
         (r"\.depthwise\.1\.", ".depthwise."),
         (r"\.channelwise\.0\.", ".widen."),
         (r"\.channelwise\.2\.", ".narrow."),

@@ -12,9 +12,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import itertools
-import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -31,10 +29,9 @@ from aedr_jax.autoencoders.blocks import (
     to_squares,
 )
 from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, GaussianNetwork
+from aedr_jax.autoencoders.norms import UnitNorm
 
 __all__ = ["QWEN_IMAGE", "WAN", "QwenImageArchitecture", "WanArchitecture", "WanAutoencoder"]
-
-LEAST_NORM = 1e-12  # as in `torch.nn.functional.normalize`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,26 +136,13 @@ class QwenImageArchitecture(FrameArchitecture):
         return self.input_channels, self.input_channels
 
 
-class Norm(nnx.Module):
-    """x / |x| · √c · scale, |x| over the channels; in float32 whatever is computed in."""
-
-    def __init__(self, channels: int, numerics: Numerics) -> None:
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.dtype = numerics.dtype
-
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        x = x.astype(jnp.float32)
-        squared = jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), LEAST_NORM**2)
-        return (x * jax.lax.rsqrt(squared) * (math.sqrt(x.shape[-1]) * self.scale[...])).astype(self.dtype)
-
-
 class ResidualBlock(nnx.Module):
     """norm, silu, conv, twice, plus the input (through a 1×1 convolution where the width changes)."""
 
     def __init__(self, inputs: int, outputs: int, numerics: Numerics, rngs: nnx.Rngs) -> None:
-        self.norm1 = Norm(inputs, numerics)
+        self.norm1 = UnitNorm(inputs, numerics)
         self.conv1 = conv(inputs, outputs, 3, numerics, rngs)
-        self.norm2 = Norm(outputs, numerics)
+        self.norm2 = UnitNorm(outputs, numerics)
         self.conv2 = conv(outputs, outputs, 3, numerics, rngs)
         self.conv_shortcut = conv(inputs, outputs, 1, numerics, rngs) if inputs != outputs else None
 
@@ -173,7 +157,7 @@ class AttentionBlock(nnx.Module):
 
     def __init__(self, channels: int, numerics: Numerics, rngs: nnx.Rngs) -> None:
         options = {"dtype": numerics.dtype, "precision": numerics.precision, "rngs": rngs}
-        self.norm = Norm(channels, numerics)
+        self.norm = UnitNorm(channels, numerics)
         self.to_qkv = nnx.Linear(channels, 3 * channels, **options)
         self.proj = nnx.Linear(channels, channels, **options)
         self.precision = numerics.precision
@@ -294,7 +278,7 @@ class Encoder(nnx.Module):
                 blocks += [Downsample(outs, numerics, rngs)] if i < last else []
         self.down_blocks = nnx.List(blocks)
         self.mid_block = MidBlock(widths[-1], numerics, rngs)
-        self.norm_out = Norm(widths[-1], numerics)
+        self.norm_out = UnitNorm(widths[-1], numerics)
         self.conv_out = conv(widths[-1], outputs, 3, numerics, rngs)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hz wz z"]:
@@ -329,7 +313,7 @@ class Decoder(nnx.Module):
                 for i, (inputs, outputs) in enumerate(itertools.pairwise(widths))
             ]
         )
-        self.norm_out = Norm(widths[-1], numerics)
+        self.norm_out = UnitNorm(widths[-1], numerics)
         self.conv_out = conv(widths[-1], a.channels[1], 3, numerics, rngs)
 
     def __call__(self, z: Float[Array, "n hz wz z"]) -> Float[Array, "n h w c"]:
