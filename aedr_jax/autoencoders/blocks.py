@@ -59,20 +59,18 @@ def conv(
     rngs: nnx.Rngs,
     *,
     stride: int = 1,
-    padding: int | str | None = None,
-    groups: int = 1,
+    padding: int | None = None,
     bias: bool = True,
 ) -> nnx.Conv:
     """A square convolution. Without `padding` it keeps the size (stride 1) or expects its input padded (stride 2)."""
     if padding is None:
-        padding = size // 2 if stride == 1 else "VALID"
+        padding = size // 2 if stride == 1 else 0
     return nnx.Conv(
         inputs,
         outputs,
         (size, size),
         strides=stride,
         padding=padding,
-        feature_group_count=groups,
         use_bias=bias,
         dtype=numerics.dtype,
         precision=numerics.precision,

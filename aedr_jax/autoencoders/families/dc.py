@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.blocks import Numerics, conv, from_squares, mean_of_runs, to_squares, upsample_nearest
 from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, Network
+from aedr_jax.autoencoders.grouped import DepthwiseConv, GroupedConv
 from aedr_jax.autoencoders.norms import BatchNorm, RMSNorm
 
 __all__ = ["DC", "AutoencoderDC", "DCArchitecture"]
@@ -202,8 +203,8 @@ class Scale(nnx.Module):
     """Queries, keys and values gathered from `size` × `size` positions: each channel alone, then head by head."""
 
     def __init__(self, channels: int, heads: int, size: int, numerics: Numerics, rngs: nnx.Rngs) -> None:
-        self.proj_in = conv(channels, channels, size, numerics, rngs, groups=channels, bias=False)
-        self.proj_out = conv(channels, channels, 1, numerics, rngs, groups=3 * heads, bias=False)
+        self.proj_in = DepthwiseConv(channels, size, numerics, rngs, bias=False)
+        self.proj_out = GroupedConv(channels, 3 * heads, numerics, rngs)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         return self.proj_out(self.proj_in(x))
@@ -249,7 +250,7 @@ class GatedConv(nnx.Module):
     def __init__(self, channels: int, numerics: Numerics, rngs: nnx.Rngs) -> None:
         hidden = 8 * channels
         self.conv_inverted = conv(channels, hidden, 1, numerics, rngs)
-        self.conv_depth = conv(hidden, hidden, 3, numerics, rngs, groups=hidden)
+        self.conv_depth = DepthwiseConv(hidden, 3, numerics, rngs)
         self.conv_point = conv(hidden // 2, channels, 1, numerics, rngs, bias=False)
         self.norm = RMSNorm(channels, numerics)
 

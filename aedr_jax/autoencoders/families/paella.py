@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.blocks import Numerics, conv, from_squares, to_squares
 from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, CodebookNetwork, Family
+from aedr_jax.autoencoders.grouped import DepthwiseConv
 from aedr_jax.autoencoders.norms import BatchNorm, layer_norm
 from aedr_jax.autoencoders.quantizer import Quantizer
 
@@ -66,7 +67,7 @@ class MixingBlock(nnx.Module):
 
     def __init__(self, channels: int, numerics: Numerics, rngs: nnx.Rngs) -> None:
         options = {"dtype": numerics.dtype, "precision": numerics.precision, "rngs": rngs}
-        self.depthwise = conv(channels, channels, 3, numerics, rngs, groups=channels, padding="VALID")
+        self.depthwise = DepthwiseConv(channels, 3, numerics, rngs, padding="edge")
         self.widen = nnx.Linear(channels, 4 * channels, **options)
         self.narrow = nnx.Linear(4 * channels, channels, **options)
         self.gammas = nnx.Param(jnp.zeros(6))
@@ -74,7 +75,7 @@ class MixingBlock(nnx.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         mods = self.gammas[...].astype(x.dtype)
         h = layer_norm(x) * (1 + mods[0]) + mods[1]
-        x = x + self.depthwise(jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")) * mods[2]
+        x = x + self.depthwise(h) * mods[2]
         h = layer_norm(x) * (1 + mods[3]) + mods[4]
         return x + self.narrow(jax.nn.gelu(self.widen(h), approximate=False)) * mods[5]
 
