@@ -20,6 +20,7 @@ from aedr_jax.autoencoders.config import parse_config
 from aedr_jax.autoencoders.family import Network
 from aedr_jax.autoencoders.hub import download, file_sha256
 from aedr_jax.autoencoders.names import locate
+from aedr_jax.autoencoders.originals import Original, recognize
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder
 from aedr_jax.autoencoders.tensors import (
     CONVERTED_FILE,
@@ -27,7 +28,9 @@ from aedr_jax.autoencoders.tensors import (
     files_of,
     is_index,
     no_safetensors,
+    read_header,
     read_object,
+    read_renamed,
     read_shards,
     weights_file,
 )
@@ -41,7 +44,8 @@ PRECISIONS = ("highest", "high", "default", None)
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Where an autoencoder was found: the safetensors file or the index of its shards, with `config.json` beside it."""
+    """Where an autoencoder was found: the safetensors file or the index of its shards, with `config.json` beside it but
+    for single files of the original code."""
 
     weights: Path
     origin: str
@@ -59,7 +63,7 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Found
 
     Args:
       model: a registry name, a local folder, a safetensors file (or an index of shards) with `config.json` beside it,
-        or `org/repo` with an optional `/subfolder`.
+        a safetensors file of the original code, or `org/repo` with an optional `/subfolder`.
       revision: for hub paths and names that are downloaded: a commit, tag or branch.
 
     Raises:
@@ -94,13 +98,12 @@ def _with_config(folder: Path) -> Path:
 
 
 def _single_file(path: Path) -> Path:
-    if is_index(path) or path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":  # without config.json it is read as a file of the original code
+        return path
+    if is_index(path):
         if (path.parent / "config.json").is_file():
             return path
-        raise AutoencoderError(
-            f"{path}: no config.json beside it. Single files in the layout of the original code are not read: pass a "
-            "diffusers folder (config.json and safetensors)"
-        )
+        raise AutoencoderError(f"{path}: no config.json beside it; pass the autoencoder's whole folder")
     if path.suffix in PICKLED:
         raise AutoencoderError(no_safetensors(str(path.parent), [path.name]))
     raise AutoencoderError(f"{path}: no safetensors file; pass the folder that holds the autoencoder's config.json")
@@ -120,7 +123,8 @@ def load_autoencoder(
     Args:
       model: a registry name ("sd1.5"), a local folder (diffusers' layout, or what `aedr convert` wrote), or a hub path
         ("org/repo/subfolder"). Of several files of weights in a folder the first in `tensors.WEIGHT_FILES` is read. To
-        read another one pass its own path, with `config.json` beside it.
+        read another one pass its own path, with `config.json` beside it. A file without one is read as the original
+        code's, such as `ae.safetensors`, or a whole checkpoint with the autoencoder in it (`originals`).
       dtype: what to compute in: float32, bfloat16 or float16. Parameters are kept in float32 as they were read.
       precision: the precision of convolutions and matrix products: "highest", "high" or "default". Losses near 1e-5
         (FLUX) need "highest": GPU and TPU otherwise cut float32 products to TF32 or bfloat16.
@@ -155,11 +159,25 @@ def load_autoencoder(
 
 
 def _load(found: Found, numerics: Numerics) -> Network:
-    config = parse_config(read_object(found.config), where=str(found.config))
+    fields, original = _described(found)
+    config = parse_config(fields, where=str(found.weights if original else found.config))
     if found.image_range is not None:
         config = dataclasses.replace(config, image_range=found.image_range)
-    tensors = read_shards(found.weights, ignore=partial(is_ignored, family=config.family))
+    ignore = partial(is_ignored, family=config.family)
+    if original is None:
+        tensors = read_shards(found.weights, ignore=ignore)
+    else:
+        tensors = read_renamed(found.weights, original.rename, ignore=ignore)
     return from_state_dict(tensors, config, numerics=numerics, quantize=found.quantize, where=str(found.weights))
+
+
+def _described(found: Found) -> tuple[dict[str, Any], Original | None]:
+    """What the config says, or what stands for it where a single file of the original code has none."""
+    if found.config.is_file():
+        return read_object(found.config), None
+    shapes = {name: shape for name, (_, shape) in read_header(found.weights, part=True).items()}
+    original = recognize(shapes, where=str(found.weights))
+    return original.config, original
 
 
 def dtype_of(dtype: Any) -> Any:
@@ -197,7 +215,8 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revis
     found = resolve(model, revision)
     autoencoder = _load(found, Numerics())
     shards = {file.name: file_sha256(file) for file in files_of(found.weights)} if is_index(found.weights) else None
-    config = found.config.read_bytes()
+    fields, original = _described(found)
+    config = found.config.read_bytes() if original is None else json.dumps(fields, indent=2).encode()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     manifest = {
