@@ -1,4 +1,8 @@
-"""JSON values to frozen dataclasses, by their annotations: nothing missing, nothing unknown, all types as they say."""
+"""JSON values to frozen dataclasses, by their annotations: nothing missing, nothing unknown, all types as they say.
+
+Only a field that files of this format have had from some later version on (`metadata={"later": True}`) may be missing;
+its default then says that it is not known.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +48,10 @@ def build(kind: Any, value: Any, name: str = "") -> Any:
 
 def _dataclass(kind: Any, value: Any, name: str) -> Any:
     hints, given = typing.get_type_hints(kind), dict(_object(value, name))
+    given = {
+        **{field.name: field.default for field in dataclasses.fields(kind) if field.metadata.get("later")},
+        **given,
+    }
     for what, names in (("missing", hints.keys() - given.keys()), ("unknown", given.keys() - hints.keys())):
         if names:
             raise ValueError(f"{name or kind.__name__}: field {', '.join(sorted(names))} {what}")

@@ -99,7 +99,7 @@ def tiny_autoencoder(kind: str, seed: int = 0):
 def random_autoencoder(config: dict, seed: int = 0, numerics=None, quantize=None):
     """Random weights, drawn by NumPy: Flax's own initialisers would be compiled one by one."""
     from aedr_jax.autoencoders.blocks import Numerics
-    from aedr_jax.autoencoders.checkpoints import from_state_dict
+    from aedr_jax.autoencoders.checkpoints import WEIGHTS, from_state_dict
     from aedr_jax.autoencoders.config import parse_config
     from aedr_jax.autoencoders.family import build
 
@@ -108,10 +108,11 @@ def random_autoencoder(config: dict, seed: int = 0, numerics=None, quantize=None
     abstract = nnx.eval_shape(lambda: build(parsed, numerics, nnx.Rngs(0)))
     rng = np.random.default_rng(seed)
     tensors = {}
-    for path, leaf in nnx.to_flat_state(nnx.state(abstract, nnx.Param)):
+    for path, leaf in nnx.to_flat_state(nnx.state(abstract, WEIGHTS)):
         spread = 0.3 if path[-1] in ("bias", "scale") else 1 / np.sqrt(np.prod(leaf.shape[:-1]))
         spread = 1.0 if path[-1] == "embedding" else spread
         draw = spread * rng.normal(size=leaf.shape) + (path[-1] == "scale")
+        draw = np.exp(draw) if path[-1] == "running_var" else draw
         tensors[".".join(map(str, path))] = draw.astype(np.float32)
     return from_state_dict(tensors, parsed, numerics=numerics, quantize=quantize)
 

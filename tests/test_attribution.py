@@ -17,8 +17,8 @@ def calibrations(rng):
     return {name: aedr.calibrate(rng.normal(1.0, 0.1, 50), model=name, config=PAPER) for name in ("a", "b", "c")}
 
 
-def with_hash(calibration, weights):
-    identity = dataclasses.replace(calibration.protocol.identity, weights_hash=weights)
+def with_hash(calibration, weights, rounded=None):
+    identity = dataclasses.replace(calibration.protocol.identity, weights_hash=weights, rounded_hash=rounded)
     protocol = dataclasses.replace(calibration.protocol, identity=identity)
     return dataclasses.replace(calibration, protocol=protocol)
 
@@ -54,6 +54,10 @@ def test_models_of_one_autoencoder_are_one_family(calibrations):
     shared["c"] = with_hash(calibrations["c"], "x")
     scores = {"a": np.array([IN, OUT, IN]), "b": np.array([OUT, OUT, IN]), "c": np.array([IN, IN, OUT])}
     assert aedr.attribute(scores, shared).verdicts == ("a|c", "a|c", "ambiguous: a|c, b")
+    # A bfloat16 copy is of the family; that it joins what no hash joins directly makes them one.
+    copies = {"a": with_hash(calibrations["a"], "x"), "b": with_hash(calibrations["b"], "y", "r")}
+    copies["c"] = with_hash(calibrations["c"], "x", "r")
+    assert aedr.attribute(scores, copies).verdicts == ("a|b|c",) * 3
     # Unknown hashes are no evidence of a shared autoencoder.
     unknown = {name: with_hash(calibration, None) for name, calibration in calibrations.items()}
     assert aedr.attribute(scores, unknown).verdicts[0] == "ambiguous: a, c"

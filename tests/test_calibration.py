@@ -102,11 +102,31 @@ def test_json_round_trip(signals, tmp_path):
     loaded = aedr.Calibration.load(tmp_path / "deep" / "m.json")
     assert loaded == made
     assert made.model == "m"
-    assert made.protocol.identity == Identity("m", aedr.weights_hash(ae), True, "float32", "highest")
+    exact, rounded = (aedr.weights_hash(ae, rounded=r) for r in (False, True))
+    assert made.protocol.identity == Identity("m", exact, True, "float32", "highest", rounded)
     assert (made.protocol.method, made.protocol.size_rule, made.protocol.processing) == ("aedr", "crop8", "none")
     assert {"aedr-jax", "jax", "flax", "numpy"} <= set(made.provenance.versions)
     assert made.protocol.settings == aedr.SignalConfig().describe()
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["m.json"]
+
+
+def test_files_from_before_the_second_hash_are_read_and_judge_as_ever(signals, tmp_path):
+    ae = tiny_autoencoder("vq")
+    made = aedr.calibrate(signals, autoencoder=ae, size_rule="crop8")
+    made.save(tmp_path / "new.json")
+    values = json.loads((tmp_path / "new.json").read_text())
+    del values["protocol"]["identity"]["rounded_hash"], values["digest"]
+    (tmp_path / "old.json").write_text(json.dumps({**values, "digest": told_apart(values)}))
+    old = aedr.Calibration.load(tmp_path / "old.json")
+    assert old.protocol.identity == dataclasses.replace(made.protocol.identity, rounded_hash=None)
+    old.check_against(made.protocol)
+    made.check_against(old.protocol)
+    for name, broken in (("rounded_hash", "ab"), ("rounded", "ab" * 32)):
+        identity = {**values["protocol"]["identity"], name: broken}
+        wrong = {**values, "protocol": {**values["protocol"], "identity": identity}}
+        (tmp_path / "bad.json").write_text(json.dumps({**wrong, "digest": told_apart(wrong)}))
+        with pytest.raises(aedr.CalibrationError, match=f"{name}"):
+            aedr.Calibration.load(tmp_path / "bad.json")
 
 
 def test_functions_without_parameters_have_no_hash_and_that_is_said(signals):

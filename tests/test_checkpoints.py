@@ -87,6 +87,22 @@ def test_hash_sees_one_changed_value(tensors, family, key):
     assert weights_hash(load({**tensors, key: changed})) != family
 
 
+def test_a_bfloat16_copy_has_the_rounded_hash_of_its_original(tmp_path, tensors):
+    """Rounding is to the nearest and to even. A float16 copy was rounded at other places."""
+    copies = {dtype: {k: v.astype(dtype) for k, v in tensors.items()} for dtype in (ml_dtypes.bfloat16, np.float16)}
+    bfloat16, float16 = (
+        load_autoencoder(write_folder(tmp_path / str(i), KL, c)) for i, c in enumerate(copies.values())
+    )
+    whole = load(tensors)
+    assert weights_hash(bfloat16) != weights_hash(whole)
+    assert weights_hash(bfloat16, rounded=True) == weights_hash(whole, rounded=True) != weights_hash(whole)
+    assert weights_hash(float16, rounded=True) != weights_hash(whole, rounded=True)
+    # 1 + 2^-8 lies in the middle between 1 and 1 + 2^-7, 1 + 3·2^-8 between 1 + 2^-7 and 1 + 2^-6: even neighbours.
+    ties, even = np.float32([1 + 2**-8, 1 + 3 * 2**-8]), np.float32([1, 1 + 2**-6])
+    assert weights_hash({"a": ties}, rounded=True) == weights_hash({"a": even}, rounded=True)
+    assert weights_hash({"a": np.nextafter(ties, 9)}, rounded=True) != weights_hash({"a": even}, rounded=True)
+
+
 def test_hash_sees_which_parameter_a_value_is_in(tensors, family):
     norm, other = (f"encoder.mid_block.resnets.0.norm{i}.bias" for i in (1, 2))
     assert weights_hash(load({**tensors, norm: tensors[other], other: tensors[norm]})) != family

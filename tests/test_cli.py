@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import os
 import re
@@ -538,8 +539,16 @@ def test_models(capsys):
     assert list(rows)[:8] == ["sd1.5", "sd2-base", "sd2.1", "sdxl", "sd3.5", "flux", "vqdm", "kandinsky2.1"]
     assert rows["kandinsky2.1"]["quantize"] is False
     assert rows["mini-kl4-a"]["weights"]
+    assert rows["amused-512"]["image_range"] == [0.0, 1.0]
+    assert rows["wan2.2-5b"]["native_size"] is rows["wan2.2-5b"]["gated"] is None
+    assert rows["sd-ft-mse"]["source"] == "stabilityai/sd-vae-ft-mse"
     assert main(["models"]) == 0
-    assert "mini-kl4-a" in capsys.readouterr().out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    table = lines[1 : lines.index([])]
+    assert len(table) == len(rows)
+    classes = [line[0] for line in table]
+    assert sum(a != b for a, b in itertools.pairwise(classes)) + 1 == len(set(classes))  # grouped
+    assert ["AutoencoderKL", "16c", "/8", "z-image", "1024", "to", "download", "-", "flux's?"] in [x[:9] for x in table]
 
 
 EVIL = "a\nforged  none  m1 1.000\x1b[2J\u202egnp.png"

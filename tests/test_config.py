@@ -185,7 +185,6 @@ def test_wrong_value_is_named(name):
     ("change", "message"),
     [
         ({"norm_type": "layer"}, "norm_type = 'layer'"),
-        ({"lookup_from_codebook": True}, "lookup_from_codebook"),
         ({"block_out_channels": [48] * 4, "norm_num_groups": 16}, "spatial norm needs multiples of 32"),
         ({"use_quant_conv": True}, "unknown field 'use_quant_conv'"),
     ],
@@ -193,6 +192,12 @@ def test_wrong_value_is_named(name):
 def test_wrong_value_of_a_vq_model(change, message):
     with pytest.raises(AutoencoderError, match=message):
         parse_config({**CONFIGS["kandinsky2.1"], **change})
+
+
+def test_handing_over_indices_changes_no_decoded_image():
+    """aMUSEd's configs say it: a pipeline may then decode indices, which are the entries that quantize=True decodes."""
+    looked_up = parse_config({**CONFIGS["vqdm"], "lookup_from_codebook": True})
+    assert looked_up == parse_config(CONFIGS["vqdm"])
 
 
 def test_group_norm_takes_widths_that_spatial_norm_does_not():

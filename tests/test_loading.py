@@ -72,7 +72,9 @@ def test_convert_round_trip(kl_folder, tmp_path, capsys, x):
         "source_shards": None,
         "source_commit": None,
         "quantize": None,
+        "image_range": None,
         "weights_hash": weights_hash(original),
+        "rounded_hash": weights_hash(original, rounded=True),
         "aedr_jax": __version__,
         "sha256": sha256(out / "flax_model.safetensors"),
     }
@@ -84,6 +86,26 @@ def test_converting_again_changes_nothing_and_says_so(kl_folder, tmp_path, capsy
     assert main(["convert", str(tmp_path / "first"), str(tmp_path / "second")]) == 0
     assert f"family {first['weights_hash'][:12]}" in capsys.readouterr().out
     assert sha256(tmp_path / "first" / "flax_model.safetensors") == sha256(tmp_path / "second/flax_model.safetensors")
+
+
+def test_range_of_images_is_given_recorded_and_part_of_the_hash(kl_folder, tmp_path, x):
+    """No config says that aMUSEd's images are in [0, 1]."""
+    plain, unit = load_autoencoder(kl_folder), load_autoencoder(kl_folder, image_range=(0, 1))
+    np.testing.assert_array_equal(unit.encode(x), plain.encode((x + 1) / 2))
+    assert weights_hash(unit) != weights_hash(plain)
+    assert weights_hash(unit, rounded=True) != weights_hash(plain, rounded=True)
+    convert(kl_folder, tmp_path / "out")
+    manifest = tmp_path / "out" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "image_range": [0.0, 1.0]}))
+    again = convert(tmp_path / "out", tmp_path / "again")
+    assert tuple(again["image_range"]) == (0.0, 1.0)
+    assert weights_hash(load_autoencoder(tmp_path / "again")) == weights_hash(unit) == again["weights_hash"]
+    for wrong in ((1, 0), (0,), (0, float("nan")), (True, 2)):
+        with pytest.raises(AutoencoderError, match="image_range is "):
+            load_autoencoder(kl_folder, image_range=wrong)
+    manifest.write_text(json.dumps({"image_range": [1]}))
+    with pytest.raises(AutoencoderError, match=r"manifest\.json: image_range is \[1\]"):
+        load_autoencoder(tmp_path / "out")
 
 
 def test_how_a_model_generates_survives_conversion(movq_folder, tmp_path, monkeypatch):

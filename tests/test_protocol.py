@@ -35,7 +35,14 @@ def twins(request):
 
 def test_models_of_one_hash_differ_by_what_they_compute(twins):
     what, (one, other) = twins
-    assert list(one.identity.__dict__) == ["name", "weights_hash", "quantize", "dtype", "precision"]
+    assert list(one.identity.__dict__) == [
+        "name",
+        "weights_hash",
+        "quantize",
+        "dtype",
+        "precision",
+        "rounded_hash",
+    ]
     first, second = (Scorer([candidate]).protocol(candidate) for candidate in (one, other))
     assert list(first.differences(second)) == [f"identity.{what}"]
     assert first.fingerprint() != second.fingerprint()
@@ -106,8 +113,26 @@ def test_losses_without_a_name_are_compared_by_nobody(rng, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_families_by_either_hash():
+    a = Identity("a", "0" * 64, True, rounded_hash="1" * 64)
+    copy = dataclasses.replace(a, weights_hash="2" * 64)
+    older, unknown = dataclasses.replace(a, rounded_hash=None), Identity("x")
+    assert a.shares_family(copy)
+    assert a.shares_family(older)
+    assert not copy.shares_family(older)  # by the weights alone they differ, and more is not known
+    assert not dataclasses.replace(copy, rounded_hash=None).shares_family(older)
+    assert not a.shares_family(dataclasses.replace(copy, quantize=False))
+    assert a.shares_family(unknown) is unknown.shares_family(a) is None
+    # It follows from the weights: where they are equal it is no difference of what was measured.
+    assert Protocol(a).differences(Protocol(older)) == {}
+    assert Protocol(a).fingerprint() == Protocol(older).fingerprint() != Protocol(copy).fingerprint()
+    assert list(Protocol(a).differences(Protocol(copy))) == ["identity.weights_hash"]
+    loaded = tiny_autoencoder("vq")
+    assert Identity.of(loaded).rounded_hash == aedr.weights_hash(loaded, rounded=True)
+
+
 def test_functions_that_close_over_their_weights_have_no_identity():
     closed = Identity.of(aedr.from_functions(lambda p, x: x, lambda p, z: z))
-    assert closed.weights_hash is closed.family is None
+    assert closed.weights_hash is closed.rounded_hash is closed.family is None
     assert Identity.of(tiny_autoencoder("functions")).family is not None
     assert Identity.of(None, name="m") == Identity("m")

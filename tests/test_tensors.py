@@ -241,7 +241,8 @@ def test_networks_of_other_channels_are_refused_by_name(tmp_path, values, change
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("model.safetensors", "no config.json beside it. Single files in the layout of the original code are not read"),
+        ("model.safetensors", "not a readable safetensors file"),
+        ("model.safetensors.index.json", "no config.json beside it; pass the autoencoder's whole folder"),
         ("model.ckpt", "never loaded here"),
         ("diffusion_pytorch_model.bin", "aedr convert --pickle FOLDER FOLDER"),
         ("config.json", "pass the folder"),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder
+from aedr_jax.autoencoders.registry import REGISTRY, Entry, calibration_file, local_folder
 from aedr_jax.errors import SourceError
 
 __all__ = ["Inventory", "ModelRecord", "models"]
@@ -22,24 +22,39 @@ class ModelRecord:
     Attributes:
       model: its name.
       source: where its autoencoder comes from.
-      gated: whether the download needs a licence click and a token.
+      gated: whether the download needs a licence click and a token; None where that is not known.
       native_size: the side in pixels at which it generates; None where that is not known.
       quantize: whether its images are decoded codebook entries; None without a codebook, or where that is not known.
       weights: the folder on this machine that holds them.
       family: their hash, as written beside them; equal for models that nothing here can tell apart.
       calibration: the first of `calibrations`.
       calibrations: files, first the one beside the weights.
+      autoencoder: the class of its autoencoder, `_class_name` in `config.json`.
+      latent_channels, factor: of the autoencoder; image size over latent size.
+      image_range: what its network takes and gives, where its config does not say so.
+      image_channels: 4 where the network has alpha too.
+      licence: of the weights.
+      same_as: the model whose autoencoder this is said to be.
+      facts: what the registry's facts come from.
     """
 
     model: str
     source: str | None
-    gated: bool = False
+    gated: bool | None = False
     native_size: int | None = None
     quantize: bool | None = None
     weights: str | None = None
     family: str | None = None
     calibration: str | None = None
     calibrations: tuple[str, ...] = ()
+    autoencoder: str | None = None
+    latent_channels: int | None = None
+    factor: int | None = None
+    image_range: tuple[float, float] | None = None
+    image_channels: int | None = None
+    licence: str | None = None
+    same_as: str | None = None
+    facts: str | None = None
 
 
 class Inventory(NamedTuple):
@@ -66,12 +81,20 @@ def models(calibrations: str | os.PathLike[str] | None = None) -> Inventory:
         found.append(
             ModelRecord(
                 model=name,
-                source=f"{entry.repository}/{entry.subfolder}" if entry.repository else "ships with the package",
+                source=_place(entry),
                 gated=entry.gated,
                 native_size=entry.native_size,
                 quantize=entry.quantize,
                 weights=str(folder) if folder else None,
                 family=_family(folder, files),
+                autoencoder=entry.family,
+                latent_channels=entry.latent_channels,
+                factor=entry.factor,
+                image_range=entry.image_range,
+                image_channels=entry.image_channels,
+                licence=entry.licence,
+                same_as=entry.same_as,
+                facts=entry.source,
                 **_listed(files),
             )
         )
@@ -81,6 +104,12 @@ def models(calibrations: str | os.PathLike[str] | None = None) -> Inventory:
         record = ModelRecord(model=name, source=source, weights=here, family=_family(None, files), **_listed(files))
         found.append(record)
     return Inventory(found, broken)
+
+
+def _place(entry: Entry) -> str:
+    if entry.repository is None:
+        return "ships with the package"
+    return f"{entry.repository}/{entry.subfolder}" if entry.subfolder else entry.repository
 
 
 def _listed(files: Sequence[Path]) -> dict[str, Any]:

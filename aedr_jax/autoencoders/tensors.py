@@ -9,6 +9,7 @@ index of one variant the file. Another file than the preferred one is loaded whe
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -23,7 +24,9 @@ __all__ = [
     "files_of",
     "is_index",
     "no_safetensors",
+    "read_header",
     "read_object",
+    "read_renamed",
     "read_shards",
     "read_tensors",
     "shards_of",
@@ -144,7 +147,7 @@ def read_shards(path: Path, *, ignore: Callable[[str], bool] = lambda name: Fals
     tensors: dict[str, np.ndarray] = {}
     for name, keys in shards.items():
         file = path.parent / name
-        found = _dtypes(file).keys()
+        found = read_header(file).keys()
         if wrong := sorted(keys ^ found):
             raise AutoencoderError(
                 f"{file}: not the tensors that {path.name} says ({', '.join(wrong[:10])}): the files are of different "
@@ -154,20 +157,25 @@ def read_shards(path: Path, *, ignore: Callable[[str], bool] = lambda name: Fals
     return tensors
 
 
-def read_tensors(path: Path, *, ignore: Callable[[str], bool] = lambda name: False) -> dict[str, np.ndarray]:
+def read_tensors(
+    path: Path, *, ignore: Callable[[str], bool] = lambda name: False, part: bool = False
+) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file: their values as float32.
 
     Args:
       path: of one file.
-      ignore: tensors that are passed over by their names, whatever they hold.
+      ignore: tensors that are passed over by their names, whatever they hold; they are not read.
+      part: whether the file holds more than an autoencoder, and may be larger than one.
 
     Raises:
-      AutoencoderError: when the file is too large, damaged, holds other dtypes than float64, 32, 16 and bfloat16, or
-        values that are not finite in float32.
+      AutoencoderError: when the file, or what is read of it, is too large; when it is damaged, or holds other dtypes
+        than float64, 32, 16 and bfloat16, or values that are not finite in float32.
     """
     from safetensors import SafetensorError, safe_open
 
-    dtypes = {name: dtype for name, dtype in _dtypes(path).items() if not ignore(name)}
+    wanted = {name: found for name, found in read_header(path, part=part).items() if not ignore(name)}
+    _check_size(path, 4 * sum(math.prod(shape) for _, shape in wanted.values()) if part else 0)
+    dtypes = {name: dtype for name, (dtype, _) in wanted.items()}
     if wrong := [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype not in DTYPES]:
         raise AutoencoderError(
             f"{path}: tensors of other dtypes than {', '.join(DTYPES)}: {', '.join(wrong[:10])}. Quantized weights are "
@@ -191,6 +199,28 @@ def read_tensors(path: Path, *, ignore: Callable[[str], bool] = lambda name: Fal
     return tensors
 
 
+def read_renamed(
+    path: Path, rename: Callable[[str], str | None], *, ignore: Callable[[str], bool] = lambda name: False
+) -> dict[str, np.ndarray]:
+    """The tensors of a file that holds others too, under other names: those that `rename` gives a name.
+
+    Args:
+      path: of one file.
+      rename: a tensor's name in the file -> its new one; None for one that is not read.
+      ignore: tensors that are passed over by their new names.
+
+    Raises:
+      AutoencoderError: as `read_tensors`.
+    """
+
+    def passed_over(name: str) -> bool:
+        new = rename(name)
+        return new is None or ignore(new)
+
+    found = read_tensors(path, ignore=passed_over, part=True)
+    return {new: value for name, value in found.items() if (new := rename(name)) is not None}
+
+
 def read_object(path: Path) -> dict:
     """A JSON object.
 
@@ -210,16 +240,18 @@ def read_object(path: Path) -> dict:
     return value
 
 
-def _dtypes(path: Path) -> dict[str, str]:
-    """Tensor -> dtype, from the header alone."""
+def read_header(path: Path, *, part: bool = False) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Tensor -> dtype (safetensors' name) and shape, without reading a value; otherwise as `read_tensors`."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        _check_size(path, path.stat().st_size)
+        if not part:
+            _check_size(path, path.stat().st_size)
         with open(path, "rb") as file:
             _refuse_pointer(path, file.read(200))
         with safe_open(path, "np") as tensors:
-            return {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            return {name: (found.get_dtype(), tuple(found.get_shape())) for name, found in slices.items()}
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         if isinstance(error, AutoencoderError):
             raise

@@ -66,21 +66,25 @@ def models(args: argparse.Namespace) -> int:
         print(json.dumps([dataclasses.asdict(record) for record in found.models], indent=1))
         return OK
     rows = []
-    for record in found.models:
+    classes = list(dict.fromkeys(record.autoencoder or "-" for record in found.models))
+    for record in sorted(found.models, key=lambda record: classes.index(record.autoencoder or "-")):
         missing = "gated" if record.gated else "to download" if record.model in REGISTRY else "-"
         beside = str(calibration_file(record.model))
         files = ["here" if file == beside else file for file in record.calibrations]
         rows.append(
             {
+                "autoencoder": record.autoencoder or "-",
+                "latents": f"{record.latent_channels}c /{record.factor}" if record.factor else "-",
                 "model": record.model,
                 "native_size": record.native_size or "-",
                 "weights": "here" if record.weights else missing,
                 "calibration": ", ".join(files) or "-",
-                "family": (record.family or "")[:12],
+                "family": (record.family or "")[:12] or (f"{record.same_as}'s?" if record.same_as else "-"),
                 "source": record.source or "-",
             }
         )
     print_table(rows, tuple(rows[0]))
+    print("\nfamily: of the weights that are here; x's?: somebody says they are x's, and only equal families show it")
     return OK
 
 

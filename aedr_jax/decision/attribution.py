@@ -18,6 +18,7 @@ from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
+from aedr_jax.signal.protocol import Identity
 
 __all__ = [
     "AMBIGUOUS",
@@ -381,7 +382,7 @@ def _families(
         if missing := [name for name in measured if name not in given]:
             raise CalibrationError(f"families: nothing for {', '.join(missing)}")
         return _joined({name: given[name] for name in measured})
-    known = {name: pasts[name][0].protocol.identity.family if pasts[name] else None for name in measured}
+    known = {name: pasts[name][0].protocol.identity if pasts[name] else Identity(name) for name in measured}
     one: dict[str, str] = {}
     for name in measured:
         alike = [other for other in one if _share(name, other, measured, known)]
@@ -390,10 +391,10 @@ def _families(
     return _joined(one)
 
 
-def _share(a: str, b: str, measured: Mapping[str, Measurement | Values], known: Mapping[str, object]) -> bool:
+def _share(a: str, b: str, measured: Mapping[str, Measurement | Values], known: Mapping[str, Identity]) -> bool:
     """Whether two models are one autoencoder: by their weights, or else by measurements that no chance makes equal."""
-    if known[a] is not None and known[b] is not None:
-        return known[a] == known[b]
+    if (shared := known[a].shares_family(known[b])) is not None:
+        return shared
     x, y = measured[a], measured[b]
     if not isinstance(x, Measurement) or not isinstance(y, Measurement):
         return False

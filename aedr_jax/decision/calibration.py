@@ -370,8 +370,9 @@ def calibrate(
 
 def _checked(made: Calibration) -> Calibration:
     """The calibration, if what it says follows from what it holds."""
-    hashes = {"weights_hash": made.protocol.identity.weights_hash, "images_hash": made.provenance.images_hash}
-    for name, digest in hashes.items():
+    identity = made.protocol.identity
+    hashes = {"weights_hash": identity.weights_hash, "rounded_hash": identity.rounded_hash}
+    for name, digest in (hashes | {"images_hash": made.provenance.images_hash}).items():
         if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
             raise CalibrationError(f"{name} {digest!r}: expected 64 hexadecimal digits")
     Processing.parse(made.protocol.processing)

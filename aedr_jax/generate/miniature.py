@@ -145,6 +145,7 @@ def sample_images(
     """
     autoencoder, flow = _generator(model)
     side = REGISTRY[model].native_size
+    assert side is not None  # of a miniature model it is known
     height, width = size or (side, side)
     factor = autoencoder.factor
     if min(height, width) < factor or height % factor or width % factor:

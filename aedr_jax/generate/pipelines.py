@@ -151,7 +151,13 @@ def choose_settings(
     if model not in REGISTRY:
         raise GenerationError(f"{model!r} is no model of the registry ({', '.join(REGISTRY)})")
     entry, recipe = REGISTRY[model], RECIPES.get(model)
+    if recipe is None and entry.repository is not None:
+        raise GenerationError(
+            f"{model}: how its pipeline is run is not known here; make its images yourself, and calibrate on them"
+        )
     size = entry.native_size if size is None else size
+    if size is None:
+        raise GenerationError(f"{model}: its native size is not known; give one")
     multiple = recipe.multiple if recipe else 8
     if size < 1 or size % multiple:
         raise GenerationError(f"size {size}: {model} makes images whose side is a multiple of {multiple}")

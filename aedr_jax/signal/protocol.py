@@ -19,6 +19,8 @@ from aedr_jax.errors import AedrError, AutoencoderError
 
 __all__ = ["Identity", "Protocol", "differences", "told_apart"]
 
+NOT_COMPARED = ("name", "rounded_hash")  # of an identity: for people, and what follows from another field
+
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
@@ -30,6 +32,8 @@ class Identity:
       quantize: whether the model decodes codebook entries; None without a codebook.
       dtype: what the autoencoder computes in.
       precision: the precision of its products.
+      rounded_hash: the hash of the weights rounded to bfloat16. It follows from the weights and is not compared; it
+        says which models are one family (`shares_family`). None also where a hash was handed over instead of computed.
 
     >>> aedr.Identity("sd1.5", weights_hash="ab" * 32).family == aedr.Identity("mine", weights_hash="ab" * 32).family
     True
@@ -40,6 +44,7 @@ class Identity:
     quantize: bool | None = None
     dtype: str | None = None
     precision: str | None = None
+    rounded_hash: str | None = dataclasses.field(default=None, metadata={"later": True})
 
     @classmethod
     def of(cls, autoencoder: Any, *, name: str | None = None, weights: str | None = None) -> Identity:
@@ -59,6 +64,7 @@ class Identity:
             getattr(autoencoder, "quantize_on_decode", None),
             None if numerics is None else jnp.dtype(numerics.dtype).name,
             None if numerics is None else numerics.precision or "default",
+            _hash_or_none(autoencoder, rounded=True) if weights is None else None,
         )
 
     @property
@@ -66,6 +72,18 @@ class Identity:
         """Weights and quantization. Two models of one family cannot be told apart by any method that looks at the
         autoencoder. None without a hash. The dtype and precision of a measurement are not part of it."""
         return None if self.weights_hash is None else (self.weights_hash, self.quantize)
+
+    def shares_family(self, other: Identity) -> bool | None:
+        """Whether two models are one family: equal quantization, and weights that are equal or, where both are known
+        rounded to bfloat16, equal then. None where a hash is missing.
+
+        So a float32 file and its bfloat16 copy are one family, although their scores differ by the rounding: which of
+        the two ran is no question about the model.
+        """
+        if self.family is None or other.family is None:
+            return None
+        rounded = self.rounded_hash is not None and self.rounded_hash == other.rounded_hash
+        return self.quantize == other.quantize and (rounded or self.weights_hash == other.weights_hash)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +127,16 @@ class Protocol:
     def fingerprint(self) -> str:
         """16 hexadecimal digits. Two protocols have the same ones if they differ in the model's name at most."""
         values = self.describe()
-        del values["identity"]["name"]
+        for name in NOT_COMPARED:
+            del values["identity"][name]
         return told_apart(values)[:16]
 
     def differences(self, other: Protocol) -> dict[str, tuple[Any, Any]]:
-        """What differs: dotted names -> this one's value and the other's. The model's name is not compared."""
+        """What differs: dotted names -> this one's value and the other's. `NOT_COMPARED` is left out."""
         found = differences(self.describe(), other.describe())
-        found.pop("identity.name", None)
-        return found
+        return {
+            name: both for name, both in found.items() if name not in {f"identity.{field}" for field in NOT_COMPARED}
+        }
 
 
 def differences(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
@@ -135,8 +155,8 @@ def told_apart(values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _hash_or_none(autoencoder: Any) -> str | None:
+def _hash_or_none(autoencoder: Any, *, rounded: bool = False) -> str | None:
     try:
-        return weights_hash(autoencoder)
+        return weights_hash(autoencoder, rounded=rounded)
     except AutoencoderError:  # functions that close over their weights: there is nothing to hash
         return None

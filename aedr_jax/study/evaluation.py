@@ -122,7 +122,8 @@ def evaluate(
     candidates = [load_candidate(source, name=name) for name, source in name_models(models).items()]
     names = [candidate.name for candidate in candidates]
     if side is None:
-        side = min((REGISTRY[name].native_size for name in names if name in REGISTRY), default=SIDE)
+        sides = [REGISTRY[name].native_size for name in names if name in REGISTRY]
+        side = min((known for known in sides if known is not None), default=SIDE)
     factor = math.lcm(*(candidate.autoencoder.factor for candidate in candidates))
     if side % factor:
         raise SourceError(f"side {side}: no multiple of the autoencoders' factor, {factor}")

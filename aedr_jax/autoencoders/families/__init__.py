@@ -6,8 +6,13 @@ record with its key rules; layers that families share are in `blocks`, `quantize
 
 from __future__ import annotations
 
+from aedr_jax.autoencoders.families.dc import DC
+from aedr_jax.autoencoders.families.flux2 import FLUX2
+from aedr_jax.autoencoders.families.hunyuan import HUNYUAN_IMAGE
 from aedr_jax.autoencoders.families.kl import KL
+from aedr_jax.autoencoders.families.paella import PAELLA
 from aedr_jax.autoencoders.families.vq import VQ
+from aedr_jax.autoencoders.families.wan import QWEN_IMAGE, WAN
 from aedr_jax.autoencoders.family import Family
 
 __all__ = ["FAMILIES"]
@@ -17,5 +22,11 @@ FAMILIES: dict[str, Family] = {
     for family in (
         KL,
         VQ,
+        FLUX2,
+        WAN,
+        QWEN_IMAGE,
+        DC,
+        HUNYUAN_IMAGE,
+        PAELLA,
     )
 }

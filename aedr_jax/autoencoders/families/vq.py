@@ -82,9 +82,8 @@ VQ = Family(
     architecture=VQArchitecture,
     network=VQModel,
     scaling_factor=0.18215,
-    fixed_fields={
-        "act_fn": ("silu", "swish"),
-        "lookup_from_codebook": (False,),  # latents that are indices
-    },
+    fixed_fields={"act_fn": ("silu", "swish")},
+    # A pipeline may hand over indices with force_not_quantize; what is decoded then are the codebook's entries.
+    ignored_fields={"lookup_from_codebook": "decodes what quantize=True decodes"},
     key_rules=((r"^quantize\.embedding\.weight$", "quantizer.embedding.embedding"),),
 )
