@@ -357,7 +357,7 @@ def test_a_measurement_without_alignment_needs_a_calibration():
     found = {"a": aligned([-1.0, 0.0]), "b": paper, "c": np.ones(2)}
     with pytest.raises(aedr.CalibrationError, match="no calibration for b, c, and no alignment in what was measured"):
         aedr.attribute(found, null=NULL)
-    with pytest.raises(aedr.CalibrationError, match="no alignment in what was measured: pass the settings"):
+    with pytest.raises(aedr.CalibrationError, match="measured: not by this config: it has no alignment"):
         aedr.calibrate(aedr.Measurement.from_losses(np.arange(1.0, 31), np.ones(30), np.ones(30)))
 
 

