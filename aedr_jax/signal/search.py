@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -253,21 +253,15 @@ def _hypotheses(image: UInt8[np.ndarray, "h w 3"], region: Box, plan: _Plan, con
     ]
 
 
-def _window(
-    image: UInt8[np.ndarray, "h w 3"], region: Box, corner: int, geometry: Geometry, plan: _Plan
-) -> tuple[UInt8[np.ndarray, "s s 3"], tuple[int, int]]:
-    """The window of a hypothesis in one corner of the region, upright and on its grid; and where its blocks begin."""
-    size = geometry.size or geometry.seen_upright
-    height, width = size if geometry.quarters % 2 == 0 else size[::-1]  # as the image lies
-    down, right = height / image.shape[0], width / image.shape[1]
+def _slot(
+    image: UInt8[np.ndarray, "h w 3"], region: Box, corner: int, plan: _Plan, size: tuple[int, int]
+) -> tuple[Box, UInt8[np.ndarray, "s s 3"]]:
+    """The slot in one corner of the region, in the image as it lies, resized to a size; and its pixels."""
+    down, right = size[0] / image.shape[0], size[1] / image.shape[1]
     top, bottom = int(np.ceil(region.top * down)), int((region.top + region.height) * down) - plan.slot
     left, east = int(np.ceil(region.left * right)), int((region.left + region.width) * right) - plan.slot
     slot = Box((top, bottom)[corner // 2], (left, east)[corner % 2], plan.slot, plan.slot)
-    pixels = slot.of(image) if geometry.size is None else resized(image, (height, width), slot)
-    upright = geometry.box_turned_back(slot, height, width)
-    y, x = ((off - at) % plan.factor for off, at in zip(geometry.offset, upright[:2], strict=True))
-    window = geometry.turned_back(pixels)[y : y + plan.window, x : x + plan.window]
-    return window, (plan.start - y, plan.start - x)
+    return slot, slot.of(image) if size == image.shape[:2] else resized(image, size, slot)
 
 
 def _losses(
@@ -281,9 +275,21 @@ def _losses(
     config: SearchConfig,
 ) -> Float[np.ndarray, "n bands"]:
     """Mean over blocks of log e_b, of each hypothesis' window in a corner of the region."""
+    slots = cache(partial(_slot, image, region, corner, plan))  # orientations and offsets share one
+
+    def window(geometry: Geometry) -> tuple[UInt8[np.ndarray, "s s 3"], tuple[int, int]]:
+        """Upright and on its grid; and where its blocks begin."""
+        upright = geometry.size or geometry.seen_upright
+        height, width = upright if geometry.quarters % 2 == 0 else upright[::-1]  # as the image lies
+        slot, pixels = slots((height, width))
+        turned = geometry.box_turned_back(slot, height, width)
+        y, x = ((off - at) % plan.factor for off, at in zip(geometry.offset, turned[:2], strict=True))
+        part = geometry.turned_back(pixels)[y : y + plan.window, x : x + plan.window]
+        return part, (plan.start - y, plan.start - x)
+
     found = []
     for at in range(0, len(hypotheses), config.batch):
-        looked = [_window(image, region, corner, each, plan) for each in hypotheses[at : at + config.batch]]
+        looked = [window(each) for each in hypotheses[at : at + config.batch]]
         padded = [*looked, *[looked[-1]] * (config.batch - len(looked))]  # one shape, one program
         windows, starts = np.stack([w for w, _ in padded]), np.array([start for _, start in padded], np.int32)
         logs = _log_losses(autoencoder, prepare(windows), starts, blocks=plan.blocks, config=config.alignment)
