@@ -7,6 +7,7 @@ record with its key rules; layers that families share are in `blocks`, `quantize
 from __future__ import annotations
 
 from aedr_jax.autoencoders.families.kl import KL
+from aedr_jax.autoencoders.families.tiny import TINY
 from aedr_jax.autoencoders.families.vq import VQ
 from aedr_jax.autoencoders.family import Family
 
@@ -16,6 +17,7 @@ FAMILIES: dict[str, Family] = {
     family.class_name: family
     for family in (
         KL,
+        TINY,
         VQ,
     )
 }
