@@ -5,7 +5,8 @@
 `DIR` holds photographs and an `INDEX.csv` with the columns `file, source, original`. Only rows whose source is
 `dreambooth` are read (CC-BY-4.0), and of those only the subjects of the training split (`weights/photos.py`).
 
-The models are diffusers' own `AutoencoderKL` and `VQModel`, so what is written is their own layout: `config.json` and
+The models are diffusers' own `AutoencoderKL` and `VQModel`, and an `AutoencoderTiny` with group-normalised middle
+blocks (`autoencoder_tiny.py`). What is written is their layout: `config.json` and
 `diffusion_pytorch_model.safetensors` in float16, the exponential moving average of the weights. The loss is that of
 latent diffusion's autoencoders in small: L1 + MSE + L1 of the image's gradients + a tiny KL term or the codebook's
 commitment, and after a quarter of the run a PatchGAN discriminator (hinge loss and feature matching). Without the
@@ -34,6 +35,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, VQModel
 from tqdm import trange
 
+from autoencoder_tiny import AutoencoderTiny
 from photos import subjects_split, training_images
 
 CHECKPOINT_EVERY = 250
@@ -48,6 +50,7 @@ class Recipe:
     norm_num_groups: int = 8
     quant_convs: bool = True
     codes: int = 0  # entries of the codebook: 0 makes an AutoencoderKL, more a VQModel
+    tiny_blocks: tuple[int, ...] = ()  # of the encoder's stages, the decoder mirrors them: any makes an AutoencoderTiny
     norm_type: str = "group"  # of a VQModel's decoder: "group" or "spatial"
     quantized_share: float = 1.0  # of the images that train the decoder on codebook entries
     decoder_of: str | None = None  # the model whose encoder is kept and whose decoder is trained further
@@ -61,11 +64,13 @@ class Recipe:
     kl_weight: float = 1e-6
     log_variance: float | None = None  # of the posterior at the start; None: as the layer is drawn
     commitment_weight: float = 0.25
+    latent_weight: float = 0.0  # of the latents' mean square: a tiny decoder sees nothing beyond ±3
     adversarial_weight: float = 0.04
     feature_weight: float = 0.08
     adversarial_start: float = 0.25  # as a share of the run
     adversarial_ramp: bool = False  # grow from 0 there to twice the weights at the end: strong from the start collapses
     ema: float = 0.999
+    bfloat16: bool = False  # convolutions under autocast: a third of the time where the processor has AMX
     seed: int = 0
 
 
@@ -120,6 +125,20 @@ RECIPES = {
         adversarial_ramp=True,
         seed=4,
     ),
+    "mini-tiny32": Recipe(
+        widths=(32,) * 4,
+        latent_channels=32,
+        tiny_blocks=(1, 2, 2, 3),
+        latent_weight=1e-3,
+        steps=5000,
+        batch=4,
+        learning_rate=1.5e-3,
+        ema=0.995,
+        adversarial_weight=0.02,
+        feature_weight=0.04,
+        bfloat16=True,
+        seed=5,
+    ),
 }
 
 
@@ -149,8 +168,19 @@ class PatchDiscriminator(torch.nn.Module):
         return [*features, self.out(x)]
 
 
-def build(recipe: Recipe) -> AutoencoderKL | VQModel:
+def build(recipe: Recipe) -> AutoencoderKL | VQModel | AutoencoderTiny:
     levels = len(recipe.widths)
+    if recipe.tiny_blocks:
+        model = AutoencoderTiny(
+            encoder_block_out_channels=recipe.widths,
+            decoder_block_out_channels=recipe.widths,
+            num_encoder_blocks=recipe.tiny_blocks,
+            num_decoder_blocks=recipe.tiny_blocks[::-1],
+            latent_channels=recipe.latent_channels,
+            midblock_group_norm=True,
+        )
+        start_as_thumbnail(model)
+        return model
     common = {
         "block_out_channels": recipe.widths,
         "layers_per_block": 1,
@@ -180,6 +210,32 @@ def build(recipe: Recipe) -> AutoencoderKL | VQModel:
         moments = model.quant_conv if recipe.quant_convs else model.encoder.conv_out
         torch.nn.init.constant_(moments.bias[recipe.latent_channels :], recipe.log_variance)
     return model
+
+
+@torch.no_grad()
+def start_as_thumbnail(model: AutoencoderTiny) -> None:
+    """Let three channels carry the colours through: shrunk by the encoder, enlarged by the decoder.
+
+    Without norms a tiny model as PyTorch draws it passes on little but its biases, and spends a tenth of a short run on
+    finding the mean colours. From here it learns details at once; all other channels are drawn at He's scale.
+    """
+    for layers in (model.encoder.layers, model.decoder.layers):
+        for layer in layers:
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                layer.weight[:3] = 0.0
+                for channel in range(3):
+                    if layer.stride == (2, 2):
+                        layer.weight[channel, channel] = 1 / 9
+                    else:
+                        layer.weight[channel, channel, 1, 1] = 1.0
+                if layer.bias is not None:
+                    layer.bias.zero_()
+            elif hasattr(layer, "conv"):
+                layer.conv[-1].weight.mul_(0.1)
+                layer.conv[-1].bias.zero_()
+                if hasattr(layer, "pool"):
+                    layer.pool[-1].weight.zero_()
 
 
 def load_trained(folder: Path, recipe: Recipe) -> AutoencoderKL:
@@ -292,12 +348,24 @@ class Trainer:
         y = self.model.decode(latents, force_not_quantize=True).sample
         return y, recipe.commitment_weight * F.mse_loss(z, entries)
 
+    def plain_pass(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A tiny model's reconstruction, and its latents' weighted mean square."""
+        z = self.model.encode(x).latents
+        return self.model.decode(z).sample, self.recipe.latent_weight * z.square().mean()
+
+    def reconstruct(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.codebook:
+            return self.quantized_pass(x)
+        return self.plain_pass(x) if self.recipe.tiny_blocks else self.sampled_pass(x)
+
     def train_step(self) -> dict[str, float]:
         recipe, step = self.recipe, self.step
         x = sample_batch(self.images, recipe, step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        y, loss = self.quantized_pass(x) if self.codebook else self.sampled_pass(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+            y, loss = self.reconstruct(x)
+        y, loss = y.float(), loss.float()
         loss = loss + recipe.l1_weight * F.l1_loss(y, x) + recipe.mse_weight * F.mse_loss(y, x)
         loss = loss + recipe.gradient_weight * gradient_l1(y, x)
         adversarial = step >= recipe.adversarial_start * recipe.steps and recipe.adversarial_weight > 0
@@ -350,11 +418,9 @@ def export(trainer: Trainer, out: Path, name: str, split: dict[str, str]) -> Non
     """Write the averaged weights as float16 in diffusers' layout, with a manifest of how they were made."""
     model = copy.deepcopy(trainer.ema).to(memory_format=torch.contiguous_format)
     if trainer.recipe.decoder_of is None:
-        encode = (
-            (lambda x: model.encode(x).latents) if trainer.codebook else (lambda x: model.encode(x).latent_dist.mean)
-        )
         steps = trainer.recipe.steps
-        latents = [encode(sample_batch(trainer.images, trainer.recipe, steps + i)) for i in range(32)]
+        encoded = [model.encode(sample_batch(trainer.images, trainer.recipe, steps + i)) for i in range(32)]
+        latents = [e.latent_dist.mean if isinstance(model, AutoencoderKL) else e.latents for e in encoded]
         model.register_to_config(scaling_factor=round(1 / torch.cat(latents).std().item(), 5))
     model.half().save_pretrained(out)
     weights = (out / "diffusion_pytorch_model.safetensors").read_bytes()

@@ -11,6 +11,7 @@ from aedr_jax.autoencoders.families.flux2 import FLUX2
 from aedr_jax.autoencoders.families.hunyuan import HUNYUAN_IMAGE
 from aedr_jax.autoencoders.families.kl import KL
 from aedr_jax.autoencoders.families.paella import PAELLA
+from aedr_jax.autoencoders.families.tiny import TINY
 from aedr_jax.autoencoders.families.vq import VQ
 from aedr_jax.autoencoders.families.wan import QWEN_IMAGE, WAN
 from aedr_jax.autoencoders.family import Family
@@ -21,6 +22,7 @@ FAMILIES: dict[str, Family] = {
     family.class_name: family
     for family in (
         KL,
+        TINY,
         VQ,
         FLUX2,
         WAN,
