@@ -8,7 +8,7 @@ FOLDER holds a folder of images for each model, named like it, and others whose 
 an interrupted run goes on where it stopped. Every image (of other sources the first `--others`) is measured by every
 model, with the settings of the preset "paper" and the alignment beside them. An image of which nothing can be said
 counts as one that stands at 0: as not accepted, and not right. Models that share an encoder are shown apart
-(`null.COUSINS`). Intervals: 95 %, Clopper-Pearson for shares, percentile bootstrap over images for areas.
+(`matrix.COUSINS`). Intervals: 95 %, Clopper-Pearson for shares, percentile bootstrap over images for areas.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from tqdm import tqdm
 from aedr_jax import Measurement, SignalConfig, attribute
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.decision.attribution import NONE, NOT_ASSESSABLE
-from aedr_jax.decision.intervals import share_interval
 from aedr_jax.inputs.sources import find_images
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.scoring.tables import to_markdown, write_rows
 from aedr_jax.signal.alignment import AlignmentConfig
 from aedr_jax.study.metrics import area_under_curve, interval, resample
-from benchmarks.null import MODELS, related
+from benchmarks.matrix import MODELS, related, share, standing
 
 RATES = (0.01, 0.001)
 REPEATS = 300
@@ -62,10 +61,6 @@ def read(work: Path, models: Sequence[str]) -> Tables:
             table = pq.read_table(file)
             found[model][file.stem] = Measurement(*(table.column(name).to_numpy() for name in Measurement._fields))
     return found
-
-
-def standing(measured: Measurement) -> np.ndarray:
-    return np.nan_to_num(np.asarray(measured.standing, np.float64))
 
 
 def papers(measured: Measurement) -> np.ndarray:
@@ -144,11 +139,6 @@ def verdicts(tables: Tables) -> None:
         right, total = right + found["right"], total + len(given)
     print(f"\n**verdicts of {len(models)} candidates, nothing calibrated: {right} of {total} right**\n")
     print(to_markdown(["images of", "right", "ambiguous with it", "none", "nothing said", "wrong"], rows))
-
-
-def share(accepted: np.ndarray) -> str:
-    low, high = share_interval(int(accepted.sum()), accepted.size)
-    return f"{accepted.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ import numpy as np
 
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import FLOOR_OF_ERROR, AlignmentConfig
-from benchmarks.null import MODELS, is_foreign, maker
+from benchmarks.matrix import MODELS
+from benchmarks.null import is_foreign, maker
 
 CONFIG = AlignmentConfig()
 BANDS = {"fine": [0], "wide": [1], "both": [0, 1]}

@@ -29,7 +29,7 @@ from aedr_jax.autoencoders.names import split_list
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import AlignmentConfig
 from aedr_jax.study.metrics import area_under_curve, interval
-from benchmarks.null import MODELS
+from benchmarks.matrix import MODELS
 from benchmarks.sources import KINDS, Pixels, half_of, middle, processed
 
 FEATHER = 4

@@ -25,16 +25,14 @@ from tqdm import tqdm
 
 from aedr_jax import Null, load_autoencoder, prepare
 from aedr_jax.autoencoders.names import split_list
-from aedr_jax.autoencoders.registry import miniature_models
 from aedr_jax.files import whole_file
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import block_losses, of_blocks
+from benchmarks.matrix import MODELS, related
 from benchmarks.sources import CHAIN, KINDS, Pixels, foreign, own
 
-MODELS = miniature_models()
 MOST = 50  # images of a kind, a half and a model
 RATES = (0.05, 0.01, 0.05 / 30)
-COUSINS = ({"mini-kl4-a", "mini-kl4-b"},)  # models that share an encoder
 FOR_OWN = ("none", "jpeg50", CHAIN)  # other models' own images take part as these
 
 
@@ -91,11 +89,6 @@ def maker(kind: str) -> str | None:
 def is_foreign(model: str, kind: str) -> bool:
     made_by = maker(kind)
     return made_by is None or not related(model, made_by)
-
-
-def related(a: str, b: str) -> bool:
-    """Whether two models share an encoder."""
-    return a == b or any({a, b} <= cousins for cousins in COUSINS)
 
 
 def fit(found: Mapping[str, Mapping[str, np.ndarray]]) -> Null:

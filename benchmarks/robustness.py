@@ -28,8 +28,7 @@ from aedr_jax.files import whole_file
 from aedr_jax.images.processing import GRID
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import align
-from benchmarks.alignment import share
-from benchmarks.null import MODELS, related
+from benchmarks.matrix import MODELS, related, share
 from benchmarks.sources import CHAIN, Pixels, foreign, processed
 
 COUNT = 100
