@@ -339,7 +339,7 @@ def test_flat_images_were_asked_about_and_say_nothing():
     found = {"a": aligned([np.nan, 0.0]), "b": aligned([FIFTH - 1e-5] * 2, 1.0, seed=1)}
     assert not aedr.attribute(found, null=NULL).accepted.any()
     assert aedr.attribute(found, null=NULL, false_names=0.1).accepted.tolist() == [[False, True]] * 2
-    broken = aligned([-1.0, -1.0])._replace(alignment_error=np.array([0.1, np.nan]))  # one is not finite
+    broken = aligned([-1.0, np.nan])._replace(alignment_error=np.array([0.1, np.nan]))  # one is not finite
     assert aedr.attribute({"a": broken}, null=NULL).verdicts == ("a", NOT_ASSESSABLE)
     unasked = flat._replace(alignment_error=np.full(2, np.nan))
     with pytest.raises(aedr.CalibrationError, match="no calibration for a"):
