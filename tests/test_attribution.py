@@ -193,6 +193,7 @@ def test_a_bound_on_false_names(rng):
 
 def test_holm_by_its_definition(rng):
     p_values = rng.uniform(0, 0.5, (50, 4))
+    assert holm(p_values).max() == 1.0
     for row, found in zip(p_values, holm(p_values), strict=True):
         for level in rng.uniform(0, 1, 40):
             rejected = np.zeros(4, bool)
@@ -368,6 +369,12 @@ def test_flat_images_were_asked_about_and_say_nothing():
     assert result.verdicts == (NOT_ASSESSABLE,) * 2
     assert not result.accepted.any()
     assert np.isnan(result.foreign_p_values).all()
+    # A candidate that says nothing is still a candidate: .05 becomes .1.
+    found = {"a": aligned([np.nan, 0.0]), "b": aligned([FIFTH - 1e-5] * 2, 1.0, seed=1)}
+    assert not aedr.attribute(found, null=NULL).accepted.any()
+    assert aedr.attribute(found, null=NULL, false_names=0.1).accepted.tolist() == [[False, True]] * 2
+    broken = aligned([-1.0, np.nan])._replace(alignment_error=np.array([0.1, np.nan]))  # one is not finite
+    assert aedr.attribute({"a": broken}, null=NULL).verdicts == ("a", NOT_ASSESSABLE)
     unasked = flat._replace(alignment_error=np.full(2, np.nan))
     with pytest.raises(aedr.CalibrationError, match="no calibration for a"):
         aedr.attribute({"a": unasked}, null=NULL)

@@ -15,10 +15,10 @@ LEAST = Null.shipped().least
 LOWEST = min(min(group) for group in Null.shipped().groups.values())
 
 
-def row(image, model, alignment, error=0.1, *, status="ok", preset="default", **changed):
-    """`error` infinite: nothing can be said; NaN: nobody asked."""
-    nothing = not math.isfinite(error)
-    values = {"alignment": [math.nan if nothing else alignment], "alignment_error": [error]}
+def row(image, model, alignment, of=0.1, *, status="ok", preset="default", **changed):
+    """`of`: the alignment's error; infinite: nothing can be said; NaN: nobody asked."""
+    nothing = not math.isfinite(of)
+    values = {"alignment": [math.nan if nothing else alignment], "alignment_error": [of]}
     losses = np.random.default_rng([ord(model[0]), ord(image)]).uniform(0.5, 0.9, (3, 1))
     measured = aedr.Measurement.from_losses(*losses, **{name: np.array(v) for name, v in values.items()})
     known = {"used_width": 128, "used_height": 96, "size_rule": "crop8", "dtype": "float32", "precision": "highest"}

@@ -89,7 +89,7 @@ def not_assessable(rows: Sequence[Row]) -> str:
     """
     row = rows[0]
     if all(has_alignment(row.measured) for row in rows):
-        silent = [row.model for row in rows if not math.isfinite(row.measured.standing)]
+        silent = [row.model for row in rows if not math.isfinite(row.measured.alignment)]
         if not silent:
             return ""
         size = f"{row.used_width}×{row.used_height} pixels"

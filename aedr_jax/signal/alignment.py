@@ -75,6 +75,9 @@ class AlignmentConfig:
 
     Raises:
       ValueError: on settings that no tile can have.
+
+    >>> aedr.AlignmentConfig(tiles=1).bands
+    ((1, 5), (3, 9))
     """
 
     tile: int = 128
@@ -189,6 +192,10 @@ def alignment_map(
       The blocks of as many whole tiles as the image holds, from its upper left corner on; NaN where a block says
       nothing. Block (i, j) covers the pixels from `margin + i · block` and `margin + j · block` on (both as brought to
       the factor); there is no block where an image is too small for a tile of four.
+
+    >>> ae = aedr.from_functions(lambda p, x: x[:, ::4, ::4], lambda p, z: z.repeat(4, 1).repeat(4, 2), factor=4)
+    >>> aedr.alignment_map(ae, jax.random.uniform(jax.random.key(0), (1, 128, 128, 3), minval=-1.0)).shape
+    (1, 5, 5)
     """
     n, height, width = images.shape[:3]
     grid = _Grid.of(config, autoencoder.factor, min(height, width))
@@ -228,7 +235,8 @@ class _Grid(NamedTuple):
         tile = min(config.tile, side) // factor * factor
         window = tile - (factor if shifts else 0)
         inner = (window - 2 * margin) // block * block
-        return cls(factor, tile, window, inner, block, margin, shifts) if (inner // block) ** 2 >= FEWEST else None
+        room = max(inner // block, 0) ** 2  # a window within its own margins has none
+        return cls(factor, tile, window, inner, block, margin, shifts) if room >= FEWEST else None
 
 
 def _tiles(images: Float[Array, "n h w 3"], grid: _Grid, config: AlignmentConfig) -> Float[Array, "n tiles t t 3"]:

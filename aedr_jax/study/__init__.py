@@ -1,1 +1,1 @@
-"""Experiments: which signal, how sure, against which rivals and attacks."""
+"""Experiments: how sure the decision is, against which rivals and attacks."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from aedr_jax.decision.attribution import attribute, has_alignment
+from aedr_jax.decision.attribution import NONE, NOT_ASSESSABLE, attribute, has_alignment
 from aedr_jax.decision.threshold import threshold
 from aedr_jax.decision.validation import ALPHAS
 from aedr_jax.rivals.registry import PAPER, PERCEPTUAL, RIVALS
@@ -231,7 +231,7 @@ def _attributions(done: Study) -> Records:
     for source, by_model in measured.items():
         verdicts = attribute(by_model).verdicts if all(map(has_alignment, by_model.values())) else ()
         short = ["ambiguous" if verdict.startswith("ambiguous") else verdict for verdict in verdicts]
-        for verdict in dict.fromkeys((*by_model, "ambiguous", "none", *short)) if short else ():
+        for verdict in dict.fromkeys((*by_model, "ambiguous", NONE, NOT_ASSESSABLE, *short)) if short else ():
             share = short.count(verdict) / len(short)
             records.append({"source": source, "verdict": verdict, "share": share, "n": len(short)})
     return records or [{"note": NOT_MEASURED}]
