@@ -182,7 +182,7 @@ def table(work: Path, models: list[str], limit: float | None) -> str:
             unsearched = np.nan_to_num([float(row["unsearched"]) for row in of])
             right = np.array([row["made"] == row["found"] for row in of])
             spread = " / ".join(f"{q:.1f}" for q in np.quantile(scores, (0, 0.05, 0.5, 0.95, 1)))
-            lines.append([kind, len(of), share(right), share(scores <= limit), share(unsearched <= limit), spread])
+            lines.append([kind, str(len(of)), share(right), share(scores <= limit), share(unsearched <= limit), spread])
     header = [
         "image",
         "n",
