@@ -187,7 +187,9 @@ def test_configs_as_diffusers_writes_them(name):
         ("wan2.1", {"attn_scales": [0.5]}, r"attn_scales = \[0.5\]; only \[\] is supported"),
         ("wan2.1", {"temperal_downsample": [True]}, "temperal_downsample has 1 values"),
         ("wan2.1", {"in_channels": 12}, r"\(12, 3\) channels in and out of squares of side 1"),
-        ("wan2.2", {"dim_mult": [1, 1, 1, 64]}, "shortcuts cannot share"),
+        ("wan2.2", {"dim_mult": [1, 1, 1, 64]}, "shortcuts cannot share"),  # of the encoder, without a halving
+        ("wan2.2", {"dim_mult": [3, 4, 4, 4]}, "shortcuts cannot share"),  # of the encoder
+        ("wan2.2", {"dim_mult": [1, 1, 8, 8]}, "shortcuts cannot share"),  # of the decoder: 1 × 4 pixels from 8
         ("qwen", {"in_channels": 3}, "unknown field 'in_channels'"),
         ("sana", {"decoder_norm_types": "layer_norm"}, "decoder: unknown norm type 'layer_norm'"),
         ("sana", {"decoder_act_fns": ["silu"]}, "different lengths"),

@@ -97,7 +97,7 @@ class GroupNorm(nnx.GroupNorm):
 
 
 def group_norm(channels: int, groups: int, numerics: Numerics, rngs: nnx.Rngs) -> GroupNorm:
-    """A group norm as the networks of this package have it."""
+    """A group norm with diffusers' epsilon."""
     return GroupNorm(channels, groups, epsilon=EPSILON, dtype=numerics.dtype, rngs=rngs)
 
 

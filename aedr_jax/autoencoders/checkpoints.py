@@ -61,7 +61,7 @@ def from_state_dict(
       tensors: diffusers' names and PyTorch's layouts, or this package's own (`to_flat_dict`); any float dtype.
       config: what `config.json` says.
       numerics: dtype and precision to compute in; parameters are kept in float32 as read.
-      quantize: whether `decode` goes through the codebook; None: yes where there is one.
+      quantize: whether `decode` goes through the codebook; None: as diffusers does.
       where: the file's name, for the error.
 
     Raises:

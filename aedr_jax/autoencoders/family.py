@@ -211,7 +211,7 @@ def build(config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quan
       config: what `parse_config` read.
       numerics: dtype and precision to compute in.
       rngs: of the weights.
-      quantize: whether `decode` goes through the codebook; None: yes where there is one.
+      quantize: whether `decode` goes through the codebook; None: as diffusers does.
 
     Raises:
       AutoencoderError: on `quantize=True` for a model without a codebook.

@@ -47,7 +47,7 @@ class DepthwiseConv(nnx.Module):
         total = jnp.zeros(x.shape, jnp.float32) if self.bias is None else self.bias[...]
         for i in range(size):
             for j in range(size):
-                total = total + padded[:, i : i + h, j : j + w] * kernel[i, j, 0]
+                total = total + padded[:, i : i + h, j : j + w].astype(jnp.float32) * kernel[i, j, 0]
         return total.astype(self.dtype)
 
 

@@ -130,7 +130,7 @@ def load_autoencoder(
         (FLUX) need "highest": GPU and TPU otherwise cut float32 products to TF32 or bfloat16.
       revision: commit, tag or branch of a download.
       quantize: whether `decode` goes through the codebook. None: as the model generates, by its registry entry; for
-        a bare folder or hub path as diffusers does, which quantizes wherever there is a codebook.
+        a bare folder or hub path as diffusers does, which quantizes wherever there is a codebook but Paella's.
       image_range: what the network takes and gives, such as (0, 1) for aMUSEd's, whose config does not say so. Images
         here are in [-1, 1] all the same. None: as the registry or the family says.
 

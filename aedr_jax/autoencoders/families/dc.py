@@ -64,7 +64,7 @@ class DCArchitecture(Architecture):
         made = cls(**fields)
         levels = {"encoder": len(made.encoder_block_out_channels), "decoder": len(made.decoder_block_out_channels)}
         values: dict[str, Any] = {
-            name: (getattr(made, name),) * levels[name[:7]]
+            name: (getattr(made, name),) * levels[name.partition("_")[0]]
             for name in ("encoder_block_types", "decoder_block_types", "decoder_norm_types", "decoder_act_fns")
             if isinstance(getattr(made, name), str)
         }

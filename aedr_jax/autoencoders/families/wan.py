@@ -91,10 +91,14 @@ class FrameArchitecture(Architecture):
         return problems
 
     def _shortcuts_fit(self) -> bool:
-        *resampled, last = itertools.pairwise((1, *self.dim_mult))
-        pixels = [4 * (1 + halves_time) for halves_time in self.temperal_downsample]
-        return last[0] % last[1] == 0 and all(
-            one * n % other == 0 and other * n % one == 0 for n, (one, other) in zip(pixels, resampled, strict=True)
+        """Whether each width, times the pixels of all frames that are merged, is a multiple of the other side's."""
+        pixels = [4 * (1 + twice) for twice in self.temperal_downsample]
+        *down, last = itertools.pairwise((1, *self.dim_mult))
+        up = itertools.pairwise((self.dim_mult[-1], *reversed(self.dim_mult)))
+        return (
+            last[0] % last[1] == 0
+            and all(a * n % b == 0 for n, (a, b) in zip(pixels, down, strict=True))
+            and all(b * n % a == 0 for n, (a, b) in zip(reversed(pixels), up, strict=False))
         )
 
 
