@@ -167,6 +167,8 @@ def attribute(
     """
     if out is not None:
         check_output(out, alone=True)
+    if not 0.0 < false_names < 1.0:
+        raise CalibrationError(f"false names {false_names}: expected a share in (0, 1)")
     if calibrations is None:
         if setup.config.alignment is None:
             raise CalibrationError(

@@ -35,6 +35,7 @@ __all__ = [
 NONE = "none"
 NOT_ASSESSABLE = "not assessable"
 AMBIGUOUS = "ambiguous: "  # and then the names
+LEAST_LEVEL = 0.1  # own images whose median alignment is nearer to 0 give no scale
 CLOSE = 1.0  # errors of a difference of alignments, below which two models are not told apart
 CAVEAT = (
     '"none" means: none of these candidates. It does not mean a real photograph: closed services, GANs and '
@@ -186,7 +187,10 @@ def attribute(
 
 def has_alignment(measured: Measurement | Values) -> TypeGuard[Measurement]:
     """Whether alignments were measured: an error is infinite where nothing can be said, NaN where nobody asked."""
-    return isinstance(measured, Measurement) and not bool(np.isnan(np.asarray(measured.alignment_error)).all())
+    if not isinstance(measured, Measurement):
+        return False
+    error = np.asarray(measured.alignment_error)
+    return not (error.size and bool(np.isnan(error).all()))
 
 
 def check_pasts(pasts: Mapping[str, Sequence[Calibration]]) -> None:
@@ -332,7 +336,7 @@ class _Compared(NamedTuple):
         calibrated = all(pasts[name] and all(past.aligned for past in pasts[name]) for name in aligned)
         # Of several pasts the one under which own images stand most firmly, in whatever order they are given.
         own = {n: min(float(np.median(past.scores)) for past in pasts[n]) if calibrated else -1.0 for n in aligned}
-        own = own if all(level < 0 for level in own.values()) else dict.fromkeys(own, -1.0)
+        own = own if all(level < -LEAST_LEVEL for level in own.values()) else dict.fromkeys(own, -1.0)
         depth = {name: np.asarray(m.alignment, np.float64) / own[name] for name, m in aligned.items()}
         error = {name: np.asarray(m.alignment_error, np.float64) / -own[name] for name, m in aligned.items()}
         return cls(depth, error)
