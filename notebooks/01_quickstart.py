@@ -14,8 +14,8 @@
 # %% [markdown]
 # # Which model made this image?
 #
-# An image that came out of a latent diffusion model's decoder is nearly a fixed point of that model's autoencoder, and it
-# stands on the decoder's grid, upright. Moved by a few pixels, mirrored or turned, it is a foreign image of the same
+# An image that came out of a latent diffusion model's decoder is nearly a fixed point of that model's autoencoder, and
+# it stands on the decoder's grid, upright. Moved by a few pixels, mirrored or turned, it is a foreign image of the same
 # texture: an image is its own control. Everything here runs offline on the miniature models that ship.
 
 # %%

@@ -5,7 +5,7 @@ its own standard error, is compared with those of foreign images of many kinds, 
 (`benchmarks.null`). Their scores ship; no picture does. The tails differ between the autoencoders of the reference, and
 between kinds of images, so a p-value is the largest over the groups of the reference: it bounds the false names
 for an image that is exchangeable with those of any one group, exactly. That another autoencoder's foreign images stand
-like these is an empirical claim, which docs/alignment.md has the figures of.
+like these is an empirical claim, which docs/decision.md has the figures of.
 """
 
 from __future__ import annotations

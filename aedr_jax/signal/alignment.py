@@ -16,7 +16,7 @@ controls among each other, c_g = mean over b of log e_b(g x),
 
     error(x)² = var_b(D_b) / n + var_g(c_g) / k + FLOOR_OF_ERROR².
 
-What varies between foreign images differs by autoencoder; over its own error it differs little (docs/alignment.md). The
+What varies between foreign images differs by autoencoder; over its own error it differs little (docs/decision.md). The
 finest band tells most of an untouched image, a wider one of a compressed image: of the bands, the one in which
 alignment / error is lowest counts.
 
