@@ -128,7 +128,8 @@ plt.show()
 # The same, block by block: half of a picture of the model, half of a photograph.
 
 # %%
-half = images[:1].at[:, :, 64:].set(images[-1:, :, 64:])
+half = images[:1].copy()
+half[:, :, 64:] = images[-1:, :, 64:]
 blocks = np.asarray(jax.jit(aedr.alignment_map)(ae, half))[0]
 _, axes = plt.subplots(1, 2, figsize=(6, 2.8))
 axes[0].imshow(np.clip((np.asarray(half[0]) + 1) / 2, 0, 1))
