@@ -119,7 +119,17 @@ def main() -> None:
             rows.append(
                 [model, kind, process, f"{values[:, 0].mean():.3f} [{low:.3f}, {high:.3f}]", *means, str(len(of))]
             )
-    header = ["model", "composite", "after", "pixel AUC", "inside below -2", "outside below -2", "nothing said", "n"]
+    header = [
+        "model",
+        "composite",
+        "after",
+        "pixel AUC",
+        "of 3×3 blocks",
+        "inside below -2",
+        "outside below -2",
+        "nothing said",
+        "n",
+    ]
     print(to_markdown(header, rows))
 
 
