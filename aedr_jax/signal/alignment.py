@@ -135,7 +135,8 @@ def align(
       config: settings.
 
     Returns:
-      NaN, with an infinite error, for images that have no room for four blocks, or too few that say something.
+      NaN, with an infinite error, for images that have no room for four blocks, or too few that say something, and
+      where the autoencoder is not finite.
 
     >>> from aedr_jax.signal.alignment import align
     >>> ae = aedr.from_functions(lambda p, x: x[:, ::4, ::4], lambda p, z: z.repeat(4, 1).repeat(4, 2), factor=4)
@@ -318,8 +319,9 @@ def of_blocks(
     of_controls = jnp.var(jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None], axis=2, ddof=1) / controls
     error = jnp.sqrt(of_blocks + of_controls + FLOOR_OF_ERROR**2)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
-    enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1])
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
+    enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1])
+    enough &= jnp.isfinite(error)  # an autoencoder that is not finite says nothing either
     return Alignment(jnp.where(enough, mean, jnp.nan), jnp.where(enough, error, jnp.inf))
 
 
