@@ -27,6 +27,7 @@ T · (1 + k) passes of 120 × 120. Reference: a loop over the definition, in the
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -59,8 +60,8 @@ class AlignmentConfig:
     """Settings of the alignment.
 
     Attributes:
-      tile: the side in pixels of the squares that are judged; a smaller image is one smaller tile. One size serves
-        images of all sizes with one compiled program.
+      tile: the side in pixels of the squares that are judged, more where four blocks of a factor above 16 need it; a
+        smaller image is one smaller tile. One size serves images of all sizes with one compiled program.
       tiles: the most that are judged, of those that lie beside each other around the middle, on the grid: the ones with
         most blocks that say something, and of equal ones the nearest to the middle.
       shifts: (down, right) in pixels, each below the factor; None: by the factor (`shifts_of`).
@@ -168,8 +169,9 @@ def block_losses(
     n, count = tiles.shape[:2]
     losses, telling = _of_tiles(autoencoder, tiles.reshape(-1, *tiles.shape[2:]), grid, config)
     bands, views = losses.shape[1:3]
-    losses = losses.reshape(n, count, bands, views, -1).transpose(0, 2, 3, 1, 4).reshape(n, bands, views, -1)
-    return losses, telling.reshape(n, -1)
+    blocks = (grid.inner // grid.block) ** 2
+    losses = losses.reshape(n, count, bands, views, blocks).transpose(0, 2, 3, 1, 4)
+    return losses.reshape(n, bands, views, count * blocks), telling.reshape(n, count * blocks)
 
 
 def alignment_map(
@@ -233,8 +235,9 @@ class _Grid(NamedTuple):
         shifts = shifts_of(factor) if config.shifts is None else config.shifts
         block = -(-config.block // factor) * factor
         margin = max(-(-config.margin // factor) * factor, 2 * factor)
-        tile = min(config.tile, side) // factor * factor
-        window = tile - (factor if shifts else 0)
+        moved = factor if shifts else 0
+        tile = min(max(config.tile, moved + 2 * margin + math.isqrt(FEWEST) * block), side) // factor * factor
+        window = tile - moved
         inner = (window - 2 * margin) // block * block
         room = max(inner // block, 0) ** 2  # a window within its own margins has none
         return cls(factor, tile, window, inner, block, margin, shifts) if room >= FEWEST else None
@@ -250,14 +253,18 @@ def _tiles(images: Float[Array, "n h w 3"], grid: _Grid, config: AlignmentConfig
     )
     starts = np.stack([a.ravel() for a in np.meshgrid(tops, lefts, indexing="ij")], axis=1)
     middle = (np.array(sides) - grid.tile) / 2
-    starts = starts[np.argsort(np.square(starts - middle).sum(1), kind="stable")]
-    if len(starts) <= config.tiles:
-        chosen = jnp.broadcast_to(jnp.asarray(starts), (n, *starts.shape))
-    else:
-        unmoved = [images[:, y : y + grid.window, x : x + grid.window] for y, x in starts]
-        counts = jnp.stack([_telling(one, grid, config).sum((1, 2)) for one in unmoved], axis=1)
-        chosen = jnp.asarray(starts)[jnp.argsort(-counts, axis=1, stable=True)[:, : config.tiles]]
+    nearest = np.argsort(np.square(starts - middle).sum(1), kind="stable")
     shape = (grid.tile, grid.tile, 3)
+    if len(starts) <= config.tiles:
+        chosen = jnp.broadcast_to(jnp.asarray(starts[nearest]), (n, *starts.shape))
+    else:
+        # At once: looked at one by one, each of a large image's tiles would be a part of the program.
+        (top, left), (rows, columns) = starts[0], along
+        candidates = images[:, top : top + rows * grid.tile, left : left + columns * grid.tile]
+        candidates = candidates.reshape(n, rows, grid.tile, columns, grid.tile, 3).swapaxes(2, 3)
+        unmoved = candidates[:, :, :, : grid.window, : grid.window].reshape(-1, grid.window, grid.window, 3)
+        counts = _telling(unmoved, grid, config).sum((1, 2)).reshape(n, len(starts))[:, nearest]
+        chosen = jnp.asarray(starts[nearest])[jnp.argsort(-counts, axis=1, stable=True)[:, : config.tiles]]
     return jax.vmap(
         lambda image, corners: jax.vmap(lambda at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), shape))(corners)
     )(images, chosen)
