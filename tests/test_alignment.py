@@ -225,6 +225,13 @@ def test_an_autoencoder_that_is_not_finite_says_nothing(own):
 
 
 @pytest.mark.parametrize("side", [32, 64, 160])
+def test_a_map_is_made_of_what_measure_takes(autoencoder, own):
+    """Pixels, and one image without an axis for it, gave values that meant nothing."""
+    for images in (np.zeros((1, 64, 64, 3), np.uint8), np.asarray(own[0]), 2 * own + 3):
+        with pytest.raises(aedr.ArgumentError, match="images"):
+            alignment_map(autoencoder, images, config=SMALL)
+
+
 def test_no_images_have_no_alignment(autoencoder, side):
     """Of a size without a tile, of one tile, and of four of which two are chosen."""
     found = compiled(autoencoder, jnp.zeros((0, side, side, 3)), config=dataclasses.replace(SMALL, tiles=2))

@@ -36,6 +36,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.images.arrays import check_images
 
 __all__ = [
     "Alignment",
@@ -146,7 +147,7 @@ def align(
     """
     n = len(images)
     grid = _Grid.of(config, autoencoder.factor, min(images.shape[1:3]))
-    if grid is None:
+    if grid is None or not n:
         return Alignment(jnp.full(n, jnp.nan), jnp.full(n, jnp.inf))
     losses, telling = block_losses(autoencoder, images, config=config)
     return of_blocks(losses, telling, config=config)
@@ -196,10 +197,14 @@ def alignment_map(
       nothing. Block (i, j) covers the pixels from `margin + i · block` and `margin + j · block` on (both as brought to
       the factor); there is no block where an image is too small for a tile of four.
 
+    Raises:
+      ArgumentError: on images that `measure` refuses.
+
     >>> ae = aedr.from_functions(lambda p, x: x[:, ::4, ::4], lambda p, z: z.repeat(4, 1).repeat(4, 2), factor=4)
     >>> aedr.alignment_map(ae, jax.random.uniform(jax.random.key(0), (1, 128, 128, 3), minval=-1.0)).shape
     (1, 5, 5)
     """
+    check_images(images, autoencoder.factor)
     n, height, width = images.shape[:3]
     grid = _Grid.of(config, autoencoder.factor, min(height, width))
     if grid is None:
@@ -290,7 +295,7 @@ def _of_tiles(
     residual = jnp.clip(autoencoder.decode(autoencoder.encode(views)), -1.0, 1.0) - views
     means = {box: box_mean(residual, box) for box in {box for band in config.bands for box in band}}
     detail = jnp.stack([jnp.square(means[a] - means[b]).mean(-1) for a, b in config.bands])
-    detail = detail.reshape(len(config.bands), -1, m, w, w)
+    detail = detail.reshape(len(config.bands), 1 + len(moved) + len(config.turns), m, w, w)
     back = {"mirror": lambda e: e[..., ::-1], "quarter": lambda e: jnp.rot90(e, -1, axes=(-2, -1))}
     by_view = list(detail.swapaxes(0, 1))
     unturned = 1 + len(grid.shifts)
