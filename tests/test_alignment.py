@@ -212,6 +212,54 @@ def test_what_says_nothing_is_nan(autoencoder, own):
     assert alignment_map(autoencoder, tiny, config=SMALL).shape == (6, 0, 0)
 
 
+def test_an_autoencoder_that_is_not_finite_says_nothing(own):
+    broken = aedr.from_functions(
+        _encode,
+        lambda params, z: _decode(params, z) * jnp.nan,
+        factor=FACTOR,
+        params={"down": jnp.ones((48, 1)), "up": jnp.ones((1, 48))},
+    )
+    found = compiled(broken, own, config=SMALL)
+    assert np.isnan(found.alignment).all()
+    assert np.isposinf(found.error).all()
+
+
+@pytest.mark.parametrize("side", [32, 64, 160])
+def test_a_map_is_made_of_what_measure_takes(autoencoder, own):
+    """Pixels, and one image without an axis for it, gave values that meant nothing."""
+    for images in (np.zeros((1, 64, 64, 3), np.uint8), np.asarray(own[0]), 2 * own + 3):
+        with pytest.raises(aedr.ArgumentError, match="images"):
+            alignment_map(autoencoder, images, config=SMALL)
+
+
+def test_no_images_have_no_alignment(autoencoder, side):
+    """Of a size without a tile, of one tile, and of four of which two are chosen."""
+    found = compiled(autoencoder, jnp.zeros((0, side, side, 3)), config=dataclasses.replace(SMALL, tiles=2))
+    assert found.alignment.shape == found.error.shape == (0,)
+
+
+@pytest.mark.parametrize(("factor", "least"), [(4, 68), (8, 72), (16, 112), (32, 224), (64, 448)])
+def test_every_factor_has_a_tile(factor, least):
+    """The least side of which something is said: two blocks a side, the margins, and room to move by a factor."""
+    ae = aedr.from_functions(
+        lambda _, x: x[:, ::factor, ::factor], lambda _, z: z.repeat(factor, 1).repeat(factor, 2), factor=factor
+    )
+    of = lambda side: jax.eval_shape(block_losses, ae, jnp.zeros((1, side, side, 3)))  # noqa: E731
+    assert of(least)[1].shape == (1, 4)
+    with pytest.raises(ValueError, match="no room for 4 blocks"):
+        of(least - factor)
+
+
+def test_the_program_does_not_grow_with_the_image(autoencoder):
+    """Up to 64 tiles are looked at, which are chosen from in one go."""
+
+    def operations(side):
+        images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+        return len(str(jax.make_jaxpr(lambda x: align(autoencoder, x, config=SMALL))(images)).splitlines())
+
+    assert operations(512) == operations(192)
+
+
 def test_transformations(autoencoder, own):
     def found(x):
         return align(autoencoder, x, config=SMALL).alignment

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from PIL import Image
 
 import aedr_jax as aedr
+from aedr_jax.api.decisions import _searched
+from aedr_jax.api.scores import unseen
 from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
+from aedr_jax.scoring.verdicts import Verdict
 from aedr_jax.signal.alignment import AlignmentConfig
 from aedr_jax.signal.search import (
     SearchConfig,
@@ -223,3 +227,13 @@ def test_sizes_keep_the_proportions():
     assert len(coarse) <= 64 + 1
     assert (1024, 1024) in coarse
     assert (1000, 1000) not in coarse
+
+
+def test_models_that_an_image_is_too_small_for_are_passed_over():
+    """A factor of 1 has no grid, and one of 32 takes 366 pixels: neither ends the run."""
+    models = [SimpleNamespace(name=f"of {f}", autoencoder=aedr.from_functions(None, None, factor=f)) for f in (1, 32)]
+    decoded = SimpleNamespace(images=(np.zeros((300, 300, 3), np.uint8),))
+    scorer = SimpleNamespace(candidates=models, decoder=lambda item: decoded)
+    verdict = Verdict("x", "x.png", "", "none", {}, {}, {}, {}, {}, "ok", "")
+    source, run = [SimpleNamespace(id="x", path="x.png")], SimpleNamespace(rows=[])
+    assert _searched([verdict], run, source, scorer, 0.05, unseen) == [verdict]

@@ -1,5 +1,6 @@
 """Rows of scores to verdicts with nothing calibrated."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 
 import aedr_jax as aedr
 from aedr_jax.decision.null import Null
+from aedr_jax.images.geometry import Geometry
 from aedr_jax.scoring.rows import Row, of_numbers
-from aedr_jax.scoring.verdicts import not_assessable, verdict_rows
+from aedr_jax.scoring.verdicts import after_search, not_assessable, verdict_rows
+from aedr_jax.signal.search import Found
 
 HASHES = {"a": "0" * 64, "b": "1" * 64, "twin of a": "0" * 64, "closed": ""}
 LEAST = Null.shipped().least
@@ -93,3 +96,24 @@ def test_some_models_have_calibrations():
     assert [verdict.verdict for verdict in both] == ["a", "b"]
     assert [list(verdict.p_values) for verdict in both] == [["a"]] * 2
     assert both[0].belonging == {"a": 60}
+
+
+def test_after_a_search_names_may_have_spaces_and_p_values_of_the_image_as_it_was_are_gone():
+    """The one that accepts is said with its geometry; of several, each with its own."""
+    (before,) = verdict_rows([row("x", "a", 0.0)])
+    before = dataclasses.replace(before, p_values={"my model": 0.2}, likelihood_ratios={"my model": 0.1})
+
+    def after(**standings):
+        found = {
+            name.replace("_", " "): Found(Geometry((256, 256), mirrored=True, offset=(0, i)), s / 10, 0.1, 9)
+            for i, (name, s) in enumerate(standings.items())
+        }
+        return after_search(before, found, false_names=0.05, families={name: name for name in found})
+
+    one = after(my_model=2 * LOWEST, b=0.0)
+    assert (one.verdict, one.found) == ("my model", "mirrored")
+    assert one.p_values == one.likelihood_ratios == {}
+    several = after(my_model=2 * LOWEST, b=2 * LOWEST, c=0.0)
+    assert several.verdict == "ambiguous: b, my model"
+    assert several.found == "my model: mirrored; b: mirrored; offset 0, 1"
+    assert after(my_model=0.0, b=math.nan) == before

@@ -27,7 +27,7 @@ from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.tables import check_output, write_rows
 from aedr_jax.scoring.verdicts import Verdict, after_search, check_calibrations, families_of, verdict_rows
-from aedr_jax.signal.search import LEAST_SIDE, search_many
+from aedr_jax.signal.search import least_side, search_many
 
 __all__ = ["Attributed", "Calibrations", "attribute", "calibrate", "load_calibrations"]
 
@@ -150,8 +150,9 @@ def attribute(
         None: for none.
       false_names: as for `aedr_jax.attribute`.
       search: whether an image that no model accepts is looked at again, mirrored, turned, cropped and resized
-        (`signal.search`), where its shorter side is 256 pixels or more; calibrations are not asked then. Each of the
-        two looks gets half of `false_names`. As dear as tens of passes a model.
+        (`signal.search`), by the models for which it is large enough (`search.least_side`: 256 pixels, more for a
+        factor above 16); calibrations are not asked then. Each of the two looks gets half of `false_names`. As dear as
+        tens of passes a model.
       setup: how images are measured: as the calibrations' were.
       out: also write the verdicts: .parquet, .csv, .jsonl, or without an ending a folder of Parquet, which
         holds nothing else.
@@ -215,8 +216,10 @@ def _searched(
             if place is None:
                 continue
             decoded = scorer.decoder(item)
-            if not isinstance(decoded, Refused) and min(decoded.images[0].shape[:2]) >= LEAST_SIDE:
-                geometries = search_many(models, decoded.images[0])
+            shorter = 0 if isinstance(decoded, Refused) else min(decoded.images[0].shape[:2])
+            able = {name: one for name, one in models.items() if shorter >= least_side(one.factor)}
+            if able and not isinstance(decoded, Refused):
+                geometries = search_many(able, decoded.images[0])
                 found[place] = after_search(found[place], geometries, false_names=false_names, families=families)
             advance(1)
     return found

@@ -89,8 +89,10 @@ def attribute(
 
     A foreign p-value says how many foreign images stand on the grid of a decoder that they do not come from as firmly
     as this image does (`Null`). A model accepts an image if this p-value, adjusted by Holm's step-down over the
-    families of candidates, is at most `false_names`. So an image of no candidate gets a name with probability at most
-    `false_names`, however many candidates there are. Of several models that accept an image the one with the lowest
+    families of candidates, is at most `false_names`. So an image of no candidate that stands like those of one of the
+    reference's groups gets a name with probability at most `false_names`, however many candidates there are. (A foreign
+    p-value is at least 1 / (N + 1) for a group of N: where that times the number of families exceeds `false_names`, no
+    image gets a name.) Of several models that accept an image the one with the lowest
     alignment is named; if another's is within their errors, the verdict is "ambiguous". An image of a model that shares
     an encoder with a candidate stands on the candidate's grid too: a name means "this model, or one with its encoder".
 

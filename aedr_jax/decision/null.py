@@ -63,6 +63,7 @@ class Null:
         NaN where the standing is.
         """
         found = jnp.asarray(standings)
+        found = found if found.dtype == jnp.float64 else found.astype(jnp.float32)
         counts = [
             (1 + jnp.searchsorted(jnp.asarray(group, found.dtype), found, side="right")).astype(found.dtype)
             / (1 + len(group))

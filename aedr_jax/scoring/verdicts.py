@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from aedr_jax.decision.attribution import (
+    AMBIGUOUS,
     CAVEAT,
     NONE,
     NOT_ASSESSABLE,
@@ -211,12 +211,15 @@ def after_search(
     if result.verdicts[0] in (NONE, NOT_ASSESSABLE):
         return verdict
     models = list(found)
-    named = [name for name in models if name in re.split(r"[|, ]+", result.verdicts[0])]
+    labels = result.verdicts[0].removeprefix(AMBIGUOUS).split(", ")  # names hold neither "," nor "|"
+    named = [name for name in models if any(name in label.split("|") for label in labels)]
     return dataclasses.replace(
         verdict,
         verdict=result.verdicts[0],
         scores=_by_model(models, result.scores[0]),
         foreign_p_values=_by_model(models, result.foreign_p_values[0]),
+        p_values={},  # calibrations were asked of the image as it is, not of what was found
+        likelihood_ratios={},
         accepted=dict(zip(models, result.accepted[0].tolist(), strict=True)),
         found="; ".join(f"{name}: {found[name]}" for name in named) if len(named) > 1 else str(found[named[0]]),
     )

@@ -27,6 +27,7 @@ T · (1 + k) passes of 120 × 120. Reference: a loop over the definition, in the
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -35,6 +36,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.images.arrays import check_images
 
 __all__ = [
     "Alignment",
@@ -59,8 +61,8 @@ class AlignmentConfig:
     """Settings of the alignment.
 
     Attributes:
-      tile: the side in pixels of the squares that are judged; a smaller image is one smaller tile. One size serves
-        images of all sizes with one compiled program.
+      tile: the side in pixels of the squares that are judged, more where four blocks of a factor above 16 need it; a
+        smaller image is one smaller tile. One size serves images of all sizes with one compiled program.
       tiles: the most that are judged, of those that lie beside each other around the middle, on the grid: the ones with
         most blocks that say something, and of equal ones the nearest to the middle.
       shifts: (down, right) in pixels, each below the factor; None: by the factor (`shifts_of`).
@@ -135,7 +137,8 @@ def align(
       config: settings.
 
     Returns:
-      NaN, with an infinite error, for images that have no room for four blocks, or too few that say something.
+      NaN, with an infinite error, for images that have no room for four blocks, or too few that say something, and
+      where the autoencoder is not finite.
 
     >>> from aedr_jax.signal.alignment import align
     >>> ae = aedr.from_functions(lambda p, x: x[:, ::4, ::4], lambda p, z: z.repeat(4, 1).repeat(4, 2), factor=4)
@@ -144,7 +147,7 @@ def align(
     """
     n = len(images)
     grid = _Grid.of(config, autoencoder.factor, min(images.shape[1:3]))
-    if grid is None:
+    if grid is None or not n:
         return Alignment(jnp.full(n, jnp.nan), jnp.full(n, jnp.inf))
     losses, telling = block_losses(autoencoder, images, config=config)
     return of_blocks(losses, telling, config=config)
@@ -167,8 +170,9 @@ def block_losses(
     n, count = tiles.shape[:2]
     losses, telling = _of_tiles(autoencoder, tiles.reshape(-1, *tiles.shape[2:]), grid, config)
     bands, views = losses.shape[1:3]
-    losses = losses.reshape(n, count, bands, views, -1).transpose(0, 2, 3, 1, 4).reshape(n, bands, views, -1)
-    return losses, telling.reshape(n, -1)
+    blocks = (grid.inner // grid.block) ** 2
+    losses = losses.reshape(n, count, bands, views, blocks).transpose(0, 2, 3, 1, 4)
+    return losses.reshape(n, bands, views, count * blocks), telling.reshape(n, count * blocks)
 
 
 def alignment_map(
@@ -193,10 +197,14 @@ def alignment_map(
       nothing. Block (i, j) covers the pixels from `margin + i · block` and `margin + j · block` on (both as brought to
       the factor); there is no block where an image is too small for a tile of four.
 
+    Raises:
+      ArgumentError: on images that `measure` refuses.
+
     >>> ae = aedr.from_functions(lambda p, x: x[:, ::4, ::4], lambda p, z: z.repeat(4, 1).repeat(4, 2), factor=4)
     >>> aedr.alignment_map(ae, jax.random.uniform(jax.random.key(0), (1, 128, 128, 3), minval=-1.0)).shape
     (1, 5, 5)
     """
+    check_images(images, autoencoder.factor)
     n, height, width = images.shape[:3]
     grid = _Grid.of(config, autoencoder.factor, min(height, width))
     if grid is None:
@@ -232,8 +240,9 @@ class _Grid(NamedTuple):
         shifts = shifts_of(factor) if config.shifts is None else config.shifts
         block = -(-config.block // factor) * factor
         margin = max(-(-config.margin // factor) * factor, 2 * factor)
-        tile = min(config.tile, side) // factor * factor
-        window = tile - (factor if shifts else 0)
+        moved = factor if shifts else 0
+        tile = min(max(config.tile, moved + 2 * margin + math.isqrt(FEWEST) * block), side) // factor * factor
+        window = tile - moved
         inner = (window - 2 * margin) // block * block
         room = max(inner // block, 0) ** 2  # a window within its own margins has none
         return cls(factor, tile, window, inner, block, margin, shifts) if room >= FEWEST else None
@@ -249,14 +258,18 @@ def _tiles(images: Float[Array, "n h w 3"], grid: _Grid, config: AlignmentConfig
     )
     starts = np.stack([a.ravel() for a in np.meshgrid(tops, lefts, indexing="ij")], axis=1)
     middle = (np.array(sides) - grid.tile) / 2
-    starts = starts[np.argsort(np.square(starts - middle).sum(1), kind="stable")]
-    if len(starts) <= config.tiles:
-        chosen = jnp.broadcast_to(jnp.asarray(starts), (n, *starts.shape))
-    else:
-        unmoved = [images[:, y : y + grid.window, x : x + grid.window] for y, x in starts]
-        counts = jnp.stack([_telling(one, grid, config).sum((1, 2)) for one in unmoved], axis=1)
-        chosen = jnp.asarray(starts)[jnp.argsort(-counts, axis=1, stable=True)[:, : config.tiles]]
+    nearest = np.argsort(np.square(starts - middle).sum(1), kind="stable")
     shape = (grid.tile, grid.tile, 3)
+    if len(starts) <= config.tiles:
+        chosen = jnp.broadcast_to(jnp.asarray(starts[nearest]), (n, *starts.shape))
+    else:
+        # At once: looked at one by one, each of a large image's tiles would be a part of the program.
+        (top, left), (rows, columns) = starts[0], along
+        candidates = images[:, top : top + rows * grid.tile, left : left + columns * grid.tile]
+        candidates = candidates.reshape(n, rows, grid.tile, columns, grid.tile, 3).swapaxes(2, 3)
+        unmoved = candidates[:, :, :, : grid.window, : grid.window].reshape(-1, grid.window, grid.window, 3)
+        counts = _telling(unmoved, grid, config).sum((1, 2)).reshape(n, len(starts))[:, nearest]
+        chosen = jnp.asarray(starts[nearest])[jnp.argsort(-counts, axis=1, stable=True)[:, : config.tiles]]
     return jax.vmap(
         lambda image, corners: jax.vmap(lambda at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), shape))(corners)
     )(images, chosen)
@@ -282,7 +295,7 @@ def _of_tiles(
     residual = jnp.clip(autoencoder.decode(autoencoder.encode(views)), -1.0, 1.0) - views
     means = {box: box_mean(residual, box) for box in {box for band in config.bands for box in band}}
     detail = jnp.stack([jnp.square(means[a] - means[b]).mean(-1) for a, b in config.bands])
-    detail = detail.reshape(len(config.bands), -1, m, w, w)
+    detail = detail.reshape(len(config.bands), 1 + len(moved) + len(config.turns), m, w, w)
     back = {"mirror": lambda e: e[..., ::-1], "quarter": lambda e: jnp.rot90(e, -1, axes=(-2, -1))}
     by_view = list(detail.swapaxes(0, 1))
     unturned = 1 + len(grid.shifts)
@@ -318,8 +331,9 @@ def of_blocks(
     of_controls = jnp.var(jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None], axis=2, ddof=1) / controls
     error = jnp.sqrt(of_blocks + of_controls + FLOOR_OF_ERROR**2)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
-    enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1])
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
+    enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1])
+    enough &= jnp.isfinite(error)  # an autoencoder that is not finite says nothing either
     return Alignment(jnp.where(enough, mean, jnp.nan), jnp.where(enough, error, jnp.inf))
 
 

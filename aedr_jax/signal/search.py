@@ -28,6 +28,7 @@ tiles of 120 × 120 for k controls: as much as 65 passes of the image. One compi
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ from aedr_jax.images.arrays import prepare
 from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
 from aedr_jax.signal.alignment import BOX_OF_DETAIL, SATURATED, AlignmentConfig, align, box_mean
 
-__all__ = ["Found", "SearchConfig", "search", "search_many"]
+__all__ = ["Found", "SearchConfig", "least_side", "search", "search_many"]
 
 WINDOW = 64  # pixels a side, where the factor is at most 16
 BLOCK = 8  # of a window: its mean loss is one value
@@ -197,15 +198,25 @@ def _check(image: Any, plan: _Plan) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         given = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ArgumentError(f"image: {given}; expected a NumPy array, uint8 [h,w,3], as read_image gives")
-    if plan.factor == 1:
+    least = least_side(plan.factor)
+    if math.isinf(least):
         raise ArgumentError("an autoencoder of factor 1 has no grid to search for")
-    least = max(LEAST_SIDE, int(np.ceil(plan.slot / REGION)))
     if min(image.shape[:2]) < least:
         height, width = image.shape[:2]
         raise ArgumentError(
             f"image is {height}×{width}: a geometry is found on one part and tested on another, which takes {least} "
             f"pixels of the shorter side at a factor of {plan.factor}"
         )
+
+
+def least_side(factor: int) -> float:
+    """The shorter side in pixels from which on an image can be searched; infinite for a factor of 1, without a grid.
+
+    >>> from aedr_jax.signal.search import least_side
+    >>> least_side(8), least_side(32), least_side(1)
+    (256, 366, inf)
+    """
+    return math.inf if factor == 1 else max(LEAST_SIDE, math.ceil(_Plan.of(factor).slot / REGION))
 
 
 def _telling(image: UInt8[np.ndarray, "h w 3"], config: AlignmentConfig) -> np.ndarray:
