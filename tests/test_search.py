@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +9,7 @@ import pytest
 from PIL import Image
 
 import aedr_jax as aedr
-from aedr_jax.api.decisions import _searched
-from aedr_jax.api.scores import unseen
 from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
-from aedr_jax.scoring.verdicts import Verdict
 from aedr_jax.signal.alignment import AlignmentConfig
 from aedr_jax.signal.search import (
     SearchConfig,
@@ -26,6 +22,7 @@ from aedr_jax.signal.search import (
     _tiles,
     search,
     search_many,
+    searchable,
 )
 
 FACTOR = 4
@@ -230,10 +227,12 @@ def test_sizes_keep_the_proportions():
 
 
 def test_models_that_an_image_is_too_small_for_are_passed_over():
-    """A factor of 1 has no grid, and one of 32 takes 366 pixels: neither ends the run."""
-    models = [SimpleNamespace(name=f"of {f}", autoencoder=aedr.from_functions(None, None, factor=f)) for f in (1, 32)]
-    decoded = SimpleNamespace(images=(np.zeros((300, 300, 3), np.uint8),))
-    scorer = SimpleNamespace(candidates=models, decoder=lambda item: decoded)
-    verdict = Verdict("x", "x.png", "", "none", {}, {}, {}, {}, {}, "ok", "")
-    source, run = [SimpleNamespace(id="x", path="x.png")], SimpleNamespace(rows=[])
-    assert _searched([verdict], run, source, scorer, 0.05, unseen) == [verdict]
+    """A factor of 1 has no grid, and one of 32 takes 366 pixels: neither can be searched with, which would raise."""
+    models = {f"of {f}": aedr.from_functions(lambda _, x: x, lambda _, z: z, factor=f) for f in (1, 4, 16, 32)}
+
+    def able(height, width):
+        return set(searchable(models, np.zeros((height, width, 3), np.uint8)))
+
+    assert able(255, 400) == set()
+    assert able(365, 400) == {"of 4", "of 16"}
+    assert able(400, 366) == {"of 4", "of 16", "of 32"}

@@ -27,7 +27,7 @@ from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.tables import check_output, write_rows
 from aedr_jax.scoring.verdicts import Verdict, after_search, check_calibrations, families_of, verdict_rows
-from aedr_jax.signal.search import least_side, search_many
+from aedr_jax.signal.search import search_many, searchable
 
 __all__ = ["Attributed", "Calibrations", "attribute", "calibrate", "load_calibrations"]
 
@@ -216,9 +216,7 @@ def _searched(
             if place is None:
                 continue
             decoded = scorer.decoder(item)
-            shorter = 0 if isinstance(decoded, Refused) else min(decoded.images[0].shape[:2])
-            able = {name: one for name, one in models.items() if shorter >= least_side(one.factor)}
-            if able and not isinstance(decoded, Refused):
+            if not isinstance(decoded, Refused) and (able := searchable(models, decoded.images[0])):
                 geometries = search_many(able, decoded.images[0])
                 found[place] = after_search(found[place], geometries, false_names=false_names, families=families)
             advance(1)

@@ -45,7 +45,7 @@ from aedr_jax.images.arrays import prepare
 from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
 from aedr_jax.signal.alignment import BOX_OF_DETAIL, SATURATED, AlignmentConfig, align, box_mean
 
-__all__ = ["Found", "SearchConfig", "least_side", "search", "search_many"]
+__all__ = ["Found", "SearchConfig", "least_side", "search", "search_many", "searchable"]
 
 WINDOW = 64  # pixels a side, where the factor is at most 16
 BLOCK = 8  # of a window: its mean loss is one value
@@ -157,6 +157,16 @@ def search_many(
     return {name: _searched(autoencoder, image, plans[name], config) for name, autoencoder in models.items()}
 
 
+def searchable(models: Mapping[str, Autoencoder], image: UInt8[np.ndarray, "h w 3"]) -> dict[str, Autoencoder]:
+    """The models that an image is large enough to be searched with.
+
+    >>> from aedr_jax.signal.search import searchable
+    >>> searchable({"tiny": aedr.load_autoencoder("mini-vq")}, np.zeros((200, 300, 3), np.uint8))
+    {}
+    """
+    return {name: one for name, one in models.items() if min(image.shape[:2]) >= least_side(one.factor)}
+
+
 class _Plan(NamedTuple):
     """Sizes in pixels for a factor: a window, the slot that it moves in, and where the blocks in the middle of the slot
     begin and how many there are a side, which each window in the slot shows at least `MARGIN` from its edge."""
@@ -209,7 +219,7 @@ def _check(image: Any, plan: _Plan) -> None:
         )
 
 
-def least_side(factor: int) -> float:
+def least_side(factor: int) -> int | float:
     """The shorter side in pixels from which on an image can be searched; infinite for a factor of 1, without a grid.
 
     >>> from aedr_jax.signal.search import least_side
