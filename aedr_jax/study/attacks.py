@@ -36,7 +36,8 @@ def launder(autoencoder: Autoencoder, images: Float[Array, "n h w 3"]) -> Float[
 
 
 def log_ratio(measured: Measurement) -> Float[Array, " n"]:
-    """Logarithm of the ratio of the two losses: a statistic to attack, small where an image belongs."""
+    """Logarithm of the ratio of the two losses: the paper's statistic to attack. What the default decides by is
+    `Measurement.standing`."""
     return jnp.log(jnp.asarray(measured.ratio))
 
 
