@@ -173,11 +173,12 @@ def test_what_no_score_can_mend_is_said_before_images_are_scored(world, calibrat
         raise AssertionError("models are loaded")
 
     monkeypatch.setattr(api.Setup, "scorer", never)
-    silent = dataclasses.replace(calibration, domain=Domain())
+    settings = aedr.SignalConfig.paper().describe()  # where alignments decide, sizes and values are not asked
+    protocol = dataclasses.replace(calibration.protocol, settings=settings)
+    silent = dataclasses.replace(calibration, domain=Domain(), protocol=protocol)
     for made, false_names, message in (
-        ([silent], None, "calibration of m1: does not say which sizes and values its images had"),
-        ([], None, "no calibration for m1"),
-        ([calibration], 0.05, "needs validation images in the calibration of m1"),
+        ([silent], 0.05, "calibration of m1: does not say which sizes and values its images had"),
+        ([], 0.05, "no calibration for m1"),
         ([calibration], 5.0, r"false names 5\.0: expected a share"),
     ):
         with pytest.raises(aedr.CalibrationError, match=message):

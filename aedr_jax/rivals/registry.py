@@ -131,12 +131,13 @@ def rival_of(method: str) -> Rival | None:
 
 def _ours(config: SignalConfig) -> Method:
     """The signal, or where settings have an alignment the standing: 0, as of a foreign image, where nothing can be said
-    (an infinite error). NaN stays what is not finite."""
+    (an infinite error). NaN where the model is not finite."""
 
     def score(autoencoder: Any, images: Array, gray: Array, keys: Array, clamp: bool) -> Scored:
         key = keys if config.latents == "sample" else None
         found = measure(autoencoder, images, gray=gray, config=config, key=key)
-        standing = jnp.where(jnp.isinf(found.alignment_error), 0.0, found.standing)
+        silent = jnp.isinf(found.alignment_error) & jnp.isfinite(found.first_loss)
+        standing = jnp.where(silent, 0.0, found.standing)
         decides = found.signal if config.alignment is None else standing
         others = found.first_loss, found.second_loss, found.homogeneity, found.alignment, found.alignment_error
         return Scored(*map(jnp.asarray, (decides, *others)))
