@@ -96,6 +96,30 @@ def tiny_autoencoder(kind: str, seed: int = 0):
     return random_autoencoder(tiny_architecture(kind), seed)
 
 
+PATCH = 4  # pixels a side, of `patch_autoencoder`
+
+
+def patch_encode(params, x):
+    n, h, w, c = x.shape
+    patches = x.reshape(n, h // PATCH, PATCH, w // PATCH, PATCH, c).swapaxes(2, 3)
+    return jnp.tanh(patches.reshape(n, h // PATCH, w // PATCH, -1) @ params["down"])
+
+
+def patch_decode(params, z):
+    n, h, w, _ = z.shape
+    patches = (z @ params["up"]).reshape(n, h, w, PATCH, PATCH, 3).swapaxes(2, 3)
+    return patches.reshape(n, PATCH * h, PATCH * w, 3)
+
+
+def patch_autoencoder(encode=patch_encode):
+    """Patches of 4×4 pixels on a few directions: its grid shows in its images."""
+    import aedr_jax as aedr
+
+    basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(PATCH * PATCH * 3, 20)))
+    params = {"down": jnp.asarray(basis, jnp.float32), "up": jnp.asarray(basis.T, jnp.float32)}
+    return aedr.from_functions(encode, patch_decode, params, factor=PATCH)
+
+
 def random_autoencoder(config: dict, seed: int = 0, numerics=None, quantize=None):
     """Random weights, drawn by NumPy: Flax's own initialisers would be compiled one by one."""
     from aedr_jax.autoencoders.blocks import Numerics

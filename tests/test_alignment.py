@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import PATCH, patch_autoencoder, patch_decode, patch_encode
 
 import aedr_jax as aedr
 from aedr_jax.signal.alignment import (
@@ -19,30 +20,15 @@ from aedr_jax.signal.alignment import (
     shifts_of,
 )
 
-FACTOR = 4
+FACTOR = PATCH
 compiled = jax.jit(align, static_argnames="config")  # operation by operation it would take longer
 compiled_losses = jax.jit(block_losses, static_argnames="config")
 SMALL = AlignmentConfig(tile=64, block=8, margin=8)
 
 
-def _encode(params, x):
-    n, h, w, c = x.shape
-    patches = x.reshape(n, h // FACTOR, FACTOR, w // FACTOR, FACTOR, c).swapaxes(2, 3)
-    return jnp.tanh(patches.reshape(n, h // FACTOR, w // FACTOR, -1) @ params["down"])
-
-
-def _decode(params, z):
-    n, h, w, _ = z.shape
-    patches = (z @ params["up"]).reshape(n, h, w, FACTOR, FACTOR, 3).swapaxes(2, 3)
-    return patches.reshape(n, FACTOR * h, FACTOR * w, 3)
-
-
 @pytest.fixture(scope="module")
 def autoencoder():
-    """Patches of 4×4 pixels on a few directions: its grid shows in its images."""
-    basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(FACTOR * FACTOR * 3, 20)))
-    params = {"down": jnp.asarray(basis, jnp.float32), "up": jnp.asarray(basis.T, jnp.float32)}
-    return aedr.from_functions(_encode, _decode, params, factor=FACTOR)
+    return patch_autoencoder()
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +200,8 @@ def test_what_says_nothing_is_nan(autoencoder, own):
 
 def test_an_autoencoder_that_is_not_finite_says_nothing(own):
     broken = aedr.from_functions(
-        _encode,
-        lambda params, z: _decode(params, z) * jnp.nan,
+        patch_encode,
+        lambda params, z: patch_decode(params, z) * jnp.nan,
         factor=FACTOR,
         params={"down": jnp.ones((48, 1)), "up": jnp.ones((1, 48))},
     )

@@ -6,6 +6,7 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import PATCH, patch_autoencoder, patch_encode
 from PIL import Image
 
 import aedr_jax as aedr
@@ -25,7 +26,7 @@ from aedr_jax.signal.search import (
     searchable,
 )
 
-FACTOR = 4
+FACTOR = PATCH
 CONFIG = SearchConfig(scales=(0.7, 1.4), sizes=24, keep=8)
 RNG = np.random.default_rng(2)
 SQUARE = (256, 256)
@@ -34,23 +35,12 @@ encoded = []  # shapes, each time a program is traced
 
 def _encode(params, x):
     encoded.append(x.shape)
-    n, h, w, c = x.shape
-    patches = x.reshape(n, h // FACTOR, FACTOR, w // FACTOR, FACTOR, c).swapaxes(2, 3)
-    return jnp.tanh(patches.reshape(n, h // FACTOR, w // FACTOR, -1) @ params["down"])
-
-
-def _decode(params, z):
-    n, h, w, _ = z.shape
-    patches = (z @ params["up"]).reshape(n, h, w, FACTOR, FACTOR, 3).swapaxes(2, 3)
-    return patches.reshape(n, FACTOR * h, FACTOR * w, 3)
+    return patch_encode(params, x)
 
 
 @pytest.fixture(scope="module")
 def autoencoder():
-    """Patches of 4×4 pixels on a few directions: its grid shows in its images."""
-    basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(FACTOR * FACTOR * 3, 20)))
-    params = {"down": jnp.asarray(basis, jnp.float32), "up": jnp.asarray(basis.T, jnp.float32)}
-    return aedr.from_functions(_encode, _decode, params, factor=FACTOR)
+    return patch_autoencoder(_encode)
 
 
 @pytest.fixture(scope="module")

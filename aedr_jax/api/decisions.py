@@ -14,7 +14,7 @@ from aedr_jax.api.scores import Progress, Run, named, score_source, unseen
 from aedr_jax.autoencoders.names import match_models
 from aedr_jax.autoencoders.registry import calibration_file, list_models, local_folder
 from aedr_jax.decision import calibration as decision
-from aedr_jax.decision.attribution import NONE
+from aedr_jax.decision.attribution import NONE, check_false_names
 from aedr_jax.decision.calibration import Calibration
 from aedr_jax.decision.validation import check_choice
 from aedr_jax.errors import CalibrationError, RunError, SourceError
@@ -168,8 +168,7 @@ def attribute(
     """
     if out is not None:
         check_output(out, alone=True)
-    if not 0.0 < false_names < 1.0:
-        raise CalibrationError(f"false names {false_names}: expected a share in (0, 1)")
+    check_false_names(false_names)
     if calibrations is None:
         if setup.config.alignment is None:
             raise CalibrationError(

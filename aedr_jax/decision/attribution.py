@@ -27,6 +27,7 @@ __all__ = [
     "NOT_ASSESSABLE",
     "Attribution",
     "attribute",
+    "check_false_names",
     "check_pasts",
     "has_alignment",
     "holm",
@@ -146,8 +147,7 @@ def attribute(
     models = tuple(measured)
     if not models:
         raise CalibrationError("no model to attribute to")
-    if not 0.0 < false_names < 1.0:
-        raise CalibrationError(f"false names {false_names}: expected a share in (0, 1)")
+    check_false_names(false_names)
     pasts = {name: pasts_of(calibrations.get(name, ())) for name in models}
     if silent := [name for name in models if not pasts[name] and not has_alignment(measured[name])]:
         raise CalibrationError(
@@ -193,6 +193,16 @@ def has_alignment(measured: Measurement | Values) -> TypeGuard[Measurement]:
         return False
     error = np.asarray(measured.alignment_error)
     return not (error.size and bool(np.isnan(error).all()))
+
+
+def check_false_names(rate: float) -> None:
+    """Refuse a rate that is none: asked before images are scored, not after.
+
+    Raises:
+      CalibrationError: outside (0, 1).
+    """
+    if not 0.0 < rate < 1.0:
+        raise CalibrationError(f"false names {rate}: expected a share in (0, 1)")
 
 
 def check_pasts(pasts: Mapping[str, Sequence[Calibration]]) -> None:

@@ -146,7 +146,7 @@ def verdict_rows(
             assessable=np.array([not reason for reason in reasons]),
             sizes={name: np.array([_size(group[name]) for group in ready.values()]) for name in models},
             false_names=false_names,
-            families={name: _family(first[name]) for name in models},
+            families=families_of(list(first.values())),
         )
         belonging = {name: _belonging(calibrations[name]) for name in models if name in calibrations}
         foreign = _foreign(measured, calibrations)
@@ -171,9 +171,7 @@ def verdict_rows(
     return [judged.get(image) or _unjudged(list(group.values())) for image, group in by_image.items()]
 
 
-def check_calibrations(
-    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
-) -> None:
+def check_calibrations(calibrations: Mapping[str, Calibration | Sequence[Calibration]]) -> None:
     """Refuse calibrations by which no row could be judged: asked before images are scored, not after.
 
     Raises:
@@ -200,13 +198,12 @@ def after_search(
       false_names: the rate of this second test; it adds to the first one's.
       families: as for `attribute`.
     """
-    nothing = np.full(1, np.nan)
-    measured = {
-        name: Measurement(**dict.fromkeys(Measurement._fields, nothing))._replace(
-            alignment=np.array([one.alignment]), alignment_error=np.array([_infinite(one.error)])
-        )
-        for name, one in found.items()
-    }
+    nothing = dict.fromkeys(Measurement._fields, np.full(1, np.nan))
+    measured = {}
+    for name, one in found.items():
+        error = math.inf if math.isnan(one.error) else one.error  # where the rest says nothing
+        columns = {"alignment": np.array([one.alignment]), "alignment_error": np.array([error])}
+        measured[name] = Measurement(**nothing | columns)
     result = attribute(measured, false_names=false_names, families=families)
     if result.verdicts[0] in (NONE, NOT_ASSESSABLE):
         return verdict
@@ -223,10 +220,6 @@ def after_search(
         accepted=dict(zip(models, result.accepted[0].tolist(), strict=True)),
         found="; ".join(f"{name}: {found[name]}" for name in named) if len(named) > 1 else str(found[named[0]]),
     )
-
-
-def _infinite(error: float) -> float:
-    return math.inf if math.isnan(error) else error
 
 
 def families_of(rows: Sequence[Row]) -> dict[str, str]:

@@ -326,10 +326,10 @@ def of_blocks(
     safe = jnp.maximum(count, 2.0)[:, None]
     differences = _differences(losses, config)
     mean = jnp.einsum("nb,nfb->nf", weight, differences) / safe
-    of_blocks = jnp.einsum("nb,nfb->nf", weight, jnp.square(differences - mean[..., None])) / (safe - 1.0) / safe
+    between_blocks = jnp.einsum("nb,nfb->nf", weight, jnp.square(differences - mean[..., None])) / (safe - 1.0) / safe
     logs = jnp.log(losses[:, :, 1:] + config.floor)
-    of_controls = jnp.var(jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None], axis=2, ddof=1) / controls
-    error = jnp.sqrt(of_blocks + of_controls + FLOOR_OF_ERROR**2)
+    between_controls = jnp.var(jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None], axis=2, ddof=1) / controls
+    error = jnp.sqrt(between_blocks + between_controls + FLOOR_OF_ERROR**2)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
     enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1])
