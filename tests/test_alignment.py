@@ -9,16 +9,8 @@ import pytest
 from conftest import PATCH, patch_autoencoder, patch_decode, patch_encode
 
 import aedr_jax as aedr
-from aedr_jax.signal.alignment import (
-    BOX_OF_DETAIL,
-    FLOOR_OF_ERROR,
-    SATURATED,
-    AlignmentConfig,
-    align,
-    alignment_map,
-    block_losses,
-    shifts_of,
-)
+from aedr_jax.images.tiles import BOX_OF_DETAIL, SATURATED, AlignmentConfig, shifts_of
+from aedr_jax.signal.alignment import FLOOR_OF_ERROR, align, alignment_map, block_losses
 
 FACTOR = PATCH
 compiled = jax.jit(align, static_argnames="config")  # operation by operation it would take longer

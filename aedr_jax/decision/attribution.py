@@ -226,7 +226,10 @@ def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
       CalibrationError: naming both models and the settings in which they differ.
     """
     made = [
-        (name, c.protocol.settings) for name, several in pasts.items() for c in several if c.protocol.method == "aedr"
+        (name, c.protocol.deciding().settings)
+        for name, several in pasts.items()
+        for c in several
+        if c.protocol.method == "aedr"
     ]
     for name, config in made[1:]:
         first, other = made[0]
@@ -414,9 +417,8 @@ def _share(a: str, b: str, measured: Mapping[str, Measurement | Values], known: 
     x, y = measured[a], measured[b]
     if not isinstance(x, Measurement) or not isinstance(y, Measurement):
         return False
-    return all(np.array_equal(p, q, equal_nan=True) for p, q in zip(x, y, strict=True)) and bool(
-        np.isfinite(np.asarray(x.ratio)).any()
-    )
+    said = any(np.isfinite(np.asarray(column)).any() for column in (x.ratio, x.alignment))
+    return said and all(np.array_equal(p, q, equal_nan=True) for p, q in zip(x, y, strict=True))
 
 
 def _joined(fingerprints: Mapping[str, str]) -> dict[str, str]:

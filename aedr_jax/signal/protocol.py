@@ -113,6 +113,11 @@ class Protocol:
         """All of it as JSON values."""
         return dataclasses.asdict(self)
 
+    def deciding(self) -> Protocol:
+        """The same, without what verdicts do not rest on: an alignment decides alone, whatever is measured beside it."""
+        alignment = self.settings.get("alignment")
+        return self if alignment is None else dataclasses.replace(self, settings={"alignment": alignment})
+
     def record(self) -> dict[str, Any]:
         """The same values as `describe`, for a file that another process compares.
 
