@@ -19,8 +19,7 @@ def default_folder() -> Path:
 
 
 def keep_programs(folder: Path | None = None) -> Path | None:
-    """Have JAX keep what it compiles in a folder, and take it from there. The command line does this; nothing does it at
-    import.
+    """Have JAX keep what it compiles in a folder, and take it from there. The command line does this, no import does.
 
     Whoever can write there can have this user run their code, so the folder is readable and writable for its owner
     alone, and one of somebody else is not used. A cache that was chosen already (`JAX_COMPILATION_CACHE_DIR`), or
@@ -34,10 +33,11 @@ def keep_programs(folder: Path | None = None) -> Path | None:
     """
     import jax
 
-    if not jax.config.jax_enable_compilation_cache:
+    chosen = jax.config.values  # of the environment, or of the caller's `jax.config.update`
+    if not chosen["jax_enable_compilation_cache"]:
         return None
-    if jax.config.jax_compilation_cache_dir:
-        return Path(jax.config.jax_compilation_cache_dir)
+    if chosen["jax_compilation_cache_dir"]:
+        return Path(chosen["jax_compilation_cache_dir"])
     try:
         folder = folder or default_folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

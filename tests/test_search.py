@@ -11,8 +11,9 @@ from PIL import Image
 
 import aedr_jax as aedr
 from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
-from aedr_jax.images.tiles import AlignmentConfig
+from aedr_jax.images.tiles import AlignmentConfig, telling_blocks
 from aedr_jax.signal.search import (
+    BLOCK,
     SearchConfig,
     _hypotheses,
     _Plan,

@@ -18,7 +18,7 @@ from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
-from aedr_jax.signal.protocol import Identity
+from aedr_jax.signal.protocol import Identity, deciding
 
 __all__ = [
     "AMBIGUOUS",
@@ -226,13 +226,11 @@ def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
       CalibrationError: naming both models and the settings in which they differ.
     """
     made = [
-        (name, c.protocol.deciding().settings)
-        for name, several in pasts.items()
-        for c in several
-        if c.protocol.method == "aedr"
+        (name, c.protocol.settings) for name, several in pasts.items() for c in several if c.protocol.method == "aedr"
     ]
-    for name, config in made[1:]:
-        first, other = made[0]
+    for name, settings in made[1:]:
+        first, firsts = made[0]
+        other, config = deciding(firsts, settings)
         if wrong := {k: (other.get(k), config.get(k)) for k in {**other, **config} if other.get(k) != config.get(k)}:
             raise CalibrationError(f"calibrations made with different settings ({first}, {name}): {wrong}")
 

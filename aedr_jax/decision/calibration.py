@@ -207,7 +207,7 @@ class Calibration:
           CalibrationWarning: if the weights are known on neither side (functions that close over them).
         """
         processing = self.protocol.processing if measured.processing == "none" else measured.processing
-        found = self.protocol.deciding().differences(dataclasses.replace(measured.deciding(), processing=processing))
+        found = self.protocol.differences(dataclasses.replace(measured, processing=processing))
         if found:
             sides = "; ".join(f"{what}: calibrated {_short(a)}, now {_short(b)}" for what, (a, b) in found.items())
             size_rule = found.get("size_rule", ("", ""))[0] or ""
