@@ -199,7 +199,10 @@ def test_an_autoencoder_that_is_not_finite_says_nothing(own):
     )
     found = compiled(broken, own, config=SMALL)
     assert np.isnan(found.alignment).all()
-    assert np.isposinf(found.error).all()
+    assert np.isnan(found.error).all()
+    measured = aedr.measure(broken, own[:1], config=dataclasses.replace(aedr.SignalConfig.tiles(), alignment=SMALL))
+    assert np.isposinf(measured.alignment_error).all()  # asked, and nothing can be said
+    assert aedr.attribute({"broken": measured}).verdicts == ("not assessable",)
 
 
 def test_a_map_is_made_of_what_measure_takes(autoencoder, own):

@@ -150,17 +150,20 @@ class Scorer:
             self.multiple, official, str(processing), most_pixels, most_decoded, crops=crops, tilings=tilings
         )
         self._fit_of = [fits.index(fit) for fit in wanted]
+        alike = [_alike(candidate, fit) for candidate, fit in zip(candidates, wanted, strict=True)]
+        each = [i for i, one in enumerate(alike) if alike.index(one) == i]  # models that are one are computed once
+        self._engine_of = [each.index(alike.index(one)) for one in alike]
         self._homogeneity = jax.jit(lambda gray: texture.homogeneity(gray, kind=config.kind)[0])
         self.engine = Engine(
             self._aligned if tiled else self._measure,
-            [candidate.autoencoder for candidate in candidates],
+            [candidates[i].autoencoder for i in each],
             batch_size=batch_size,
-            fit_of=self._fit_of,
+            fit_of=[self._fit_of[i] for i in each],
             extra=lambda photo: () if tiled else self._homogeneity(_padded(photo.gray)),
         )
         self.candidates = tuple(
-            dataclasses.replace(candidate, autoencoder=autoencoder)
-            for candidate, autoencoder in zip(candidates, self.engine.autoencoders, strict=True)
+            dataclasses.replace(candidate, autoencoder=self.engine.autoencoders[i])
+            for candidate, i in zip(candidates, self._engine_of, strict=True)
         )
         self._protocols = [self.protocol(candidate) for candidate in self.candidates]
 
@@ -201,8 +204,8 @@ class Scorer:
                 yield [self._row(batch, model, error=batch.error) for model in range(len(self.candidates))]
             else:
                 yield [
-                    self._measured_row(photo, model, of_numbers(column[i] for column in columns))
-                    for model, columns in enumerate(batch.columns)
+                    self._measured_row(photo, model, of_numbers(column[i] for column in batch.columns[one]))
+                    for model, one in enumerate(self._engine_of)
                     for i, photo in enumerate(batch.photos)
                 ]
 
@@ -264,6 +267,15 @@ class Scorer:
             quantize=identity.quantize,
             **known,
         )
+
+
+def _alike(candidate: Candidate, fit: Any) -> Any:
+    """Candidates with equal ones measure equally: the same weights, used alike, on images of the same size."""
+    autoencoder = candidate.autoencoder
+    if not candidate.weights_hash:  # functions that close over their weights
+        return id(autoencoder)
+    leaves, structure = jax.tree.flatten(autoencoder)
+    return candidate.weights_hash, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), fit
 
 
 def _padded(gray: np.ndarray) -> np.ndarray:

@@ -315,7 +315,10 @@ def of_blocks(
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
     enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1] / tiles)
-    said = (jnp.where(enough, values, nothing) for values, nothing in ((mean, jnp.nan), (error, jnp.inf), (tiles, 0)))
+    said = (
+        jnp.where(enough, values, nothing)
+        for values, nothing in ((mean, jnp.nan), (error, jnp.inf), (jnp.int32(tiles), 0))
+    )
     return Alignment(*said)
 
 

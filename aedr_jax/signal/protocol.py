@@ -132,8 +132,8 @@ class Protocol:
         return told_apart(values)[:16]
 
     def differences(self, other: Protocol) -> dict[str, tuple[Any, Any]]:
-        """What differs: dotted names -> this one's value and the other's. `NOT_COMPARED` is left out; where both have an
-        alignment, so is what is measured beside it, since an alignment decides alone."""
+        """What differs: dotted names -> this one's value and the other's. Left out are `NOT_COMPARED`, and what is
+        measured beside an alignment where both have one (`deciding`)."""
         one, two = (protocol.describe() for protocol in (self, other))
         one["settings"], two["settings"] = deciding(one["settings"], two["settings"])
         found = differences(one, two)
