@@ -30,9 +30,9 @@ from .errors import SourceError as SourceError
 from .images.arrays import prepare as prepare
 from .images.codec import read_gray as read_gray
 from .images.codec import read_image as read_image
+from .images.tiles import AlignmentConfig as AlignmentConfig
 from .scoring.dataset import score_dataset as score_dataset
 from .scoring.sharding import make_sharded as make_sharded
-from .signal.alignment import AlignmentConfig as AlignmentConfig
 from .signal.alignment import alignment_map as alignment_map
 from .signal.losses import mae as mae
 from .signal.losses import mse as mse

@@ -25,10 +25,10 @@ from tqdm import tqdm
 from aedr_jax import Measurement, SignalConfig, attribute
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.decision.attribution import NONE, NOT_ASSESSABLE
+from aedr_jax.images.tiles import AlignmentConfig
 from aedr_jax.inputs.sources import find_images
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.scoring.tables import to_markdown, write_rows
-from aedr_jax.signal.alignment import AlignmentConfig
 from aedr_jax.study.metrics import area_under_curve, interval, resample
 from benchmarks.matrix import MODELS, related, share, standing
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from aedr_jax.images.tiles import AlignmentConfig
 from aedr_jax.scoring.tables import to_markdown
-from aedr_jax.signal.alignment import FLOOR_OF_ERROR, AlignmentConfig
+from aedr_jax.signal.alignment import FLOOR_OF_ERROR
 from benchmarks.matrix import MODELS
 from benchmarks.null import is_foreign, maker
 

@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from aedr_jax import alignment_map, load_autoencoder, prepare, read_image
 from aedr_jax.autoencoders.names import split_list
+from aedr_jax.images.tiles import AlignmentConfig
 from aedr_jax.scoring.tables import to_markdown
-from aedr_jax.signal.alignment import AlignmentConfig
 from aedr_jax.study.metrics import area_under_curve, interval
 from benchmarks.matrix import MODELS
 from benchmarks.sources import KINDS, Pixels, half_of, middle, processed

@@ -9,16 +9,8 @@ import pytest
 from conftest import PATCH, patch_autoencoder, patch_decode, patch_encode
 
 import aedr_jax as aedr
-from aedr_jax.signal.alignment import (
-    BOX_OF_DETAIL,
-    FLOOR_OF_ERROR,
-    SATURATED,
-    AlignmentConfig,
-    align,
-    alignment_map,
-    block_losses,
-    shifts_of,
-)
+from aedr_jax.images.tiles import BOX_OF_DETAIL, SATURATED, AlignmentConfig, shifts_of
+from aedr_jax.signal.alignment import FLOOR_OF_ERROR, align, alignment_map, block_losses
 
 FACTOR = PATCH
 compiled = jax.jit(align, static_argnames="config")  # operation by operation it would take longer
@@ -207,7 +199,10 @@ def test_an_autoencoder_that_is_not_finite_says_nothing(own):
     )
     found = compiled(broken, own, config=SMALL)
     assert np.isnan(found.alignment).all()
-    assert np.isposinf(found.error).all()
+    assert np.isnan(found.error).all()
+    measured = aedr.measure(broken, own[:1], config=dataclasses.replace(aedr.SignalConfig.tiles(), alignment=SMALL))
+    assert np.isposinf(measured.alignment_error).all()  # asked, and nothing can be said
+    assert aedr.attribute({"broken": measured}).verdicts == ("not assessable",)
 
 
 def test_a_map_is_made_of_what_measure_takes(autoencoder, own):

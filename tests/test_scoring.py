@@ -277,3 +277,18 @@ def test_where_no_image_may_be_missing_the_first_refused_one_ends_the_run(candid
     scorer = Scorer(candidates)
     with pytest.raises(aedr.ImageError, match=r"small\.png: 63×200"):
         list(scorer.engine.measured(map(scorer.decoder, find_images([photos / "small.png"]))))
+
+
+def test_models_that_are_one_are_computed_once(tmp_path):
+    """Two names of the same weights; the same weights used otherwise are another model."""
+    write_folder(tmp_path / "vq", MOVQ, make_tensors(MOVQ))
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "0.png")
+    asked = {"a": None, "b": None, "c": not load_candidate(str(tmp_path / "vq")).autoencoder.quantize_on_decode}
+    scorer = Scorer(
+        [load_candidate(str(tmp_path / "vq"), name=name, quantize=quantize) for name, quantize in asked.items()]
+    )
+    assert len(scorer.engine.autoencoders) == 2
+    rows = list(scorer.score(find_images([tmp_path])))
+    assert [row.model for row in rows] == ["a", "b", "c"]
+    assert rows[0].measured.first_loss == rows[1].measured.first_loss != rows[2].measured.first_loss
+    assert [row.quantize for row in rows] == [scorer.protocol(c).identity.quantize for c in scorer.candidates]

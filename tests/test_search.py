@@ -11,14 +11,14 @@ from PIL import Image
 
 import aedr_jax as aedr
 from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
-from aedr_jax.signal.alignment import AlignmentConfig
+from aedr_jax.images.tiles import AlignmentConfig, telling_blocks
 from aedr_jax.signal.search import (
+    BLOCK,
     SearchConfig,
     _hypotheses,
     _Plan,
     _region,
     _region_upright,
-    _telling,
     _tested,
     _tiles,
     search,
@@ -88,14 +88,15 @@ def test_the_test_of_a_foreign_image_is_ordinary(autoencoder, foreign):
 def test_the_region_that_found_takes_no_part_in_the_test(autoencoder, own):
     image = own[1:257, 3:259]
     geometry = Geometry(SQUARE, offset=(3, 1))
-    region = _region(image, _telling(image, CONFIG.alignment), _Plan.of(FACTOR))
+    region = _region(image, telling_blocks(image, BLOCK, CONFIG.alignment), _Plan.of(FACTOR))
     other = image.copy()
     region.of(other)[:] = RNG.integers(0, 256, (region.height, region.width, 3))
-    expected = _tested(autoencoder, image, region, geometry, CONFIG.alignment)
-    assert _tested(autoencoder, other, region, geometry, CONFIG.alignment) == expected
+    config = dataclasses.replace(CONFIG.alignment, stop=None)  # all tiles are looked at
+    expected = _tested(autoencoder, image, region, geometry, config)
+    assert _tested(autoencoder, other, region, geometry, config) == expected
     elsewhere = image.copy()
     elsewhere[112:144, 112:144] = 255 - elsewhere[112:144, 112:144]
-    assert _tested(autoencoder, elsewhere, region, geometry, CONFIG.alignment) != expected
+    assert _tested(autoencoder, elsewhere, region, geometry, config) != expected
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8, 16])
@@ -103,7 +104,7 @@ def test_tiles_stand_on_the_grid_and_off_the_region(factor):
     plan = _Plan.of(factor)
     for height, width in ((256, 256), (319, 263), (377, 500)):
         image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
-        region = _region(image, _telling(image, CONFIG.alignment), plan)
+        region = _region(image, telling_blocks(image, BLOCK, CONFIG.alignment), plan)
         hypotheses = _hypotheses(image, region, plan, SearchConfig(sizes=4))
         for geometry in hypotheses[:: len(hypotheses) // 9]:
             upright = geometry.upright(image, factor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +28,13 @@ from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.tables import check_output, write_rows
 from aedr_jax.scoring.verdicts import Verdict, after_search, check_calibrations, families_of, verdict_rows
+from aedr_jax.signal.measurement import SignalConfig
 from aedr_jax.signal.search import search_many, searchable
 
 __all__ = ["Attributed", "Calibrations", "attribute", "calibrate", "load_calibrations"]
 
 SHIPPED = "shipped"
+VERDICTS = Setup(SignalConfig.tiles())
 
 # Of each model one calibration, or one for each past of the images that they were made of.
 Calibrations = Mapping[str, Calibration | Sequence[Calibration]]
@@ -133,7 +136,7 @@ def attribute(
     calibrations: str | os.PathLike[str] | Calibrations | None = None,
     false_names: float = 0.05,
     search: bool = False,
-    setup: Setup = Setup(),
+    setup: Setup = VERDICTS,
     out: str | os.PathLike[str] | None = None,
     image_column: str | None = None,
     id_column: str | None = None,
@@ -153,7 +156,7 @@ def attribute(
         (`signal.search`), by the models for which it is large enough (`search.least_side`: 256 pixels, more for a
         factor above 16); calibrations are not asked then. Each of the two looks gets half of `false_names`. As dear as
         tens of passes a model.
-      setup: how images are measured: as the calibrations' were.
+      setup: how images are measured, by default on their tiles alone: as the calibrations' were.
       out: also write the verdicts: .parquet, .csv, .jsonl, or without an ending a folder of Parquet, which
         holds nothing else.
       image_column, id_column: of tables and datasets, where they cannot be told.
@@ -207,6 +210,7 @@ def _searched(
     """The verdicts, those of images that no model accepts from a search."""
     unnamed = {(verdict.id, verdict.path): i for i, verdict in enumerate(verdicts) if verdict.verdict == NONE}
     models = {candidate.name: candidate.autoencoder for candidate in scorer.candidates}
+    decoder = dataclasses.replace(scorer.decoder, tilings=())  # a search needs the whole
     families = families_of(run.rows)
     found = list(verdicts)
     with progress(len(unnamed), "searching") as advance:
@@ -214,7 +218,7 @@ def _searched(
             place = unnamed.get((item.id, str(item.path)))
             if place is None:
                 continue
-            decoded = scorer.decoder(item)
+            decoded = decoder(item)
             if not isinstance(decoded, Refused) and (able := searchable(models, decoded.images[0])):
                 geometries = search_many(able, decoded.images[0])
                 found[place] = after_search(found[place], geometries, false_names=false_names, families=families)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "limits_of", "make_parser", "setup_of"]
 
-PRESETS = ("default", "paper", "official")
+PRESETS = ("default", "tiles", "paper", "official")
 MODEL = "a name of the registry, a folder or a hub path; NAME=SOURCE names it"
 
 
@@ -164,7 +164,7 @@ def _attribute(parser: _Parser) -> None:
     parser.add_argument(
         "--false-names", type=float, default=0.05, metavar="SHARE", help="of images of no candidate (default .05)"
     )
-    _add_measuring(parser)
+    _add_measuring(parser, preset="tiles")
 
 
 def _evaluate(parser: _Parser) -> None:
@@ -222,8 +222,8 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--id-column", metavar="NAME", help="likewise")
 
 
-def _add_measuring(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="what to measure (default: default)")
+def _add_measuring(parser: argparse.ArgumentParser, *, preset: str = "default") -> None:
+    parser.add_argument("--preset", choices=PRESETS, default=preset, help=f"what to measure (default: {preset})")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="what to compute in")
     parser.add_argument("--precision", choices=("highest", "high", "default"), default="highest", help="of products")
     parser.add_argument("--batch-size", type=_positive, metavar="N", help="images at once (default: 1 a CPU, 8 a GPU)")

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from aedr_jax.cli.arguments import make_parser
 from aedr_jax.cli.commands import COMMANDS, FAILED, INTERRUPTED, OK, WRONG_CALL
 from aedr_jax.cli.printing import complain
+from aedr_jax.compilation import keep_programs
 from aedr_jax.errors import AedrError, RunError
 from aedr_jax.interruption import interruptible
 
 __all__ = ["console", "main"]
+
+COMPUTING = ("attribute", "calibrate", "demo", "evaluate", "score")  # they import JAX, and compile much
 
 
 def console() -> None:
@@ -47,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
+        if args.command in COMPUTING:
+            keep_programs()
         return COMMANDS[args.command](args)
     except AedrError as error:
         complain(f"aedr {args.command}: {error}")

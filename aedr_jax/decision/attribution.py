@@ -18,7 +18,7 @@ from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.signal.measurement import Measurement, Values
-from aedr_jax.signal.protocol import Identity
+from aedr_jax.signal.protocol import Identity, deciding
 
 __all__ = [
     "AMBIGUOUS",
@@ -228,8 +228,9 @@ def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
     made = [
         (name, c.protocol.settings) for name, several in pasts.items() for c in several if c.protocol.method == "aedr"
     ]
-    for name, config in made[1:]:
-        first, other = made[0]
+    for name, settings in made[1:]:
+        first, firsts = made[0]
+        other, config = deciding(firsts, settings)
         if wrong := {k: (other.get(k), config.get(k)) for k in {**other, **config} if other.get(k) != config.get(k)}:
             raise CalibrationError(f"calibrations made with different settings ({first}, {name}): {wrong}")
 
@@ -414,9 +415,8 @@ def _share(a: str, b: str, measured: Mapping[str, Measurement | Values], known: 
     x, y = measured[a], measured[b]
     if not isinstance(x, Measurement) or not isinstance(y, Measurement):
         return False
-    return all(np.array_equal(p, q, equal_nan=True) for p, q in zip(x, y, strict=True)) and bool(
-        np.isfinite(np.asarray(x.ratio)).any()
-    )
+    said = any(np.isfinite(np.asarray(column)).any() for column in (x.ratio, x.alignment))
+    return said and all(np.array_equal(p, q, equal_nan=True) for p, q in zip(x, y, strict=True))
 
 
 def _joined(fingerprints: Mapping[str, str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from aedr_jax.errors import ImageError
 from aedr_jax.images.codec import MAX_PIXELS, MIN_SIDE, Photo, decode_photo, decode_quality, decode_size
 from aedr_jax.images.pixels import content_seed, fit_centre, fit_crop, fit_official, gray_of
 from aedr_jax.images.processing import Processing
+from aedr_jax.images.tiles import Tiling
 from aedr_jax.inputs.sources import Item
 
 __all__ = ["CENTRE_GRID", "MAX_RESIZED_PIXELS", "MAX_SCORED_PIXELS", "Decoded", "Decoder", "Refused"]
@@ -36,9 +37,10 @@ class Decoded(NamedTuple):
       width: of the whole image in pixels, after what was done to it; with a decoder's `side`, as the file has it.
       height: likewise.
       gray: uint8 [h,w], the grey levels of the whole image, or of the middle that is measured of a large one; with a
-        decoder's `side`, of just the pixels that the models see.
-      images: uint8 [h,w,3] each, one for each of the decoder's fits.
+        decoder's `side`, of just the pixels that the models see; none of what is cut into tiles.
+      images: uint8 [h,w,3] each, one for each of the decoder's fits; with its `tilings` uint8 [tiles,t,t,3] each.
       quality: that a JPEG was last saved at; 0 for a file of another format.
+      used: height and width of what `images` show, each.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Decoded(NamedTuple):
     gray: np.ndarray
     images: tuple[np.ndarray, ...]
     quality: int = 0
+    used: tuple[tuple[int, int], ...] = ()
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -92,6 +95,7 @@ class Decoder:
       grid: in pixels, which `side` is a multiple of: the middle begins on one of its lines.
       resize_back: whether what changed an image's size is followed by a resizing (Lanczos) to the size before.
       crops: in place of `multiple`, divisors of it: one crop for each kind of model. Empty: `multiple` alone.
+      tilings: one for each crop: models see its tiles alone. Empty: they see the whole of it.
     """
 
     multiple: int = 1
@@ -103,6 +107,7 @@ class Decoder:
     grid: int = 1
     resize_back: bool = False
     crops: tuple[int, ...] = ()
+    tilings: tuple[Tiling, ...] = ()
 
     def __call__(self, item: Item) -> Decoded | Refused:
         """Decode an item; whatever is wrong with it is a `Refused` that names the file and the reason."""
@@ -120,10 +125,14 @@ class Decoder:
                 self._check_size(width, height, item)
                 if not self.fits:
                     photo = _middle(photo, self.most_pixels, math.lcm(CENTRE_GRID, self.multiple))
-            images = self._fitted(photo.image)
+            images, gray = self._fitted(photo.image), photo.gray
         except ImageError as error:
             return Refused(item.id, item.path, str(error))
-        return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, photo.gray, images, quality)
+        used = tuple(image.shape[:2] for image in images)
+        if self.tilings:
+            images = tuple(tiling(image) for tiling, image in zip(self.tilings, images, strict=True))
+            gray = gray[:0, :0]
+        return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, gray, images, quality, used)
 
     def _check_size(self, width: int, height: int, item: Item) -> None:
         least = self.side or MIN_SIDE

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import queue
 import signal
@@ -24,6 +25,7 @@ from typing import IO, Any
 import numpy as np
 
 from aedr_jax.errors import RunError
+from aedr_jax.images.tiles import Tiling
 from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS, Decoded, Decoder, Refused
 from aedr_jax.inputs.sources import Item
 from aedr_jax.interruption import ENDING
@@ -228,12 +230,13 @@ def _read_result(pipe: IO[bytes], item: Item, most_pixels: int) -> Decoded | Ref
         return Refused(item.id, item.path, str(head["error"]))
     shapes = [tuple(map(int, shape)) for shape in head["shapes"]]
     for shape in shapes:
-        flat = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
-        if not flat or min(shape) < 1 or shape[0] * shape[1] > most_pixels:
+        flat = len(shape) == 2 or (len(shape) in (3, 4) and shape[-1] == 3)
+        if not flat or min(shape) < 0 or math.prod(shape[: 3 if len(shape) == 4 else 2]) > most_pixels:
             raise ValueError(f"an impossible size, {shape}")
     gray, *images = (_read_array(pipe, shape) for shape in shapes)
     known = str(head["sha256"]), str(head["format"]), int(head["width"]), int(head["height"])
-    return Decoded(item.id, item.path, *known, gray, tuple(images), int(head["quality"]))
+    used = tuple((int(height), int(width)) for height, width in head["used"])
+    return Decoded(item.id, item.path, *known, gray, tuple(images), int(head["quality"]), used)
 
 
 def _read_array(pipe: IO[bytes], shape: tuple[int, ...]) -> np.ndarray:
@@ -257,7 +260,8 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     fits = tuple((multiple, size) for multiple, size in settings.pop("fits"))
     crops = tuple(settings.pop("crops"))
-    decoder = Decoder(**settings, fits=fits, crops=crops)
+    tilings = tuple(map(Tiling.of_json, settings.pop("tilings")))
+    decoder = Decoder(**settings, fits=fits, crops=crops, tilings=tilings)
     _limit_memory()
     back.write(READY)
     back.flush()
@@ -280,7 +284,7 @@ def _answer(back: IO[bytes], result: Decoded | Refused) -> None:
         head, arrays = {"error": result.error[: MAX_LINE // 16]}, []
     else:
         arrays = [result.gray, *result.images]
-        head = {name: getattr(result, name) for name in ("sha256", "format", "width", "height", "quality")}
+        head = {name: getattr(result, name) for name in ("sha256", "format", "width", "height", "quality", "used")}
         head["shapes"] = [array.shape for array in arrays]
     back.write(json.dumps(head).encode() + b"\n")
     for array in arrays:

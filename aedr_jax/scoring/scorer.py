@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aedr_jax.autoencoders.checkpoints import weights_hash
@@ -16,8 +17,10 @@ from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import SourceError
+from aedr_jax.images.arrays import prepare
 from aedr_jax.images.codec import MAX_PIXELS
 from aedr_jax.images.processing import Processing
+from aedr_jax.images.tiles import Tiling
 from aedr_jax.inputs.decoding import (
     CENTRE_GRID,
     MAX_RESIZED_PIXELS,
@@ -31,6 +34,7 @@ from aedr_jax.inputs.workers import decode_all
 from aedr_jax.scoring.engine import Batch, Engine
 from aedr_jax.scoring.rows import Row, of_numbers
 from aedr_jax.signal import texture
+from aedr_jax.signal.alignment import align_tiles
 from aedr_jax.signal.measurement import Measurement, SignalConfig, measure
 from aedr_jax.signal.protocol import Identity, Protocol
 
@@ -135,22 +139,31 @@ class Scorer:
                 f"at most {most_pixels} pixels are to be measured and {most_decoded} decoded: expected at least "
                 f"{least}, and no more than are decoded"
             )
-        wanted: list[Any] = [self._fit(candidate) for candidate in candidates]
+        # Where alignments alone are measured the decoder cuts their tiles, of which few sizes need few programs.
+        tiled = config.alignment if config.loss is None else None
+        wanted: list[Any] = [(self._fit(c), tiled and c.autoencoder.factor) for c in candidates]
         fits = tuple(dict.fromkeys(wanted))
-        official, crops = (fits, ()) if config.as_authors else ((), fits)
-        self.decoder = Decoder(self.multiple, official, str(processing), most_pixels, most_decoded, crops=crops)
+        sizes = tuple(size for size, _ in fits)
+        official, crops = (sizes, ()) if config.as_authors else ((), sizes)
+        tilings = tuple(Tiling(tiled, factor) for _, factor in fits) if tiled else ()
+        self.decoder = Decoder(
+            self.multiple, official, str(processing), most_pixels, most_decoded, crops=crops, tilings=tilings
+        )
         self._fit_of = [fits.index(fit) for fit in wanted]
+        alike = [_alike(candidate, fit) for candidate, fit in zip(candidates, wanted, strict=True)]
+        each = [i for i, one in enumerate(alike) if alike.index(one) == i]  # models that are one are computed once
+        self._engine_of = [each.index(alike.index(one)) for one in alike]
         self._homogeneity = jax.jit(lambda gray: texture.homogeneity(gray, kind=config.kind)[0])
         self.engine = Engine(
-            self._measure,
-            [candidate.autoencoder for candidate in candidates],
+            self._aligned if tiled else self._measure,
+            [candidates[i].autoencoder for i in each],
             batch_size=batch_size,
-            fit_of=self._fit_of,
-            extra=lambda photo: self._homogeneity(_padded(photo.gray)),
+            fit_of=[self._fit_of[i] for i in each],
+            extra=lambda photo: () if tiled else self._homogeneity(_padded(photo.gray)),
         )
         self.candidates = tuple(
-            dataclasses.replace(candidate, autoencoder=autoencoder)
-            for candidate, autoencoder in zip(candidates, self.engine.autoencoders, strict=True)
+            dataclasses.replace(candidate, autoencoder=self.engine.autoencoders[i])
+            for candidate, i in zip(candidates, self._engine_of, strict=True)
         )
         self._protocols = [self.protocol(candidate) for candidate in self.candidates]
 
@@ -191,16 +204,23 @@ class Scorer:
                 yield [self._row(batch, model, error=batch.error) for model in range(len(self.candidates))]
             else:
                 yield [
-                    self._measured_row(photo, model, of_numbers(column[i] for column in columns))
-                    for model, columns in enumerate(batch.columns)
+                    self._measured_row(photo, model, of_numbers(column[i] for column in batch.columns[one]))
+                    for model, one in enumerate(self._engine_of)
                     for i, photo in enumerate(batch.photos)
                 ]
 
     def _measure(self, autoencoder: Any, batch: Batch) -> Measurement:
         return measure(autoencoder, batch.images, homogeneity=batch.extra, config=self.config, key=batch.keys)
 
+    def _aligned(self, autoencoder: Any, batch: Batch) -> Measurement:
+        """What `measure` gives, of images that come as their tiles."""
+        assert self.config.alignment is not None
+        flat = jnp.asarray(prepare(batch.pixels.reshape(-1, *batch.pixels.shape[2:])))
+        found = align_tiles(autoencoder, flat.reshape(batch.pixels.shape), config=self.config.alignment)
+        return Measurement.of_alignment(found.alignment, found.error)
+
     def _measured_row(self, photo: Decoded, model: int, measured: Measurement) -> Row:
-        used_height, used_width = photo.images[self._fit_of[model]].shape[:2]
+        used_height, used_width = photo.used[self._fit_of[model]]
         error = self._not_finite(photo, model, measured)
         return self._row(
             photo,
@@ -220,8 +240,10 @@ class Scorer:
 
     def _not_finite(self, photo: Decoded, model: int, measured: Measurement) -> str:
         """Which pass through the network overflowed, or "". (A ratio over a second loss of 0 is no error.)"""
-        for order, loss in (("first", measured.first_loss), ("second", measured.second_loss)):
-            if not math.isfinite(loss):
+        tiled = self.config.loss is None
+        passes = {"first": measured.first_loss, "second": measured.second_loss}
+        for order, value in ({"tiles'": measured.alignment_error} if tiled else passes).items():
+            if math.isnan(value) or (not tiled and math.isinf(value)):
                 dtype = self._protocols[model].identity.dtype or "float32"
                 remedy = "measure in float32 (--dtype float32)"
                 if dtype == "float32":
@@ -245,6 +267,15 @@ class Scorer:
             quantize=identity.quantize,
             **known,
         )
+
+
+def _alike(candidate: Candidate, fit: Any) -> Any:
+    """Candidates with equal ones measure equally: the same weights, used alike, on images of the same size."""
+    autoencoder = candidate.autoencoder
+    if not candidate.weights_hash:  # functions that close over their weights
+        return id(autoencoder)
+    leaves, structure = jax.tree.flatten(autoencoder)
+    return candidate.weights_hash, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), fit
 
 
 def _padded(gray: np.ndarray) -> np.ndarray:

@@ -20,108 +20,37 @@ What varies between foreign images differs by autoencoder; over its own error it
 finest band tells most of an untouched image, a wider one of a compressed image: of the bands, the one in which
 alignment / error is lowest counts.
 
-Blocks are those of a few tiles of one fixed size: a small image is one tile. On T tiles of 128 pixels a side this costs
-T · (1 + k) passes of 120 × 120. Reference: a loop over the definition, in the tests.
+Blocks are those of a few tiles of one fixed size (`tiles`): a small image is one tile. They are looked at one after
+another, and no further one where the image stands firmly or hardly at all (`AlignmentConfig.stop`). On T tiles of 128
+pixels a side this costs T · (1 + k) passes of 120 × 120. Reference: a loop over the definition, in the tests.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.images.arrays import check_images
+from aedr_jax.images.tiles import BOX_OF_DETAIL, FEWEST, SATURATED, AlignmentConfig, Grid
 
-__all__ = [
-    "Alignment",
-    "AlignmentConfig",
-    "align",
-    "alignment_map",
-    "block_losses",
-    "box_mean",
-    "of_blocks",
-    "shifts_of",
-]
+__all__ = ["Alignment", "align", "align_tiles", "alignment_map", "block_losses", "box_mean", "of_blocks"]
 
 FLOOR_OF_ERROR = 0.005  # with a larger one, foreign images of decoders with little spread would stand too near 0
-BOX_OF_DETAIL = 5  # pixels: an image's own fine detail is what its mean over such a box leaves
-FEWEST = 4  # blocks, below which nothing is said
-SATURATED = 1.0 - 1.5 / 127.5  # within a grey level of black or white
-TURNS = ("mirror", "quarter")
-
-
-@dataclasses.dataclass(frozen=True)
-class AlignmentConfig:
-    """Settings of the alignment.
-
-    Attributes:
-      tile: the side in pixels of the squares that are judged, more where four blocks of a factor above 16 need it; a
-        smaller image is one smaller tile. One size serves images of all sizes with one compiled program.
-      tiles: the most that are judged, of those that lie beside each other around the middle, on the grid: the ones with
-        most blocks that say something, and of equal ones the nearest to the middle.
-      shifts: (down, right) in pixels, each below the factor; None: by the factor (`shifts_of`).
-      turns: of "mirror" (left and right change places) and "quarter" (a turn by 90°).
-      bands: of the residual, pairs of sides of boxes, both odd: the mean over the first less the mean over the second.
-      block: the side of a block in pixels, brought to a multiple of the factor.
-      margin: pixels at the windows' edges that do not count, twice the factor at least.
-      floor: added to every block's loss, a fifth of what rounding to 8 bit leaves.
-      least_detail: a block says nothing where the image itself has less fine detail than this, which rounding makes, or
-        where more than half of its values are black or white.
-      least_blocks: below this share of blocks that say something the alignment is NaN.
-
-    Raises:
-      ValueError: on settings that no tile can have.
-
-    >>> aedr.AlignmentConfig(tiles=1).bands
-    ((1, 5), (3, 9))
-    """
-
-    tile: int = 128
-    tiles: int = 4
-    shifts: tuple[tuple[int, int], ...] | None = None
-    turns: tuple[str, ...] = TURNS
-    bands: tuple[tuple[int, int], ...] = ((1, 5), (3, 9))
-    block: int = 16
-    margin: int = 16
-    floor: float = 1e-6
-    least_detail: float = 1e-5
-    least_blocks: float = 0.25
-
-    def __post_init__(self) -> None:
-        if unknown := set(self.turns) - set(TURNS):
-            raise ValueError(f"turns {sorted(unknown)}: expected some of {', '.join(TURNS)}")
-        if not self.bands or any(not (0 < a < b and a % 2 == b % 2 == 1) for a, b in self.bands):
-            raise ValueError(f"bands {self.bands}: expected pairs of odd numbers, the second above the first")
-        if min(self.tile, self.tiles, self.block, self.margin) < 1 or self.floor <= 0:
-            raise ValueError("tile, tiles, block, margin and floor: expected positive numbers")
-        if self.shifts is not None and len(self.shifts) + len(self.turns) < 2:
-            raise ValueError("fewer than two controls: their spread is not known")
 
 
 class Alignment(NamedTuple):
     """Of each image [n]: the alignment, about 0 for foreign images and far below for the decoder's own, and its
-    standard error, in the band that tells most. Where nothing can be said they are NaN and infinite."""
+    standard error, in the band that tells most; and how many tiles were looked at. Where nothing can be said the
+    alignment is NaN and the error infinite; where the autoencoder is not finite both are NaN."""
 
     alignment: Float[Array, " n"]
     error: Float[Array, " n"]
-
-
-def shifts_of(factor: int) -> tuple[tuple[int, int], ...]:
-    """The shifts for a factor: a quarter and three quarters, the reverse, and the half, each pair once.
-
-    >>> from aedr_jax.signal.alignment import shifts_of
-    >>> shifts_of(8)
-    ((2, 6), (6, 2), (4, 4))
-    """
-    quarter, half = factor // 4, factor // 2
-    pairs = [(quarter, factor - quarter), (factor - quarter, quarter), (half, half)] if quarter else [(half, half)]
-    return tuple(pair for pair in dict.fromkeys(pairs) if any(side % factor for side in pair))
+    tiles: Int[Array, " n"]
 
 
 def align(
@@ -137,42 +66,117 @@ def align(
       config: settings.
 
     Returns:
-      NaN, with an infinite error, for images that have no room for four blocks, or too few that say something, and
-      where the autoencoder is not finite.
+      NaN, with an infinite error, for images that have no room for four blocks, or too few that say something.
 
     >>> from aedr_jax.signal.alignment import align
     >>> ae = aedr.from_functions(lambda p, x: x[:, ::4, ::4], lambda p, z: z.repeat(4, 1).repeat(4, 2), factor=4)
-    >>> align(ae, jnp.zeros((1, 96, 96, 3)))  # a flat image: nothing can be said
-    Alignment(alignment=Array([nan], dtype=float32), error=Array([inf], dtype=float32))
+    >>> align(ae, jnp.zeros((1, 96, 96, 3))).error  # a flat image: nothing can be said
+    Array([inf], dtype=float32)
     """
     n = len(images)
-    grid = _Grid.of(config, autoencoder.factor, min(images.shape[1:3]))
+    grid = Grid.of(config, autoencoder.factor, min(images.shape[1:3]))
     if grid is None or not n:
-        return Alignment(jnp.full(n, jnp.nan), jnp.full(n, jnp.inf))
-    losses, telling = block_losses(autoencoder, images, config=config)
-    return of_blocks(losses, telling, config=config)
+        return Alignment(jnp.full(n, jnp.nan), jnp.full(n, jnp.inf), jnp.zeros(n, int))
+    return align_tiles(autoencoder, _tiles(images, grid, config), config=config)
+
+
+def align_tiles(
+    autoencoder: Autoencoder, tiles: Float[Array, "n tiles t t 3"], *, config: AlignmentConfig = AlignmentConfig()
+) -> Alignment:
+    """The alignment of each image on tiles that were cut already (`Tiling`), looked at in the order given.
+
+    A tile is computed only while it is wanted by some image of the batch (of a device's part of it): one image at a
+    time costs the least. Under `vmap` all are computed.
+
+    Args:
+      autoencoder: the candidate model's.
+      tiles: float32 in [-1, 1]; black ones say nothing.
+      config: settings, by which the tiles were cut.
+
+    Raises:
+      ValueError: on tiles of a size that the settings know not.
+
+    >>> from aedr_jax.signal.alignment import align_tiles
+    >>> ae = aedr.from_functions(lambda p, x: x[:, ::4, ::4], lambda p, z: z.repeat(4, 1).repeat(4, 2), factor=4)
+    >>> align_tiles(ae, -jnp.ones((1, 4, 128, 128, 3))).tiles
+    Array([0], dtype=int32)
+    """
+    n, count, side = tiles.shape[:3]
+    grid = Grid.of(config, autoencoder.factor, side)
+    if grid is None or grid.tile != side or tiles.shape[3] != side:
+        raise ValueError(f"tiles of {tiles.shape[2:4]} pixels: the settings cut no such ones")
+    telling = jax.vmap(partial(_telling, grid=grid, config=config), 1)(tiles[:, :, : grid.window, : grid.window])
+    telling = telling.reshape(count, n, -1)
+    views = 1 + len(grid.shifts) + len(config.turns)
+    # What nothing was seen of yet: made of the tiles, so that it is spread over devices as they are.
+    looked = (telling & False).swapaxes(0, 1)
+    shape = (n, len(config.bands), views, count, grid.blocks)
+    losses = jnp.broadcast_to(looked[:, None, None].astype(tiles.dtype), shape)
+    found = _of_looks(losses, looked, config)
+
+    def step(state: _Looks, tile: tuple[Array, Array, Array]) -> tuple[_Looks, None]:
+        number, pixels, tells = tile
+        wanted = _is_open(state.found, config) & tells.any(1)
+
+        def look(state: _Looks) -> _Looks:
+            of_tile, _ = _of_tiles(autoencoder, pixels, grid, config)
+            losses = state.losses.at[:, :, :, number].set(of_tile.reshape(*of_tile.shape[:3], -1))
+            looked = state.looked.at[:, number].set(tells & wanted[:, None])
+            found = _of_looks(losses, looked, config)
+            found = found._replace(tiles=state.found.tiles + 1)
+            chosen = [jnp.where(wanted, new, old) for new, old in zip(found, state.found, strict=True)]
+            return _Looks(losses, looked, Alignment(*chosen))
+
+        return jax.lax.cond(wanted.any(), look, lambda state: state, state), None
+
+    numbered = (jnp.arange(count), tiles.swapaxes(0, 1), telling)
+    last, _ = jax.lax.scan(step, _Looks(losses, looked, found), numbered)
+    return last.found
+
+
+class _Looks(NamedTuple):
+    """What was seen of the tiles so far: block losses [n, bands, views, tiles, blocks], the blocks of these that say
+    something and count, and what they make."""
+
+    losses: Array
+    looked: Array
+    found: Alignment
+
+
+def _of_looks(losses: Array, looked: Array, config: AlignmentConfig) -> Alignment:
+    n, count, _ = looked.shape
+    return of_blocks(losses.reshape(*losses.shape[:3], -1), looked.reshape(n, -1), tiles=count, config=config)
+
+
+def _is_open(found: Alignment, config: AlignmentConfig) -> Bool[Array, " n"]:
+    """Whether one more tile could say more."""
+    if config.stop is None:
+        return jnp.ones_like(found.error, bool)
+    firm, little = config.stop
+    standing = found.alignment / found.error
+    return ~((standing <= firm) | (standing >= little))  # NaN: nothing is said yet
 
 
 def block_losses(
     autoencoder: Autoencoder, images: Float[Array, "n h w 3"], *, config: AlignmentConfig = AlignmentConfig()
 ) -> tuple[Float[Array, "n bands views blocks"], Bool[Array, "n blocks"]]:
-    """What the alignment is made of: e_b of each band and view, the unmoved one first, and which blocks say something.
+    """What the alignment is made of: e_b of each band and view, the unmoved one first, and which blocks say something;
+    of all tiles that `align` may look at, in its order.
 
     Args:
       autoencoder: the candidate model's.
       images: as for `align`, with room for four blocks.
       config: settings.
     """
-    grid = _Grid.of(config, autoencoder.factor, min(images.shape[1:3]))
+    grid = Grid.of(config, autoencoder.factor, min(images.shape[1:3]))
     if grid is None:
         raise ValueError(f"images of {images.shape[1:3]} pixels have no room for {FEWEST} blocks")
     tiles = _tiles(images, grid, config)
     n, count = tiles.shape[:2]
     losses, telling = _of_tiles(autoencoder, tiles.reshape(-1, *tiles.shape[2:]), grid, config)
     bands, views = losses.shape[1:3]
-    blocks = (grid.inner // grid.block) ** 2
-    losses = losses.reshape(n, count, bands, views, blocks).transpose(0, 2, 3, 1, 4)
-    return losses.reshape(n, bands, views, count * blocks), telling.reshape(n, count * blocks)
+    losses = losses.reshape(n, count, bands, views, grid.blocks).transpose(0, 2, 3, 1, 4)
+    return losses.reshape(n, bands, views, count * grid.blocks), telling.reshape(n, count * grid.blocks)
 
 
 def alignment_map(
@@ -206,13 +210,15 @@ def alignment_map(
     """
     check_images(images, autoencoder.factor)
     n, height, width = images.shape[:3]
-    grid = _Grid.of(config, autoencoder.factor, min(height, width))
+    grid = Grid.of(config, autoencoder.factor, min(height, width))
     if grid is None:
         return jnp.full((n, 0, 0), jnp.nan)
     rows, columns = ((side - grid.tile) // grid.inner + 1 for side in (height, width))
     starts = [(i * grid.inner, j * grid.inner) for i in range(rows) for j in range(columns)]
-    tiles = jnp.concatenate([images[:, y : y + grid.tile, x : x + grid.tile] for y, x in starts])
-    losses, telling = _of_tiles(autoencoder, tiles, grid, config)
+    tiles = jnp.stack([images[:, y : y + grid.tile, x : x + grid.tile] for y, x in starts])
+    # One after another: of a large image, all windows at once would take gigabytes.
+    by_tile = jax.lax.map(lambda tile: _of_tiles(autoencoder, tile, grid, config), tiles)
+    losses, telling = (x.reshape(-1, *x.shape[2:]) for x in by_tile)
     found = jnp.where(telling, _differences(losses, config).mean(1), jnp.nan)
     if standardized:
         controls = jnp.log(losses[:, :, 1:] + config.floor).mean(1)
@@ -223,48 +229,17 @@ def alignment_map(
     return found.reshape(rows, columns, n, side, side).transpose(2, 0, 3, 1, 4).reshape(n, rows * side, columns * side)
 
 
-class _Grid(NamedTuple):
-    """Sizes in pixels: a tile, the windows in it, the square of blocks inside them, a block, the margin."""
-
-    factor: int
-    tile: int
-    window: int
-    inner: int
-    block: int
-    margin: int
-    shifts: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def of(cls, config: AlignmentConfig, factor: int, side: int) -> _Grid | None:
-        """None where a tile of this image has room for fewer than four blocks."""
-        shifts = shifts_of(factor) if config.shifts is None else config.shifts
-        block = -(-config.block // factor) * factor
-        margin = max(-(-config.margin // factor) * factor, 2 * factor)
-        moved = factor if shifts else 0
-        tile = min(max(config.tile, moved + 2 * margin + math.isqrt(FEWEST) * block), side) // factor * factor
-        window = tile - moved
-        inner = (window - 2 * margin) // block * block
-        room = max(inner // block, 0) ** 2  # a window within its own margins has none
-        return cls(factor, tile, window, inner, block, margin, shifts) if room >= FEWEST else None
-
-
-def _tiles(images: Float[Array, "n h w 3"], grid: _Grid, config: AlignmentConfig) -> Float[Array, "n tiles t t 3"]:
-    """The tiles of each image that are judged."""
+def _tiles(images: Float[Array, "n h w 3"], grid: Grid, config: AlignmentConfig) -> Float[Array, "n tiles t t 3"]:
+    """The tiles of each image that are judged; what `Tiling` does to one image of a file."""
     n, *sides = images.shape[:3]
-    along = [side // grid.tile for side in sides]
-    tops, lefts = (
-        (side - count * grid.tile) // 2 // grid.factor * grid.factor + grid.tile * np.arange(count)
-        for side, count in zip(sides, along, strict=True)
-    )
-    starts = np.stack([a.ravel() for a in np.meshgrid(tops, lefts, indexing="ij")], axis=1)
-    middle = (np.array(sides) - grid.tile) / 2
-    nearest = np.argsort(np.square(starts - middle).sum(1), kind="stable")
+    starts = grid.corners(*sides)
+    nearest = grid.nearest(starts, *sides)
     shape = (grid.tile, grid.tile, 3)
     if len(starts) <= config.tiles:
         chosen = jnp.broadcast_to(jnp.asarray(starts[nearest]), (n, *starts.shape))
     else:
         # At once: looked at one by one, each of a large image's tiles would be a part of the program.
-        (top, left), (rows, columns) = starts[0], along
+        (top, left), (rows, columns) = starts[0], [side // grid.tile for side in sides]
         candidates = images[:, top : top + rows * grid.tile, left : left + columns * grid.tile]
         candidates = candidates.reshape(n, rows, grid.tile, columns, grid.tile, 3).swapaxes(2, 3)
         unmoved = candidates[:, :, :, : grid.window, : grid.window].reshape(-1, grid.window, grid.window, 3)
@@ -275,7 +250,7 @@ def _tiles(images: Float[Array, "n h w 3"], grid: _Grid, config: AlignmentConfig
     )(images, chosen)
 
 
-def _telling(unmoved: Float[Array, "n w w 3"], grid: _Grid, config: AlignmentConfig) -> Bool[Array, "n b b"]:
+def _telling(unmoved: Float[Array, "n w w 3"], grid: Grid, config: AlignmentConfig) -> Bool[Array, "n b b"]:
     """Which blocks say something: those with fine detail, and not mostly black or white."""
     inside = slice(grid.margin, grid.margin + grid.inner)
     pixels = jax.lax.stop_gradient(unmoved)
@@ -285,7 +260,7 @@ def _telling(unmoved: Float[Array, "n w w 3"], grid: _Grid, config: AlignmentCon
 
 
 def _of_tiles(
-    autoencoder: Autoencoder, tiles: Float[Array, "m t t 3"], grid: _Grid, config: AlignmentConfig
+    autoencoder: Autoencoder, tiles: Float[Array, "m t t 3"], grid: Grid, config: AlignmentConfig
 ) -> tuple[Float[Array, "m bands views b b"], Bool[Array, "m b b"]]:
     m, w, margin = len(tiles), grid.window, grid.margin
     unmoved = tiles[:, :w, :w]
@@ -317,9 +292,16 @@ def of_blocks(
     losses: Float[Array, "n bands views blocks"],
     telling: Bool[Array, "n blocks"],
     *,
+    tiles: int = 1,
     config: AlignmentConfig = AlignmentConfig(),
 ) -> Alignment:
-    """The alignment that block losses make (`block_losses`)."""
+    """The alignment that block losses make (`block_losses`), all of them.
+
+    Args:
+      losses, telling: of so many tiles.
+      tiles: how many.
+      config: settings.
+    """
     controls = losses.shape[2] - 1
     weight = telling.astype(losses.dtype)
     count = weight.sum(1)
@@ -332,9 +314,12 @@ def of_blocks(
     error = jnp.sqrt(between_blocks + between_controls + FLOOR_OF_ERROR**2)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
-    enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1])
-    enough &= jnp.isfinite(error)  # an autoencoder that is not finite says nothing either
-    return Alignment(jnp.where(enough, mean, jnp.nan), jnp.where(enough, error, jnp.inf))
+    enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1] / tiles)
+    said = (
+        jnp.where(enough, values, nothing)
+        for values, nothing in ((mean, jnp.nan), (error, jnp.inf), (jnp.int32(tiles), 0))
+    )
+    return Alignment(*said)
 
 
 def box_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:
@@ -352,6 +337,6 @@ def box_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:
     return x
 
 
-def _blocks(x: Float[Array, "*n s s"], grid: _Grid) -> Float[Array, "*n b b"]:
+def _blocks(x: Float[Array, "*n s s"], grid: Grid) -> Float[Array, "*n b b"]:
     side = grid.inner // grid.block
     return x.reshape(*x.shape[:-2], side, grid.block, side, grid.block).mean((-3, -1))

@@ -19,8 +19,9 @@ from jaxtyping import Array, Float, Integer
 from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.errors import ArgumentError
 from aedr_jax.images.arrays import check_gray, check_homogeneity, check_images
+from aedr_jax.images.tiles import AlignmentConfig
 from aedr_jax.signal import losses, texture
-from aedr_jax.signal.alignment import Alignment, AlignmentConfig, align
+from aedr_jax.signal.alignment import Alignment, align
 from aedr_jax.signal.reconstruction import split_keys, to_display
 
 __all__ = ["PRESETS", "Measurement", "Passes", "SignalConfig", "Values", "loss_ratio", "measure", "times_texture"]
@@ -39,7 +40,8 @@ class SignalConfig:
       round8: whether it is also rounded to 8 bit.
       kind: the kind of the homogeneity (`texture.KINDS`).
       gamma: the power of the homogeneity in the signal ratio · H^gamma; 0 switches it off.
-      loss: a function (a, b) -> [n] of two batches in [-1, 1], small where they are alike.
+      loss: a function (a, b) -> [n] of two batches in [-1, 1], small where they are alike. None: the alignment alone is
+        measured, which is what decides; nothing is computed of the image as a whole, and all other columns are NaN.
       loss_dtype: what the loss is computed in: None for float32, "model" for the autoencoder's own dtype.
       decimals: round losses and homogeneity to that many decimals (losses, homogeneity), as the authors' files do.
       as_authors: whether, where files are read and models loaded, sizes, dtypes and quantization are those that the
@@ -47,7 +49,7 @@ class SignalConfig:
       alignment: settings of the alignment, which then decides; None: it is not measured, and the signal decides.
 
     Raises:
-      ValueError: on another `latents`, `kind` or `loss_dtype`.
+      ValueError: on another `latents`, `kind` or `loss_dtype`, and where neither a loss nor an alignment is asked for.
 
     >>> aedr.SignalConfig.paper().clip, aedr.SignalConfig.paper().name, aedr.SignalConfig(gamma=0.5).name
     (False, 'paper', 'custom')
@@ -58,7 +60,7 @@ class SignalConfig:
     round8: bool = False
     kind: str = "inverse_difference"
     gamma: float = 1.0
-    loss: Callable[[Array, Array], Array] = losses.mse
+    loss: Callable[[Array, Array], Array] | None = losses.mse
     loss_dtype: str | None = None
     decimals: tuple[int, int] | None = None
     as_authors: bool = False
@@ -71,6 +73,13 @@ class SignalConfig:
             raise ValueError(f"kind {self.kind!r}: expected one of {', '.join(texture.KINDS)}")
         if self.loss_dtype not in (None, "model"):
             raise ValueError(f"loss_dtype {self.loss_dtype!r}: expected None or 'model'")
+        if self.loss is None and self.alignment is None:
+            raise ValueError("neither a loss nor an alignment: nothing would be measured")
+
+    @classmethod
+    def tiles(cls) -> SignalConfig:
+        """What verdicts need and no more: the alignment, on tiles, whatever the size of the image."""
+        return cls(loss=None)
 
     @classmethod
     def paper(cls) -> SignalConfig:
@@ -93,7 +102,7 @@ class SignalConfig:
 
     @classmethod
     def preset(cls, name: str) -> SignalConfig:
-        """A preset by name: "default", "paper" or "official".
+        """A preset by name: "default", "tiles", "paper" or "official".
 
         Raises:
           ValueError: on another name.
@@ -110,16 +119,22 @@ class SignalConfig:
     def describe(self) -> dict[str, Any]:
         """The settings as JSON values; the loss by its name."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        package, *inside = self.loss.__module__.split(".")
-        module = package if package == "aedr_jax" else ".".join([package, *inside])  # our own by their public names
-        values["loss"] = f"{module}.{getattr(self.loss, '__qualname__', repr(self.loss))}"
+        if self.loss is not None:
+            package, *inside = self.loss.__module__.split(".")
+            module = package if package == "aedr_jax" else ".".join([package, *inside])  # our own by their public names
+            values["loss"] = f"{module}.{getattr(self.loss, '__qualname__', repr(self.loss))}"
         values["decimals"] = None if self.decimals is None else list(self.decimals)
         values["alignment"] = None if self.alignment is None else _as_json(dataclasses.asdict(self.alignment))
         return values
 
 
 PRESETS: Mapping[str, SignalConfig] = MappingProxyType(
-    {"default": SignalConfig(), "paper": SignalConfig.paper(), "official": SignalConfig.official()}
+    {
+        "default": SignalConfig(),
+        "tiles": SignalConfig.tiles(),
+        "paper": SignalConfig.paper(),
+        "official": SignalConfig.official(),
+    }
 )
 
 Values = Float[Array | np.ndarray, " n"]
@@ -169,6 +184,12 @@ class Measurement(NamedTuple):
     def take(self, chosen: Any) -> Measurement:
         """Some of the images, by indices, a slice or a mask; on the host, in numpy's float64."""
         return Measurement(*(np.asarray(column, np.float64)[chosen] for column in self))
+
+    @classmethod
+    def of_alignment(cls, alignment: Values, error: Values) -> Measurement:
+        """A measurement of alignments alone; all else is NaN."""
+        nothing = jnp.full_like(alignment, jnp.nan)
+        return cls(**dict.fromkeys(cls._fields, nothing) | {"alignment": alignment, "alignment_error": error})
 
     @classmethod
     def from_losses(
@@ -285,15 +306,18 @@ class Passes:
 
     @cached_property
     def alignment_error(self) -> Float[Array, " n"]:
-        return self._aligned.error
+        error = self._aligned.error
+        return error if self.config.alignment is None else jnp.where(jnp.isnan(error), jnp.inf, error)
 
     @cached_property
     def _aligned(self) -> Alignment:
         if self.config.alignment is None:
-            return Alignment(*[jnp.full(len(self.images), jnp.nan)] * 2)
+            nothing = jnp.full(len(self.images), jnp.nan)
+            return Alignment(nothing, nothing, jnp.zeros_like(nothing, int))
         return align(self.autoencoder, self.images, config=self.config.alignment)
 
     def _loss(self, a: Float[Array, "n h w 3"], b: Float[Array, "n h w 3"]) -> Float[Array, " n"]:
+        assert self.config.loss is not None  # such settings ask for alignments alone (`measure`)
         # The network's own output dtype is that of its latents; images come back in float32.
         dtype = self.latents.dtype if self.config.loss_dtype == "model" else jnp.float32
         loss = self.config.loss(a.astype(dtype), b.astype(dtype)).astype(jnp.float32)
@@ -353,4 +377,6 @@ def measure(
         check_gray(gray, images=images)
     images = jnp.asarray(images, jnp.float32)
     passes = Passes(autoencoder, images, config, gray=gray, homogeneity=homogeneity, key=key)
+    if config.loss is None:
+        return Measurement.of_alignment(passes.alignment, passes.alignment_error)
     return Measurement(*(getattr(passes, name) for name in Measurement._fields))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from aedr_jax.autoencoders.checkpoints import weights_hash
 from aedr_jax.errors import AedrError, AutoencoderError
 
-__all__ = ["Identity", "Protocol", "differences", "told_apart"]
+__all__ = ["Identity", "Protocol", "deciding", "differences", "told_apart"]
 
 NOT_COMPARED = ("name", "rounded_hash")  # of an identity: for people, and what follows from another field
 
@@ -132,11 +132,22 @@ class Protocol:
         return told_apart(values)[:16]
 
     def differences(self, other: Protocol) -> dict[str, tuple[Any, Any]]:
-        """What differs: dotted names -> this one's value and the other's. `NOT_COMPARED` is left out."""
-        found = differences(self.describe(), other.describe())
+        """What differs: dotted names -> this one's value and the other's. Left out are `NOT_COMPARED`, and what is
+        measured beside an alignment where both have one (`deciding`)."""
+        one, two = (protocol.describe() for protocol in (self, other))
+        one["settings"], two["settings"] = deciding(one["settings"], two["settings"])
+        found = differences(one, two)
         return {
             name: both for name, both in found.items() if name not in {f"identity.{field}" for field in NOT_COMPARED}
         }
+
+
+def deciding(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What has to be equal of two settings: all of them, or where both have an alignment, just that."""
+    alignments = [settings.get("alignment") for settings in (one, other)]
+    if None in alignments:
+        return one, other
+    return {"alignment": alignments[0]}, {"alignment": alignments[1]}
 
 
 def differences(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:

@@ -37,13 +37,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
-from scipy import ndimage
 
 from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.errors import ArgumentError
 from aedr_jax.images.arrays import prepare
 from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
-from aedr_jax.signal.alignment import BOX_OF_DETAIL, SATURATED, AlignmentConfig, align, box_mean
+from aedr_jax.images.tiles import AlignmentConfig, telling_blocks
+from aedr_jax.signal.alignment import align, box_mean
 
 __all__ = ["Found", "SearchConfig", "least_side", "search", "search_many", "searchable"]
 
@@ -186,7 +186,7 @@ class _Plan(NamedTuple):
 
 
 def _searched(autoencoder: Autoencoder, image: UInt8[np.ndarray, "h w 3"], plan: _Plan, config: SearchConfig) -> Found:
-    telling = _telling(image, config.alignment)
+    telling = telling_blocks(image, BLOCK, config.alignment)
     region = _region(image, telling, plan)
     hypotheses = _hypotheses(image, region, plan, config)
     losses = partial(_losses, autoencoder, image, region, plan=plan, config=config)
@@ -227,19 +227,6 @@ def least_side(factor: int) -> int | float:
     (256, 366, inf)
     """
     return math.inf if factor == 1 else max(LEAST_SIDE, math.ceil(_Plan.of(factor).slot / REGION))
-
-
-def _telling(image: UInt8[np.ndarray, "h w 3"], config: AlignmentConfig) -> np.ndarray:
-    """Which blocks of 8 × 8 pixels say something, as for `align`; bool [h / 8, w / 8]."""
-    pixels = image.astype(np.float32) / 127.5 - 1.0
-    mean = ndimage.uniform_filter(pixels, (BOX_OF_DETAIL, BOX_OF_DETAIL, 0), mode="mirror")
-    rows, columns = (side // BLOCK for side in image.shape[:2])
-
-    def of_blocks(x: np.ndarray) -> np.ndarray:
-        return x[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK).mean((1, 3))
-
-    fine, at_ends = np.square(pixels - mean).mean(-1), (np.abs(pixels) > SATURATED).mean(-1)
-    return (of_blocks(fine) > config.least_detail) & (of_blocks(at_ends) <= 0.5)
 
 
 def _count(telling: np.ndarray, box: Box) -> int:
@@ -386,7 +373,7 @@ def _tiles(upright: UInt8[np.ndarray, "h w 3"], region: Box, factor: int, config
     side = min(config.tile, (min(height, width) + factor) // 2) // factor * factor
     tops, lefts = (_spread(whole, side, factor) for whole in (height, width))
     boxes = [box for y in tops for x in lefts if not (box := Box(y, x, side, side)).meets(region)]
-    telling = _telling(upright, config)
+    telling = telling_blocks(upright, BLOCK, config)
 
     def order(box: Box) -> tuple[int, float]:
         off = (box.top + (side - height) / 2) ** 2 + (box.left + (side - width) / 2) ** 2

@@ -1,0 +1,53 @@
+"""Compiled programs kept on disk, so that only the first run on a machine waits for its compiler."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+__all__ = ["MOST_BYTES", "default_folder", "keep_programs"]
+
+MOST_BYTES = 1 << 30  # of programs; those not used for longest go first
+LEAST_SECONDS = 0.1  # of compiling, below which a program is not kept
+
+
+def default_folder() -> Path:
+    """Where programs lie by default: `aedr_jax/programs` in the user's cache folder."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "aedr_jax" / "programs"
+
+
+def keep_programs(folder: Path | None = None) -> Path | None:
+    """Have JAX keep what it compiles in a folder, and take it from there. The command line does this, no import does.
+
+    Whoever can write there can have this user run their code, so the folder is readable and writable for its owner
+    alone, and one of somebody else is not used. A cache that was chosen already (`JAX_COMPILATION_CACHE_DIR`), or
+    switched off (`JAX_ENABLE_COMPILATION_CACHE=false`), stays as it is.
+
+    Args:
+      folder: None: `default_folder()`.
+
+    Returns:
+      The folder in use; None where there is none.
+    """
+    import jax
+
+    chosen = jax.config.values  # of the environment, or of the caller's `jax.config.update`
+    if not chosen["jax_enable_compilation_cache"]:
+        return None
+    if chosen["jax_compilation_cache_dir"]:
+        return Path(chosen["jax_compilation_cache_dir"])
+    try:
+        folder = folder or default_folder()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state = folder.stat()
+        if hasattr(os, "getuid") and (state.st_uid != os.getuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+            return None
+    except (OSError, RuntimeError):  # no home, or nothing can be written there: it costs time and no more
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", MOST_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    return folder

@@ -1,0 +1,72 @@
+"""Compiled programs are kept where nobody else can put some."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from aedr_jax.compilation import default_folder, keep_programs
+
+COMPILE = """
+import sys
+from pathlib import Path
+from aedr_jax.compilation import keep_programs
+print(keep_programs(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+import jax, jax.numpy as jnp
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.jit(lambda x: jnp.sort(x) @ jnp.cos(x))(jnp.ones(9)).block_until_ready()
+"""
+
+
+def run(*arguments, **environment):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE, *map(str, arguments)],
+        env=environment | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_programs_are_kept_in_the_users_cache_for_its_owner_alone(tmp_path):
+    folder = tmp_path / "caches" / "aedr_jax" / "programs"
+    assert run(XDG_CACHE_HOME=str(tmp_path / "caches")) == str(folder)
+    assert any(file.name.startswith("jit_") for file in folder.iterdir())
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_cache_that_others_can_write_is_not_used(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    assert run(shared) == "None"
+    assert not list(shared.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("environment", "used"),
+    [({"JAX_ENABLE_COMPILATION_CACHE": "false"}, "None"), ({"JAX_COMPILATION_CACHE_DIR": "/tmp/of-the-user"}, None)],
+)
+def test_what_the_user_chose_stays(tmp_path, monkeypatch, environment, used):
+    chosen = {**jax.config.values, "jax_compilation_cache_dir": None}
+    values = {"JAX_ENABLE_COMPILATION_CACHE": "jax_enable_compilation_cache"}
+    for name, value in environment.items():
+        chosen[values.get(name, name.lower())] = False if value == "false" else value
+    monkeypatch.setattr(type(jax.config), "values", chosen, raising=False)
+    expected = used or environment.get("JAX_COMPILATION_CACHE_DIR")
+    assert str(keep_programs(tmp_path / "programs")) == expected
+    assert not (tmp_path / "programs").exists()
+
+
+def test_no_home_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "caches"))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(
+        type(jax.config), "values", {**jax.config.values, "jax_compilation_cache_dir": None}, raising=False
+    )
+    assert default_folder() == tmp_path / "file" / "caches" / "aedr_jax" / "programs"
+    assert keep_programs() is None
