@@ -148,7 +148,9 @@ def test_along_the_residual_energy_changes_on_the_grid_alone(target, rng):
     assert np.all(sign * (align(ae, after).alignment - align(ae, before).alignment) > 0)
 
 
-@pytest.mark.parametrize(("options", "message"), [({"target": "fool"}, "accept, reject"), ({"epsilon": 0.001}, "level")])
+@pytest.mark.parametrize(
+    ("options", "message"), [({"target": "fool"}, "accept, reject"), ({"epsilon": 0.001}, "level")]
+)
 def test_what_a_step_along_the_residual_refuses(linear, saved, options, message):
     with pytest.raises(ValueError, match=message):
         along_residual(linear, saved, **{"target": "accept", **options})
