@@ -1,79 +1,200 @@
-"""How a verdict is misled: laundering through an autoencoder, and white-box perturbations of one to four grey levels.
+"""How a verdict is misled, and what it costs in grey levels: laundering, and changes made against the standing.
 
-    python -m benchmarks.attacks --work WORK [--models mini-kl4-a,mini-vq] [--count 16]
+    python -m benchmarks.attacks measure FOLDER --work WORK [--models mini-kl4-a,mini-vq] [--count 40]
+    python -m benchmarks.attacks defend LARGE --work WORK [--models mini-kl4-a,mini-vq] [--count 40]
+    python -m benchmarks.attacks print --work WORK
 
-Reads the images of `python -m benchmarks.matrix generate`. Every figure is a share of images that the model accepts at
-a foreign p-value of .05, with nothing calibrated; attacks are on what decides, alignment over its error
-(`Measurement.standing`), 20 steps of projected signed gradients.
+FOLDER/MODEL/*.png are each model's own images and FOLDER/photographs/*.png foreign ones, as `benchmarks.matrix
+generate` writes them in WORK/images; LARGE/MODEL/*.png are own images as for `benchmarks.search`. Attacks are on what
+decides, alignment over its error (`Measurement.standing`), in a ball of one to four grey levels: 20 steps of projected
+signed gradients through the filter, the controls and the error, and one step along the image's own residual, which adds
+energy on the decoder's grid alone. `defend` attacks large images by gradients and looks at them with a search.
+
+Standings are kept in WORK/MODEL/CELL.npz, and the search's in WORK/MODEL/CELL.csv; an interrupted run goes on. `print`
+has the share that the model accepts with nothing calibrated, foreign p at most .05; with a search each of its two looks
+has half of that. Grey levels: the root of the mean squared change. Intervals: 95 %, Clopper-Pearson.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from aedr_jax import Measurement, Null, load_autoencoder, measure
+from aedr_jax import Measurement, Null, load_autoencoder, measure, prepare, read_image
 from aedr_jax.autoencoders.names import split_list
+from aedr_jax.files import whole_file
 from aedr_jax.generate.demo import PHOTOGRAPHS
-from aedr_jax.inputs.decoding import Decoder
+from aedr_jax.images.geometry import Geometry
+from aedr_jax.images.pixels import fit_crop
 from aedr_jax.rivals.inversion import with_fast_gradients
-from aedr_jax.scoring.engine import Engine
-from aedr_jax.study.attacks import LEVEL, launder, perturb
-from benchmarks.matrix import MODELS, RATE, items_of, print_table, related, share
+from aedr_jax.study.attacks import LEVEL, along_residual, launder, projected
+from benchmarks import search
+from benchmarks.batches import in_batches
+from benchmarks.matrix import MODELS, RATE, print_table, related, share
 
 BATCH = 4
+COUNT = 40
+LEVELS = (1, 2, 4)
+STEPS = 20
+
+Change = Callable[[Any, jax.Array], jax.Array]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", default=",".join(MODELS), help="A,B (default: all)")
-    parser.add_argument("--count", type=int, default=16)
-    args = parser.parse_args()
-    rows = []
-    for model in tqdm(split_list(args.models), disable=None):
-        rows += report(model, args.work, args.count)
-    print_table("Accepted as the model's own [95 %]", ["model", "images", "what was done", "accepted"], rows)
+class Cell(NamedTuple):
+    """Whose images, what is done to them, and with which model's autoencoder."""
+
+    source: str
+    done: str
+    change: Change
+    by: str
 
 
 def standing(measured: Measurement) -> jax.Array:
     return jnp.asarray(measured.standing)
 
 
-def report(model: str, work: Path, count: int) -> list[list[str]]:
-    autoencoder, limit = load_autoencoder(model), Null.shipped().threshold(RATE)
+@jax.jit
+def ascent(autoencoder: Any, images: jax.Array, sign: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """`perturb` against the standing, one program for both targets and every radius; a sign of -1 lowers it."""
+    gradient = jax.grad(lambda x: sign * standing(measure(autoencoder, x)).sum())
+    return projected(gradient, images, epsilon=epsilon, steps=STEPS, step_size=2.5 * epsilon / STEPS)
+
+
+def by_gradients(autoencoder: Any, images: jax.Array, *, target: str, levels: int) -> jax.Array:
+    sign = 1.0 if target == "reject" else -1.0
+    return ascent(autoencoder, images, jnp.float32(sign), jnp.float32(levels * LEVEL))
+
+
+def amount(levels: int) -> str:
+    return f"{levels} grey level{'s' * (levels > 1)}"
+
+
+def cells(model: str) -> Iterator[Cell]:
+    """Of a model, the cheap ones first."""
     foreign = next(name for name in MODELS if not related(model, name))
-    folders = {"own": work / "images" / model, "photographs": work / "images" / PHOTOGRAPHS}
+    sources = ((model, "reject"), (PHOTOGRAPHS, "accept"))
+    for source, _ in sources:
+        yield Cell(source, "nothing", lambda _, images: images, model)
+    yield Cell(PHOTOGRAPHS, "one pass through this model", jax.jit(launder), model)
+    yield Cell(model, f"one pass through {foreign}", jax.jit(launder), foreign)
+    for levels in LEVELS:
+        for source, target in sources:
+            change = jax.jit(partial(along_residual, target=target, epsilon=levels * LEVEL))
+            yield Cell(source, f"{target}, along the residual, {amount(levels)}", change, model)
+    for levels in LEVELS:
+        for source, target in sources:
+            change = partial(by_gradients, target=target, levels=levels)
+            yield Cell(source, f"{target}, by gradients, {amount(levels)}", change, model)
+
+
+def path_of(work: Path, model: str, cell: Cell) -> Path:
+    return work / model / f"{'own' if cell.source == model else cell.source}-{search.file_name(cell.done)[:-4]}.npz"
+
+
+@jax.jit
+def columns(candidate: Any, images: jax.Array, changed: jax.Array) -> dict[str, jax.Array]:
+    """Of each changed image its standing, and how far it was moved, in grey levels."""
+    moved = jnp.sqrt(jnp.mean(jnp.square(changed - images), axis=(1, 2, 3))) / LEVEL
+    return {"standing": standing(measure(candidate, changed)), "moved": moved}
+
+
+def attack_and_score(change: Change, autoencoders: tuple[Any, Any], images: jax.Array) -> dict[str, jax.Array]:
+    candidate, by = autoencoders
+    return columns(candidate, images, change(by, images))
+
+
+def measure_cells(model: str, folder: Path, work: Path, count: int) -> None:
+    """What is there already is not measured again."""
+    candidate = load_autoencoder(model)
+    for cell in tqdm(list(cells(model)), desc=model, disable=None):
+        out = path_of(work, model, cell)
+        if out.exists():
+            continue
+        images = [fit_crop(read_image(path), candidate.factor) for path in files_of(folder / cell.source, count)]
+        by = with_fast_gradients(candidate if cell.by == model else load_autoencoder(cell.by))
+        attacked = partial(attack_and_score, cell.change)
+        found = in_batches(attacked, (candidate, by), images, size=BATCH)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(out) as unfinished, open(unfinished, "wb") as file:
+            np.savez(file, **found)
+
+
+def files_of(folder: Path, count: int) -> list[Path]:
+    files = sorted(folder.glob("*.png"))[:count]
+    if not files:
+        raise SystemExit(f"{folder}: no *.png")
+    return files
+
+
+def defence_of(levels: int) -> str:
+    return f"large-reject-{levels}.csv"
+
+
+def defend(model: str, folder: Path, work: Path, count: int) -> None:
+    """Own images that gradients moved off, searched: a row each, in the order of the images through all levels."""
+    autoencoder = load_autoencoder(model)
+    quick = with_fast_gradients(autoencoder)
+
+    def made(path: Path, levels: int) -> search.Made:
+        pixels = fit_crop(read_image(path), autoencoder.factor)
+        changed = np.asarray(by_gradients(quick, prepare(pixels), target="reject", levels=levels))[0]
+        return np.round((changed + 1) / LEVEL).astype(np.uint8), Geometry(pixels.shape[:2])
+
+    for path in tqdm(files_of(folder / model, count), desc=model, disable=None):
+        for levels in LEVELS:
+            search.keep(work / model / defence_of(levels), autoencoder, path.name, partial(made, path, levels))
+
+
+def report(work: Path, models: list[str]) -> None:
+    null = Null.shipped()
+    limit, halved = null.threshold(RATE), null.threshold(RATE / 2)
     rows = []
+    for model in models:
+        for cell in cells(model):
+            if (path := path_of(work, model, cell)).exists():
+                with np.load(path) as found:  # NaN, where nothing can be said, is below nothing
+                    accepted, moved = found["standing"] < limit, found["moved"]
+                name = "own" if cell.source == model else cell.source
+                rows.append([model, name, cell.done, f"{moved.mean():.2f}", share(accepted), str(accepted.size)])
+    if rows:
+        print_table(
+            "Accepted as the model's own [95 %]", ["model", "images", "done", "grey levels", "accepted", "n"], rows
+        )
+    rows = []
+    for model in models:
+        for levels in LEVELS:
+            if of := search.read_rows(work / model / defence_of(levels)):
+                first = np.array([float(row["unsearched"]) for row in of])
+                then = (first < halved) | (search.standardized(of) < halved)
+                right = np.array([row["made"] == row["found"] for row in of])
+                rows.append([model, amount(levels), share(first < limit), share(then), share(right), str(len(of))])
+    if rows:
+        header = ["model", "reject, by gradients", "accepted with no search", "with a search", "found as it is", "n"]
+        print_table("Own images of LARGE", header, rows)
 
-    def report_on(names: Sequence[str], done: str, change: Callable[[Any, jax.Array], jax.Array], by: Any) -> None:
-        def scores(autoencoders, batch):
-            attacked, attacking = autoencoders
-            return standing(measure(attacked, change(attacking, batch.images)))
 
-        engine = Engine(scores, [(autoencoder, by)], batch_size=BATCH)
-        for name in names:
-            stream = map(Decoder(autoencoder.factor), items_of(sorted(folders[name].glob("*.png"))[:count]))
-            found = np.concatenate([measured.columns[0] for measured in engine.measured(stream)])
-            rows.append([model, name, done, share(found < limit)])  # NaN, where nothing can be said, is below nothing
-
-    report_on(["own", "photographs"], "nothing", lambda _, images: images, autoencoder)
-    report_on(["photographs"], "one pass through this model", launder, autoencoder)
-    report_on(["own"], f"one pass through {foreign}", launder, load_autoencoder(foreign))
-    for levels in (1, 2, 4):
-        for name, target in (("own", "reject"), ("photographs", "accept")):
-            attack = partial(perturb, statistic=standing, target=target, epsilon=levels * LEVEL, steps=20)
-            done = f"{target}, {levels} grey level{'s' * (levels > 1)}"
-            report_on([name], done, attack, with_fast_gradients(autoencoder))
-    return rows
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("measure", "defend", "print"))
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--count", type=int, default=COUNT, help=f"images of a cell (default {COUNT})")
+    args = parser.parse_args()
+    models = split_list(args.models) if args.models else list(MODELS)
+    if args.step == "print":
+        report(args.work, models)
+        return
+    for model in models:
+        (measure_cells if args.step == "measure" else defend)(model, args.folder, args.work, args.count)
 
 
 if __name__ == "__main__":

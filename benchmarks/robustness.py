@@ -18,16 +18,17 @@ from itertools import chain
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from aedr_jax import Null, load_autoencoder, prepare, read_image
+from aedr_jax import Null, load_autoencoder, read_image
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.files import whole_file
+from aedr_jax.images.pixels import fit_crop
 from aedr_jax.images.processing import GRID
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import align
+from benchmarks.batches import in_batches
 from benchmarks.matrix import MODELS, related, share
 from benchmarks.sources import CHAIN, Pixels, foreign, processed
 
@@ -45,11 +46,7 @@ def aligning():
 
 def measured(autoencoder, images: Iterable[Pixels]) -> dict[str, np.ndarray]:
     """alignment and error of each image, cut right and bottom to a multiple of the factor."""
-    found = []
-    for image in images:
-        height, width = (side // autoencoder.factor * autoencoder.factor for side in image.shape[:2])
-        found.append(aligning()(autoencoder, jnp.asarray(prepare(image[:height, :width]))))
-    return {name: np.concatenate([getattr(one, name) for one in found]) for name in ("alignment", "error")}
+    return in_batches(aligning(), autoencoder, (fit_crop(image, autoencoder.factor) for image in images))._asdict()
 
 
 def made_by(model: str, folder: Path, most: int) -> Iterator[Pixels]:

@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import tiny_autoencoder
+from conftest import patch_autoencoder, tiny_autoencoder
 from make_tiny import KL, make_tensors
 
 import aedr_jax as aedr
 from aedr_jax.autoencoders.checkpoints import from_state_dict
 from aedr_jax.autoencoders.config import parse_config
-from aedr_jax.study.attacks import LEVEL, launder, log_ratio, perturb
+from aedr_jax.signal.alignment import align, block_losses
+from aedr_jax.signal.reconstruction import to_display
+from aedr_jax.study.attacks import LEVEL, along_residual, launder, log_ratio, perturb
 
 ROUNDING = 1e-6  # of float32 between two ways to write one 8-bit level
 
@@ -128,6 +130,30 @@ def test_undefined_images_stay(saved):
     perturbed = compiled(target="reject")(ae, saved)
     assert not np.isfinite(statistic(ae, saved)).any()
     np.testing.assert_allclose(perturbed, saved, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("target", ["accept", "reject"])
+def test_along_the_residual_energy_changes_on_the_grid_alone(target, rng):
+    ae = patch_autoencoder()
+    noise = jnp.asarray(rng.uniform(-0.6, 0.6, (2, 96, 96, 3)), jnp.float32)
+    before = jax.jit(launder)(ae, noise) + jnp.round(noise * 4) * LEVEL if target == "reject" else noise
+    before = to_display(before, clip=True, round8=True)
+    after = jax.jit(functools.partial(along_residual, target=target, epsilon=2 * LEVEL))(ae, before)
+    assert is_saved(after)
+    assert 0.9 * LEVEL < float(jnp.abs(after - before).max()) <= 2 * LEVEL + ROUNDING
+    energy = [jnp.log(block_losses(ae, x)[0]).mean((0, 1, 3)) for x in (before, after)]  # of each view
+    unmoved, *moved = np.asarray(energy[1] - energy[0])
+    sign = 1 if target == "reject" else -1
+    assert sign * unmoved > (3 if target == "reject" else 1) * np.abs(moved).max()
+    assert np.all(sign * (align(ae, after).alignment - align(ae, before).alignment) > 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"target": "fool"}, "accept, reject"), ({"epsilon": 0.001}, "level")]
+)
+def test_what_a_step_along_the_residual_refuses(linear, saved, options, message):
+    with pytest.raises(ValueError, match=message):
+        along_residual(linear, saved, **{"target": "accept", **options})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Two ways to be misled: laundering through an autoencoder, and small perturbations made against the measurement.
+"""Ways to be misled: laundering through an autoencoder, and small perturbations made against the measurement.
 
 Images are float32 NHWC in [-1, 1]; what is returned is on the 256 levels of a saved image. Pure and un-jitted: wrap
 them in `jax.jit` or `make_sharded` with everything but the autoencoder, the images and the key closed over.
@@ -16,7 +16,7 @@ from aedr_jax.autoencoders.models import Autoencoder, normal_like
 from aedr_jax.signal.measurement import Measurement, SignalConfig, measure
 from aedr_jax.signal.reconstruction import to_display
 
-__all__ = ["launder", "log_ratio", "perturb"]
+__all__ = ["along_residual", "launder", "log_ratio", "perturb", "projected"]
 
 LEVEL = 2 / 255  # of an 8-bit image, in units of [-1, 1]
 TARGETS = ("accept", "reject")
@@ -82,29 +82,96 @@ def perturb(
     Source: projected gradient descent, Madry et al., "Towards deep learning models resistant to adversarial attacks",
     ICLR 2018, arXiv 1706.06083.
     """
-    if target not in TARGETS:
-        raise ValueError(f"target {target!r}: expected one of {', '.join(TARGETS)}")
+    sign = _sign_of(target)
     if steps < 1:
         raise ValueError(f"steps {steps}: expected at least 1")
+    epsilon = _whole_levels(epsilon)
+    start = None
+    if key is not None:  # erf makes a normal draw uniform on (-1, 1)
+        start = to_display(images, clip=True, round8=True) + epsilon * jax.lax.erf(normal_like(key, images) / 2**0.5)
+    return projected(
+        jax.grad(lambda x: sign * statistic(measure(autoencoder, x, config=config)).sum()),
+        images,
+        epsilon=epsilon,
+        steps=steps,
+        step_size=2.5 * epsilon / steps if step_size is None else step_size,
+        start=start,
+    )
+
+
+def projected(
+    gradient: Callable[[Float[Array, "n h w 3"]], Float[Array, "n h w 3"]],
+    images: Float[Array, "n h w 3"],
+    *,
+    epsilon: float | Float[Array, ""],
+    steps: int,
+    step_size: float | Float[Array, ""],
+    start: Float[Array, "n h w 3"] | None = None,
+) -> Float[Array, "n h w 3"]:
+    """Steps along the sign of a gradient, each brought back into an L∞ ball: what `perturb` does. One compiled program
+    serves balls of every radius.
+
+    Args:
+      gradient: of what is to rise, of each image; where it is not finite nothing moves.
+      images: the middle of the ball, taken as rounded to 8 bit.
+      epsilon: whole levels of 2/255, so that the rounding at the end cannot leave the ball; may be traced.
+      steps: how many.
+      step_size: in units of the images; may be traced.
+      start: where the steps begin, brought into the ball; None: at the images.
+
+    Returns:
+      Images on the 256 levels of a saved image, inside the ball and [-1, 1].
+    """
+    images = to_display(images, clip=True, round8=True)
+    low, high = jnp.maximum(images - epsilon, -1.0), jnp.minimum(images + epsilon, 1.0)
+
+    def step(x: Array, _: None) -> tuple[Array, None]:
+        direction = jnp.sign(jnp.nan_to_num(gradient(x)))
+        return jnp.clip(x + step_size * direction, low, high), None
+
+    moved, _ = jax.lax.scan(step, images if start is None else jnp.clip(start, low, high), length=steps)
+    return to_display(moved, clip=True, round8=True)
+
+
+def along_residual(
+    autoencoder: Autoencoder, images: Float[Array, "n h w 3"], *, target: str, epsilon: float = LEVEL
+) -> Float[Array, "n h w 3"]:
+    """Change images by little along their own residual: energy is added, or taken, on the decoder's grid alone.
+
+    One pass and no gradient. With A(x) the clipped reconstruction and d(x) = A(x) − x: as far as A is a projection,
+    x − a d(x) has the residual (1 + a) d(x). What was added is no such thing to a moved or turned copy, whose residual
+    gains the energy of noise, a² of that of d(x). "reject" takes the whole ball, −epsilon · sign d(x); "accept" goes
+    towards A(x), and no further.
+
+    Args:
+      autoencoder: the candidate model's.
+      images: float32 in [-1, 1], taken as rounded to 8 bit; h and w multiples of the autoencoder's factor.
+      target: "accept" or "reject".
+      epsilon: as for `perturb`.
+
+    Returns:
+      Images on the 256 levels of a saved image, inside the ball and [-1, 1].
+
+    Raises:
+      ValueError: on an unknown target, or an epsilon below one level.
+    """
+    sign, epsilon = _sign_of(target), _whole_levels(epsilon)
+    images = to_display(images, clip=True, round8=True)
+    residual = jnp.clip(autoencoder.decode(autoencoder.encode(images)), -1.0, 1.0) - images
+    change = -epsilon * jnp.sign(residual) if sign > 0 else jnp.clip(residual, -epsilon, epsilon)
+    return to_display(images + change, clip=True, round8=True)
+
+
+def _sign_of(target: str) -> float:
+    """Of the direction in which the statistic is to go."""
+    if target not in TARGETS:
+        raise ValueError(f"target {target!r}: expected one of {', '.join(TARGETS)}")
+    return 1.0 if target == "reject" else -1.0
+
+
+def _whole_levels(epsilon: float) -> float:
+    """Rounded down to 8-bit levels: rounding images of whole levels cannot leave a ball of so many."""
     levels = int(epsilon / LEVEL + 1e-3)  # 3 · (2/255) may come as a little less than three levels
     if levels < 1:
         raise ValueError(f"epsilon {epsilon}: expected at least one 8-bit level, 2/255")
-    epsilon = levels * LEVEL
-    sign = 1.0 if target == "reject" else -1.0
-    step_size = 2.5 * epsilon / steps if step_size is None else step_size
-
-    # Whole levels around whole levels: the rounding at the end cannot leave the ball.
-    images = to_display(images, clip=True, round8=True)
-    low, high = jnp.maximum(images - epsilon, -1.0), jnp.minimum(images + epsilon, 1.0)
-    gradient = jax.grad(lambda x: statistic(measure(autoencoder, x, config=config)).sum())
-
-    def step(x: Array, _: None) -> tuple[Array, None]:
-        direction = sign * jnp.sign(jnp.nan_to_num(gradient(x)))
-        return jnp.clip(x + step_size * direction, low, high), None
-
-    start = images
-    if key is not None:  # erf makes a normal draw uniform on (-1, 1)
-        offset = jax.lax.erf(normal_like(key, images) / 2**0.5)
-        start = jnp.clip(images + epsilon * offset, low, high)
-    perturbed, _ = jax.lax.scan(step, start, length=steps)
-    return to_display(perturbed, clip=True, round8=True)
+    return levels * LEVEL

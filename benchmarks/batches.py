@@ -1,0 +1,44 @@
+"""Images of any shapes through a compiled per-image program, a batch of one shape at a time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from aedr_jax import prepare
+from benchmarks.sources import Pixels
+
+SIZE = 8  # images a call on an accelerator; a CPU gains nothing by more than one
+
+
+def in_batches(
+    program: Callable[[Any, jax.Array], Any], weights: Any, images: Iterable[Pixels], *, size: int | None = None
+) -> Any:
+    """The program's columns [n] of each image, in the images' order, on the host.
+
+    The last batch of a shape is filled up with its last image, so that each shape is one compiled program.
+
+    Args:
+      program: jitted, `(weights, images in [-1, 1]) -> pytree of arrays [n]`.
+      weights: an autoencoder, or several.
+      images: uint8 [h,w,3] each, at least one.
+      size: of a batch.
+    """
+    size = size or (1 if jax.default_backend() == "cpu" else SIZE)
+    places: dict[tuple[int, ...], list[tuple[int, Pixels]]] = defaultdict(list)
+    for place, image in enumerate(images):
+        places[image.shape].append((place, image))
+    order, found = [], []
+    for of_shape in places.values():
+        for first in range(0, len(of_shape), size):
+            batch = of_shape[first : first + size]
+            filled = [*batch, *batch[-1:] * (size - len(batch))]
+            order += [place for place, _ in batch]
+            found.append((len(batch), program(weights, prepare(np.stack([pixels for _, pixels in filled])))))
+    columns = [jax.tree.map(lambda column, n=n: np.asarray(column)[:n], one) for n, one in found]
+    back = np.argsort(order)
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[back], *columns)
