@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from aedr_jax import AlignmentConfig, Null, SignalConfig, load_autoencoder, measure, prepare, read_image
 from aedr_jax.autoencoders.names import split_list
+from aedr_jax.decision.null import ROUNDING
 from aedr_jax.files import whole_file
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import block_losses, of_blocks
@@ -145,50 +146,46 @@ def read(path: Path) -> Images:
 
 
 def joined(found: Sequence[Images]) -> Images:
-    return Images(
-        *(
-            {name: np.concatenate([getattr(one, field)[name] for one in found]) for name in RULES}
-            for field in Images._fields[:2]
-        ),
-        np.concatenate([one.signal for one in found]),
-    )
+    return jax.tree.map(lambda *columns: np.concatenate(columns), *found)
+
+
+def areas_of(drawn: Sequence[tuple[np.ndarray, np.ndarray]], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.array([area_under_curve(a[i], b[j]) for i, j in drawn])
+
+
+def p_values(of: Mapping[str, Images], rule: str) -> dict[str, np.ndarray]:
+    return {model: np.asarray(Null.shipped().p_value(images.standing[rule])) for model, images in of.items()}
 
 
 def report(work: Path, models: Sequence[str]) -> None:
     of = {m: {path.stem: read(path) for path in sorted((work / m).glob("*.npz"))} for m in models}
     own_images = {m: of[m][m] for m in models}
     others = {m: joined([one for source, one in of[m].items() if not related(m, source)]) for m in models}
-    null = Null.shipped()
     rows = []
     for model in models:
         ours, foreign = own_images[model], others[model]
-        drawn = resample([np.arange(len(ours.signal)), np.arange(len(foreign.signal))], REPEATS)
-
-        def areas(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-            return np.array([area_under_curve(a, b), *(area_under_curve(a[i], b[j]) for i, j in drawn)])
-
-        whole = areas(ours.standing["all tiles"], foreign.standing["all tiles"])
-        for name in RULES:
-            found = areas(ours.standing[name], foreign.standing[name])
-            low, high = interval((found - whole)[1:])
+        whole = [np.arange(len(images.signal)) for images in (ours, foreign)]
+        areas = partial(areas_of, [whole, *resample(whole, REPEATS)])
+        scores = {name: (ours.standing[name], foreign.standing[name]) for name in RULES}
+        scores["the paper's signal of the whole"] = (ours.signal, foreign.signal)
+        best = areas(*scores["all tiles"])
+        for name, pair in scores.items():
+            found = areas(*pair)
+            low, high = interval((found - best)[1:])
             rows.append([model, name, f"{found[0]:.4f}", f"[{low:+.4f}, {high:+.4f}]"])
-        found = areas(ours.signal, foreign.signal)
-        low, high = interval((found - whole)[1:])
-        rows.append([model, "the paper's signal of the whole", f"{found[0]:.4f}", f"[{low:+.4f}, {high:+.4f}]"])
-    counts = f"{len(own_images[models[0]].signal)} own, {', '.join(str(len(others[m].signal)) for m in models)} foreign"
-    print(f"**AUC, and its difference to all tiles ({counts} images)**\n")
+    counts = ", ".join(f"{len(own_images[m].signal)} and {len(others[m].signal)}" for m in models)
+    print(f"**AUC, and its difference to all tiles (own and foreign images: {counts})**\n")
     print(to_markdown(["model", "what is looked at", "AUC", "difference"], rows))
     rows = []
     for name in RULES:
-        ours, foreign = (
-            {m: np.asarray(null.p_value(of[m].standing[name])) for m in models} for of in (own_images, others)
-        )
-        for what, p_values, images in (("own", ours, own_images), ("foreign", foreign, others)):
-            every = np.concatenate(list(p_values.values()))
-            shares = [share(every <= rate * (1 + 1e-6)) for rate in RATES]
-            worst = [f"{f([(p <= RATES[0] * (1 + 1e-6)).mean() for p in p_values.values()]):.3f}" for f in (min, max)]
+        for what, images in (("own", own_images), ("foreign", others)):
+            found = p_values(images, name)
+            every = np.concatenate(list(found.values()))
+            shares = [share(every <= rate * ROUNDING) for rate in RATES]
+            of_models = [(p <= RATES[0] * ROUNDING).mean() for p in found.values()]
             tiles = np.concatenate([images[m].tiles[name] for m in models]).mean()
-            rows.append([name, what, f"{tiles:.2f}", *shares, " to ".join(worst), str(len(every))])
+            span = f"{min(of_models):.3f} to {max(of_models):.3f}"
+            rows.append([name, what, f"{tiles:.2f}", *shares, span, str(len(every))])
     print("**All models together**\n")
     header = ["what is looked at", "images", "tiles", *(f"p <= {rate:g}" for rate in RATES), "by model, .05", "n"]
     print(to_markdown(header, rows))
