@@ -18,6 +18,7 @@ from aedr_jax.scoring.engine import Batch, Engine, Measured
 from aedr_jax.scoring.rows import column_types, rows_to_measurement
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.scoring.tables import as_record
+from aedr_jax.signal.alignment import align_together
 
 CONTRACT = [
     "id",
@@ -287,8 +288,35 @@ def test_models_that_are_one_are_computed_once(tmp_path):
     scorer = Scorer(
         [load_candidate(str(tmp_path / "vq"), name=name, quantize=quantize) for name, quantize in asked.items()]
     )
-    assert len(scorer.engine.autoencoders) == 2
+    assert [len(group) for group in scorer.engine.autoencoders] == [1, 1]
     rows = list(scorer.score(find_images([tmp_path])))
     assert [row.model for row in rows] == ["a", "b", "c"]
     assert rows[0].measured.first_loss == rows[1].measured.first_loss != rows[2].measured.first_loss
     assert [row.quantize for row in rows] == [scorer.protocol(c).identity.quantize for c in scorer.candidates]
+
+
+def test_models_that_share_an_encoder_encode_once(tmp_path, monkeypatch):
+    """A decoder that was trained further: its alignments are those of the model alone, and both encode once."""
+    tensors = make_tensors(KL)
+    other = {key: value * np.float32(1.01) if key.startswith("decoder.") else value for key, value in tensors.items()}
+    write_folder(tmp_path / "parent", KL, tensors)
+    write_folder(tmp_path / "tuned", KL, other)
+    write_folder(tmp_path / "stranger", KL, make_tensors(KL, seed=1))
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 290, 3), np.uint8)).save(tmp_path / "0.png")
+    load = {name: load_candidate(str(tmp_path / name)) for name in ("parent", "tuned", "stranger")}
+    scorer = Scorer(list(load.values()), config=aedr.SignalConfig.tiles())
+    assert [len(group) for group in scorer.engine.autoencoders] == [2, 1]
+    together = {row.model: row.measured for row in scorer.score(find_images([tmp_path]))}
+    assert together["parent"].alignment != together["tuned"].alignment
+    for name, candidate in load.items():
+        (alone,) = Scorer([candidate], config=aedr.SignalConfig.tiles()).score(find_images([tmp_path]))
+        np.testing.assert_allclose(together[name].alignment, alone.measured.alignment, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(together[name].alignment_error, alone.measured.alignment_error, rtol=1e-4)
+    encoded = []
+    encode = type(load["parent"].autoencoder).encode
+    monkeypatch.setattr(
+        type(load["parent"].autoencoder), "encode", lambda *args: (encoded.append(len(args[1])), encode(*args))[1]
+    )
+    pair = [load["parent"].autoencoder, load["tuned"].autoencoder]
+    jax.eval_shape(align_together, pair, jnp.zeros((1, 4, 128, 128, 3)))
+    assert len(encoded) == 1

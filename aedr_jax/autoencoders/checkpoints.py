@@ -22,7 +22,9 @@ from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.family import IMAGE_RANGE, AutoencoderConfig, Family, Network, build
 from aedr_jax.errors import AutoencoderError
 
-__all__ = ["from_state_dict", "is_ignored", "to_flat_dict", "weights_hash"]
+__all__ = ["encoder_hash", "from_state_dict", "is_ignored", "to_flat_dict", "weights_hash"]
+
+DECODING = ("decoder", "post_quant_conv", "quantizer")  # of a network's modules, those that no encoder looks at
 
 WEIGHTS = nnx.Any(nnx.Param, nnx.BatchStat)  # what checkpoints fill
 
@@ -178,8 +180,20 @@ def weights_hash(autoencoder: Any, *, rounded: bool = False) -> str:
         named = {jax.tree_util.keystr(path): np.asarray(leaf, np.float32) for path, leaf in leaves}
     if not named:
         raise AutoencoderError("no parameters to hash: pass them to from_functions as params")
+    return _hash_of(named, getattr(autoencoder, "image_range", IMAGE_RANGE), rounded=rounded)
+
+
+def encoder_hash(autoencoder: Any) -> str | None:
+    """Which encoder this is: as `weights_hash`, of all parameters that do not belong to decoding. None for functions,
+    of which nobody says what encodes."""
+    if not isinstance(autoencoder, nnx.Module):
+        return None
+    named = {name: value for name, value in to_flat_dict(autoencoder).items() if name.split(".")[0] not in DECODING}
+    return _hash_of(named, autoencoder.image_range)
+
+
+def _hash_of(named: Mapping[str, np.ndarray], image_range: tuple[float, float], *, rounded: bool = False) -> str:
     digest = hashlib.sha256()
-    image_range = getattr(autoencoder, "image_range", IMAGE_RANGE)
     if image_range != IMAGE_RANGE:
         digest.update(f"images in {image_range}\n".encode())
     for name in sorted(named):

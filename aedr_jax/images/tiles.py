@@ -39,7 +39,7 @@ class AlignmentConfig:
       tile: the side in pixels of the squares that are judged, more where four blocks of a factor above 16 need it; a
         smaller image is one smaller tile. One size serves images of all sizes with one compiled program.
       tiles: the most that are judged, of those that lie beside each other around the middle, on the grid: the ones with
-        most blocks that say something, and of equal ones the nearest to the middle. They are looked at in this order.
+        most blocks that say something first, and of equal ones the nearest to the middle.
       stop: (firm, little): after a tile on which alignment / error is at most `firm` or at least `little`, no further
         one is looked at. No foreign image of the reference stands at -6, and hardly an own one at -1 (docs/decision.md
         has what this does to the rate of false names). None: all tiles are looked at.
@@ -188,7 +188,7 @@ class Tiling:
             return np.zeros((self.config.tiles, side, side, 3), np.uint8)
         corners = grid.corners(height, width)
         order = grid.nearest(corners, height, width)
-        if len(corners) > self.config.tiles:
+        if len(corners) > 1:
             (top, left), (bottom, right) = corners.min(0), corners.max(0) + grid.tile
             part = image[top:bottom, left:right]
             counts = [self._count(part, corner - (top, left), grid) for corner in corners]

@@ -6,13 +6,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aedr_jax.autoencoders.checkpoints import weights_hash
+from aedr_jax.autoencoders.checkpoints import encoder_hash, weights_hash
 from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
@@ -34,7 +34,7 @@ from aedr_jax.inputs.workers import decode_all
 from aedr_jax.scoring.engine import Batch, Engine
 from aedr_jax.scoring.rows import Row, of_numbers
 from aedr_jax.signal import texture
-from aedr_jax.signal.alignment import align_tiles
+from aedr_jax.signal.alignment import align_together
 from aedr_jax.signal.measurement import Measurement, SignalConfig, measure
 from aedr_jax.signal.protocol import Identity, Protocol
 
@@ -150,20 +150,19 @@ class Scorer:
             self.multiple, official, str(processing), most_pixels, most_decoded, crops=crops, tilings=tilings
         )
         self._fit_of = [fits.index(fit) for fit in wanted]
-        alike = [_alike(candidate, fit) for candidate, fit in zip(candidates, wanted, strict=True)]
-        each = [i for i, one in enumerate(alike) if alike.index(one) == i]  # models that are one are computed once
-        self._engine_of = [each.index(alike.index(one)) for one in alike]
+        together = _Together.of(candidates, wanted, shared_encoders=tiled is not None)
+        self._place = together.place
         self._homogeneity = jax.jit(lambda gray: texture.homogeneity(gray, kind=config.kind)[0])
         self.engine = Engine(
             self._aligned if tiled else self._measure,
-            [candidates[i].autoencoder for i in each],
+            [tuple(candidates[i].autoencoder for i in group) for group in together.groups],
             batch_size=batch_size,
-            fit_of=[self._fit_of[i] for i in each],
+            fit_of=[self._fit_of[group[0]] for group in together.groups],
             extra=lambda photo: () if tiled else self._homogeneity(_padded(photo.gray)),
         )
         self.candidates = tuple(
-            dataclasses.replace(candidate, autoencoder=self.engine.autoencoders[i])
-            for candidate, i in zip(candidates, self._engine_of, strict=True)
+            dataclasses.replace(candidate, autoencoder=self.engine.autoencoders[group][member])
+            for candidate, (group, member) in zip(candidates, self._place, strict=True)
         )
         self._protocols = [self.protocol(candidate) for candidate in self.candidates]
 
@@ -204,20 +203,21 @@ class Scorer:
                 yield [self._row(batch, model, error=batch.error) for model in range(len(self.candidates))]
             else:
                 yield [
-                    self._measured_row(photo, model, of_numbers(column[i] for column in batch.columns[one]))
-                    for model, one in enumerate(self._engine_of)
+                    self._measured_row(photo, model, of_numbers(column[i] for column in batch.columns[group][member]))
+                    for model, (group, member) in enumerate(self._place)
                     for i, photo in enumerate(batch.photos)
                 ]
 
-    def _measure(self, autoencoder: Any, batch: Batch) -> Measurement:
-        return measure(autoencoder, batch.images, homogeneity=batch.extra, config=self.config, key=batch.keys)
+    def _measure(self, autoencoders: tuple[Any, ...], batch: Batch) -> tuple[Measurement, ...]:
+        options: dict[str, Any] = {"homogeneity": batch.extra, "config": self.config, "key": batch.keys}
+        return tuple(measure(autoencoder, batch.images, **options) for autoencoder in autoencoders)
 
-    def _aligned(self, autoencoder: Any, batch: Batch) -> Measurement:
+    def _aligned(self, autoencoders: tuple[Any, ...], batch: Batch) -> tuple[Measurement, ...]:
         """What `measure` gives, of images that come as their tiles."""
         assert self.config.alignment is not None
         flat = jnp.asarray(prepare(batch.pixels.reshape(-1, *batch.pixels.shape[2:])))
-        found = align_tiles(autoencoder, flat.reshape(batch.pixels.shape), config=self.config.alignment)
-        return Measurement.of_alignment(found.alignment, found.error)
+        found = align_together(autoencoders, flat.reshape(batch.pixels.shape), config=self.config.alignment)
+        return tuple(Measurement.of_alignment(one.alignment, one.error) for one in found)
 
     def _measured_row(self, photo: Decoded, model: int, measured: Measurement) -> Row:
         used_height, used_width = photo.used[self._fit_of[model]]
@@ -269,13 +269,36 @@ class Scorer:
         )
 
 
-def _alike(candidate: Candidate, fit: Any) -> Any:
-    """Candidates with equal ones measure equally: the same weights, used alike, on images of the same size."""
-    autoencoder = candidate.autoencoder
-    if not candidate.weights_hash:  # functions that close over their weights
-        return id(autoencoder)
-    leaves, structure = jax.tree.flatten(autoencoder)
-    return candidate.weights_hash, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), fit
+class _Together(NamedTuple):
+    """Which candidates are computed together: what is equal once, and what shares an encoder in one program.
+
+    Attributes:
+      groups: numbers of candidates, no two of one group equal.
+      place: for each candidate its group and its number in it.
+    """
+
+    groups: list[list[int]]
+    place: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate], fits: Sequence[Any], *, shared_encoders: bool) -> _Together:
+        models: dict[Any, tuple[int, int]] = {}
+        encoders: dict[Any, int] = {}
+        found = cls([], [])
+        for i, (candidate, fit) in enumerate(zip(candidates, fits, strict=True)):
+            leaves, structure = jax.tree.flatten(candidate.autoencoder)
+            used = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), fit
+            # Functions that close over their weights have no hash, and other autoencoders no encoder that is known.
+            model = candidate.weights_hash or id(candidate.autoencoder), used
+            encoder = (shared_encoders and encoder_hash(candidate.autoencoder)) or i, fit
+            if model not in models:
+                group = encoders.setdefault(encoder, len(found.groups))
+                if group == len(found.groups):
+                    found.groups.append([])
+                models[model] = group, len(found.groups[group])
+                found.groups[group].append(i)
+            found.place.append(models[model])
+        return found
 
 
 def _padded(gray: np.ndarray) -> np.ndarray:

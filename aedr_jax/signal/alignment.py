@@ -27,8 +27,9 @@ pixels a side this costs T · (1 + k) passes of 120 × 120. Reference: a loop ov
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,18 @@ from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.images.arrays import check_images
 from aedr_jax.images.tiles import BOX_OF_DETAIL, FEWEST, SATURATED, AlignmentConfig, Grid
 
-__all__ = ["Alignment", "align", "align_tiles", "alignment_map", "block_losses", "box_mean", "of_blocks"]
+__all__ = [
+    "Alignment",
+    "align",
+    "align_tiles",
+    "align_together",
+    "alignment_map",
+    "block_losses",
+    "box_mean",
+    "of_blocks",
+]
+
+_State = TypeVar("_State")
 
 FLOOR_OF_ERROR = 0.005  # with a larger one, foreign images of decoders with little spread would stand too near 0
 
@@ -101,8 +113,23 @@ def align_tiles(
     >>> align_tiles(ae, -jnp.ones((1, 4, 128, 128, 3))).tiles
     Array([0], dtype=int32)
     """
+    return align_together((autoencoder,), tiles, config=config)[0]
+
+
+def align_together(
+    autoencoders: Sequence[Autoencoder],
+    tiles: Float[Array, "n tiles t t 3"],
+    *,
+    config: AlignmentConfig = AlignmentConfig(),
+) -> tuple[Alignment, ...]:
+    """`align_tiles` of several autoencoders that share an encoder: it runs once for all of them.
+
+    Args:
+      autoencoders: their encoders are equal (`checkpoints.encoder_hash`); the first one's is used.
+      tiles, config: as for `align_tiles`.
+    """
     n, count, side = tiles.shape[:3]
-    grid = Grid.of(config, autoencoder.factor, side)
+    grid = Grid.of(config, autoencoders[0].factor, side)
     if grid is None or grid.tile != side or tiles.shape[3] != side:
         raise ValueError(f"tiles of {tiles.shape[2:4]} pixels: the settings cut no such ones")
     telling = jax.vmap(partial(_telling, grid=grid, config=config), 1)(tiles[:, :, : grid.window, : grid.window])
@@ -112,14 +139,15 @@ def align_tiles(
     looked = (telling & False).swapaxes(0, 1)
     shape = (n, len(config.bands), views, count, grid.blocks)
     losses = jnp.broadcast_to(looked[:, None, None].astype(tiles.dtype), shape)
-    found = _of_looks(losses, looked, config)
+    nothing = _Looks(losses, looked, _of_looks(losses, looked, config))
 
-    def step(state: _Looks, tile: tuple[Array, Array, Array]) -> tuple[_Looks, None]:
+    def step(states: list[_Looks], tile: tuple[Array, Array, Array]) -> tuple[list[_Looks], None]:
         number, pixels, tells = tile
-        wanted = _is_open(state.found, config) & tells.any(1)
+        views = _views(pixels, grid, config)
+        wanted = [_is_open(state.found, config) & tells.any(1) for state in states]
 
-        def look(state: _Looks) -> _Looks:
-            of_tile, _ = _of_tiles(autoencoder, pixels, grid, config)
+        def look(autoencoder: Autoencoder, latents: Array, wanted: Array, state: _Looks) -> _Looks:
+            of_tile = _of_views(autoencoder.decode(latents), views, grid, config)
             losses = state.losses.at[:, :, :, number].set(of_tile.reshape(*of_tile.shape[:3], -1))
             looked = state.looked.at[:, number].set(tells & wanted[:, None])
             found = _of_looks(losses, looked, config)
@@ -127,11 +155,18 @@ def align_tiles(
             chosen = [jnp.where(wanted, new, old) for new, old in zip(found, state.found, strict=True)]
             return _Looks(losses, looked, Alignment(*chosen))
 
-        return jax.lax.cond(wanted.any(), look, lambda state: state, state), None
+        def look_with_all(states: list[_Looks]) -> list[_Looks]:
+            latents = autoencoders[0].encode(views)
+            return [
+                jax.lax.cond(want.any(), partial(look, autoencoder, latents, want), _as_it_is, state)
+                for autoencoder, want, state in zip(autoencoders, wanted, states, strict=True)
+            ]
+
+        return jax.lax.cond(jnp.stack(wanted).any(), look_with_all, _as_it_is, states), None
 
     numbered = (jnp.arange(count), tiles.swapaxes(0, 1), telling)
-    last, _ = jax.lax.scan(step, _Looks(losses, looked, found), numbered)
-    return last.found
+    last, _ = jax.lax.scan(step, [nothing] * len(autoencoders), numbered)
+    return tuple(state.found for state in last)
 
 
 class _Looks(NamedTuple):
@@ -141,6 +176,10 @@ class _Looks(NamedTuple):
     losses: Array
     looked: Array
     found: Alignment
+
+
+def _as_it_is(state: _State) -> _State:
+    return state
 
 
 def _of_looks(losses: Array, looked: Array, config: AlignmentConfig) -> Alignment:
@@ -235,7 +274,7 @@ def _tiles(images: Float[Array, "n h w 3"], grid: Grid, config: AlignmentConfig)
     starts = grid.corners(*sides)
     nearest = grid.nearest(starts, *sides)
     shape = (grid.tile, grid.tile, 3)
-    if len(starts) <= config.tiles:
+    if len(starts) == 1:
         chosen = jnp.broadcast_to(jnp.asarray(starts[nearest]), (n, *starts.shape))
     else:
         # At once: looked at one by one, each of a large image's tiles would be a part of the program.
@@ -262,15 +301,30 @@ def _telling(unmoved: Float[Array, "n w w 3"], grid: Grid, config: AlignmentConf
 def _of_tiles(
     autoencoder: Autoencoder, tiles: Float[Array, "m t t 3"], grid: Grid, config: AlignmentConfig
 ) -> tuple[Float[Array, "m bands views b b"], Bool[Array, "m b b"]]:
-    m, w, margin = len(tiles), grid.window, grid.margin
+    """Block losses of each view, and which blocks say something."""
+    views = _views(tiles, grid, config)
+    losses = _of_views(autoencoder.decode(autoencoder.encode(views)), views, grid, config)
+    return losses, _telling(tiles[:, : grid.window, : grid.window], grid, config)
+
+
+def _views(tiles: Float[Array, "m t t 3"], grid: Grid, config: AlignmentConfig) -> Float[Array, "_ w w 3"]:
+    """The windows of each tile: unmoved, moved, mirrored and turned."""
+    w = grid.window
     unmoved = tiles[:, :w, :w]
     moved = [tiles[:, y : y + w, x : x + w] for y, x in grid.shifts]
     turned = {"mirror": unmoved[:, :, ::-1], "quarter": jnp.rot90(unmoved, axes=(1, 2))}
-    views = jnp.concatenate([unmoved, *moved, *(turned[name] for name in config.turns)])
-    residual = jnp.clip(autoencoder.decode(autoencoder.encode(views)), -1.0, 1.0) - views
+    return jnp.concatenate([unmoved, *moved, *(turned[name] for name in config.turns)])
+
+
+def _of_views(
+    reconstruction: Float[Array, "_ w w 3"], views: Float[Array, "_ w w 3"], grid: Grid, config: AlignmentConfig
+) -> Float[Array, "m bands views b b"]:
+    """Block losses, brought back to the unmoved window's pixels."""
+    count, w, margin = 1 + len(grid.shifts) + len(config.turns), grid.window, grid.margin
+    residual = jnp.clip(reconstruction, -1.0, 1.0) - views
     means = {box: box_mean(residual, box) for box in {box for band in config.bands for box in band}}
     detail = jnp.stack([jnp.square(means[a] - means[b]).mean(-1) for a, b in config.bands])
-    detail = detail.reshape(len(config.bands), 1 + len(moved) + len(config.turns), m, w, w)
+    detail = detail.reshape(len(config.bands), count, -1, w, w)
     back = {"mirror": lambda e: e[..., ::-1], "quarter": lambda e: jnp.rot90(e, -1, axes=(-2, -1))}
     by_view = list(detail.swapaxes(0, 1))
     unturned = 1 + len(grid.shifts)
@@ -280,7 +334,7 @@ def _of_tiles(
         e[..., margin - y : margin - y + grid.inner, margin - x : margin - x + grid.inner]
         for e, (y, x) in zip(upright, moves, strict=True)
     ]
-    return _blocks(jnp.stack(inside, axis=2), grid).swapaxes(0, 1), _telling(unmoved, grid, config)
+    return _blocks(jnp.stack(inside, axis=2), grid).swapaxes(0, 1)
 
 
 def _differences(losses: Float[Array, "n bands views *b"], config: AlignmentConfig) -> Float[Array, "n bands *b"]:

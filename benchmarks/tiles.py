@@ -1,0 +1,216 @@
+"""What a verdict loses by looking at few tiles of a large image, one after another, and how many it looks at.
+
+    aedr generate --model MODEL --out FOLDER/MODEL -n 40 --seed 9500000 --size 512      for each model
+    python -m benchmarks.tiles measure FOLDER --data DATA --work WORK [--models mini-vq,mini-movq] [--sources ...]
+    python -m benchmarks.tiles print --work WORK
+
+Every image is a square of 512 pixels (photographs: of 384) and measured by every model: the paper's signal of the whole
+image, and the block losses of all of its tiles. Foreign to a model are the other models' images (but for one with the
+same encoder), photographs of half 1, other generators' images, and JPEG files as they came, four of 256 pixels side by
+side, whose grids of 8 pixels agree. Losses are kept in WORK/MODEL/SOURCE.npz; what is there is not made again.
+
+`print` compares rules on these same losses: the first tile alone, the default (up to four, one after another), four,
+all. "AUC": of standings, or of the paper's signal; "tiles": looked at on average; foreign and own images accepted at
+bounds of the foreign p-value. An image of which nothing can be said stands at 0. Intervals: 95 %, Clopper-Pearson for
+shares, percentile bootstrap over images for areas.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from aedr_jax import AlignmentConfig, Null, SignalConfig, load_autoencoder, measure, prepare, read_image
+from aedr_jax.autoencoders.names import split_list
+from aedr_jax.decision.null import ROUNDING
+from aedr_jax.files import whole_file
+from aedr_jax.scoring.tables import to_markdown
+from aedr_jax.signal.alignment import block_losses, of_blocks
+from aedr_jax.study.metrics import area_under_curve, interval, resample
+from benchmarks.matrix import MODELS, related, share
+from benchmarks.sources import Pixels, generated, half_of, jpeg_files, middle, photographs
+
+SIDE = 512
+EVERY = AlignmentConfig(tiles=16)
+STOP = AlignmentConfig().stop
+RATES = (0.05, 0.01)
+REPEATS = 1000
+
+
+def own(folder: Path, model: str) -> Iterator[Pixels]:
+    return (middle(read_image(path), SIDE) for path in sorted((folder / model).glob("*.png")))
+
+
+def of_half(found: Iterator[tuple[str, Pixels]], side: int) -> Iterator[Pixels]:
+    return (middle(image, side) for group, image in found if half_of(group) == 1 and min(image.shape[:2]) >= side)
+
+
+def mosaics(data: Path) -> Iterator[Pixels]:
+    """Four JPEG files side by side."""
+    squares = of_half(jpeg_files(data), SIDE // 2)
+    while len(four := list(itertools.islice(squares, 4))) == 4:
+        yield np.concatenate([np.concatenate(four[:2], axis=1), np.concatenate(four[2:], axis=1)])
+
+
+SOURCES: Mapping[str, Callable[[Path], Iterator[Pixels]]] = {
+    "photographs": lambda data: of_half(photographs(data), 384),
+    "JPEG files": mosaics,
+    "other generators": lambda data: of_half(generated(data), SIDE),
+}
+
+
+@cache
+def measuring():
+    def whole(autoencoder, images):
+        losses, telling = block_losses(autoencoder, images, config=EVERY)
+        return losses, telling, measure(autoencoder, images, config=SignalConfig.paper()).signal
+
+    return jax.jit(whole)
+
+
+def keep(path: Path, autoencoder, images: Iterator[Pixels]) -> None:
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = [jax.device_get(measuring()(autoencoder, jnp.asarray(prepare(image)))) for image in images]
+    if not found:
+        return
+    columns = (np.concatenate(column) for column in zip(*found, strict=True))
+    with whole_file(path) as unfinished, open(unfinished, "wb") as file:
+        np.savez(file, **dict(zip(("losses", "telling", "signal"), columns, strict=True)))
+
+
+class Rule(NamedTuple):
+    """At most so many tiles, and whether fewer do once it is clear."""
+
+    tiles: int
+    stops: bool = False
+
+
+RULES = {
+    "one tile": Rule(1),
+    "up to four, one after another": Rule(4, stops=True),
+    "four tiles": Rule(4),
+    "all tiles": Rule(EVERY.tiles),
+}
+
+
+class Images(NamedTuple):
+    """Of one source under one model: for each rule the standings and the numbers of tiles, and the paper's signals."""
+
+    standing: Mapping[str, np.ndarray]
+    tiles: Mapping[str, np.ndarray]
+    signal: np.ndarray
+
+
+def read(path: Path) -> Images:
+    with np.load(path) as table:
+        losses, telling, signal = (table[name] for name in ("losses", "telling", "signal"))
+    n, bands, views, _ = losses.shape
+    count = telling.shape[1] // 25  # blocks of a tile
+    losses, telling = losses.reshape(n, bands, views, count, -1), telling.reshape(n, count, -1)
+    order = np.argsort(-telling.sum(-1), axis=1, kind="stable")
+    losses = np.take_along_axis(losses, order[:, None, None, :, None], axis=3)
+    telling = np.take_along_axis(telling, order[:, :, None], axis=1)
+
+    @cache
+    def after(tiles: int) -> np.ndarray:
+        """Standings on the first so many tiles; 0 where they say nothing."""
+        found = of_blocks(
+            jnp.asarray(losses[:, :, :, :tiles].reshape(n, bands, views, -1)),
+            jnp.asarray(telling[:, :tiles].reshape(n, -1)),
+            tiles=tiles,
+        )
+        return np.nan_to_num(np.asarray(found.alignment / found.error, np.float64))
+
+    standings, looked = {}, {}
+    for name, rule in RULES.items():
+        most = min(rule.tiles, count)
+        number = np.full(n, most)
+        if rule.stops:
+            for tiles in range(most - 1, 0, -1):
+                clear = (after(tiles) <= STOP[0]) | ((after(tiles) >= STOP[1]) & (after(tiles) != 0))
+                number[clear] = tiles
+        standings[name] = np.choose(number - 1, [after(tiles) for tiles in range(1, most + 1)])
+        looked[name] = number
+    return Images(standings, looked, np.nan_to_num(signal, nan=np.inf))
+
+
+def joined(found: Sequence[Images]) -> Images:
+    return jax.tree.map(lambda *columns: np.concatenate(columns), *found)
+
+
+def areas_of(drawn: Sequence[tuple[np.ndarray, np.ndarray]], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.array([area_under_curve(a[i], b[j]) for i, j in drawn])
+
+
+def p_values(of: Mapping[str, Images], rule: str) -> dict[str, np.ndarray]:
+    return {model: np.asarray(Null.shipped().p_value(images.standing[rule])) for model, images in of.items()}
+
+
+def report(work: Path, models: Sequence[str]) -> None:
+    of = {m: {path.stem: read(path) for path in sorted((work / m).glob("*.npz"))} for m in models}
+    own_images = {m: of[m][m] for m in models}
+    others = {m: joined([one for source, one in of[m].items() if not related(m, source)]) for m in models}
+    rows = []
+    for model in models:
+        ours, foreign = own_images[model], others[model]
+        whole = [np.arange(len(images.signal)) for images in (ours, foreign)]
+        areas = partial(areas_of, [whole, *resample(whole, REPEATS)])
+        scores = {name: (ours.standing[name], foreign.standing[name]) for name in RULES}
+        scores["the paper's signal of the whole"] = (ours.signal, foreign.signal)
+        best = areas(*scores["all tiles"])
+        for name, pair in scores.items():
+            found = areas(*pair)
+            low, high = interval((found - best)[1:])
+            rows.append([model, name, f"{found[0]:.4f}", f"[{low:+.4f}, {high:+.4f}]"])
+    counts = ", ".join(f"{len(own_images[m].signal)} and {len(others[m].signal)}" for m in models)
+    print(f"**AUC, and its difference to all tiles (own and foreign images: {counts})**\n")
+    print(to_markdown(["model", "what is looked at", "AUC", "difference"], rows))
+    rows = []
+    for name in RULES:
+        for what, images in (("own", own_images), ("foreign", others)):
+            found = p_values(images, name)
+            every = np.concatenate(list(found.values()))
+            shares = [share(every <= rate * ROUNDING) for rate in RATES]
+            of_models = [(p <= RATES[0] * ROUNDING).mean() for p in found.values()]
+            tiles = np.concatenate([images[m].tiles[name] for m in models]).mean()
+            span = f"{min(of_models):.3f} to {max(of_models):.3f}"
+            rows.append([name, what, f"{tiles:.2f}", *shares, span, str(len(every))])
+    print("**All models together**\n")
+    header = ["what is looked at", "images", "tiles", *(f"p <= {rate:g}" for rate in RATES), "by model, .05", "n"]
+    print(to_markdown(header, rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("measure", "print"))
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--sources", help="A,B: only these of the models and other sources (default: all)")
+    args = parser.parse_args()
+    models = split_list(args.models) if args.models else list(MODELS)
+    if args.step == "print":
+        report(args.work, models)
+        return
+    wanted = split_list(args.sources) if args.sources else [*MODELS, *SOURCES]
+    for model in models:
+        autoencoder = load_autoencoder(model)
+        for source in tqdm(wanted, desc=model, disable=None):
+            images = SOURCES[source](args.data) if source in SOURCES else own(args.folder, source)
+            keep(args.work / model / f"{source}.npz", autoencoder, images)
+
+
+if __name__ == "__main__":
+    main()
