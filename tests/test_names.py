@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from make_tiny import KL, make_tensors, write_folder
 
-from aedr_jax.autoencoders import loading
-from aedr_jax.autoencoders.names import locate, match_models, name_models, split_list
+from aedr_jax.autoencoders import loading, names, registry
+from aedr_jax.autoencoders.names import locate, match_models, models_here, name_models, split_list
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import AutoencoderError, GenerationError
 from aedr_jax.generate.pipelines import choose_settings
@@ -101,6 +101,11 @@ def test_a_file_is_named_after_its_folder(here):
         (["a,b=plain"], "cannot be a model's name"),
         (["a|b=plain"], "cannot be a model's name"),
         (["a\x1b[31m=plain"], "cannot be a model's name"),
+        (["none=plain"], "'none' is what a verdict says.*choose one: NAME="),
+        (["Error=plain"], "is what a verdict says"),
+        (["not assessable=plain"], "is what a verdict says"),
+        (["ambiguous: a=plain"], "is what a verdict says"),
+        (["all-here=plain"], "is what a verdict says"),
     ],
 )
 def test_names_that_would_be_mistaken(here, given, message):
@@ -109,6 +114,36 @@ def test_names_that_would_be_mistaken(here, given, message):
         return
     with pytest.raises(AutoencoderError, match=message):
         name_models(given)
+
+
+def test_a_folder_called_like_a_verdict(here):
+    (here / "none").mkdir()
+    with pytest.raises(AutoencoderError, match="choose one: NAME="):
+        name_models(["none"])
+    assert list(name_models(["nobody=none", "nonesuch=plain"])) == ["nobody", "nonesuch"]
+
+
+@pytest.fixture
+def few_here(here, monkeypatch):
+    """Two models of the registry with weights, a folder beside them that is none of its, and one without a config."""
+    for folder in ("sd1.5", "sdxl", "tuned", "empty"):
+        (here / "weights" / folder).mkdir(parents=True)
+        if folder != "empty":
+            (here / "weights" / folder / "config.json").write_text("{}")
+    monkeypatch.setattr(registry, "weight_roots", lambda: [here / "weights", here / "other"])
+    monkeypatch.setattr(names, "cached", lambda repository, subfolder, revision: repository == "fal/AuraFlow")
+    return here / "weights"
+
+
+def test_all_here(few_here):
+    tuned = str(few_here / "tuned")
+    assert models_here() == ["sd1.5", "sdxl", "auraflow", tuned]
+    everything = {"sd1.5": "sd1.5", "sdxl": "sdxl", "auraflow": "auraflow", "tuned": tuned}
+    assert name_models(["all-here"]) == everything
+    assert name_models(["sdxl", "mine=plain", "all-here"]).keys() == {"mine", *everything}  # given once, not twice
+    known = {"sdxl": "sdxl", "flux": "flux", "tuned": tuned}
+    assert match_models(["all-here"], known) == {"sdxl": None}
+    assert match_models(["flux", "all-here"], known) == {"flux": None, "sdxl": None}
 
 
 def test_a_folder_whose_name_would_be_mistaken(here):

@@ -32,6 +32,7 @@ CONTRACT = [
     "size_rule",
     "model",
     "weights_hash",
+    "rounded_hash",
     "preset",
     "dtype",
     "precision",

@@ -51,6 +51,12 @@ def test_models_of_one_autoencoder_are_one_candidate():
     rows = [row("x", model, LOWEST / 5) for model in ("a", "twin of a", "closed")]
     assert verdict_rows(rows)[0].verdict == "ambiguous: a|twin of a, closed"
     assert verdict_rows(rows[:2], false_names=LEAST)[0].verdict == "a|twin of a"
+    # A bfloat16 copy: other weights, the same ones rounded; in another way of decoding it is another model.
+    copies = [
+        dataclasses.replace(one, weights_hash=exact, rounded_hash="r", quantize=quantize)
+        for one, exact, quantize in zip(rows, "xyz", (None, None, True), strict=True)
+    ]
+    assert verdict_rows(copies)[0].verdict == "ambiguous: a|twin of a, closed"
 
 
 def test_what_nothing_can_be_said_of_has_a_reason():

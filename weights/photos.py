@@ -51,10 +51,10 @@ def resized(path: Path, short_side: int) -> np.ndarray:
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
 
 
-def training_images(photos: Path, split: dict[str, str]) -> list[np.ndarray]:
-    """Every training photograph at three sizes, uint8 [h, w, 3]."""
+def training_images(photos: Path, split: dict[str, str], least: int = 1) -> list[np.ndarray]:
+    """Every training photograph at those of the three sizes whose short side is `least` or more, uint8 [h, w, 3]."""
     files = sorted(name for name, part in split.items() if part == "train")
-    return [resized(photos / file, size) for file in files for size in TRAINING_SIZES]
+    return [resized(photos / file, size) for file in files for size in TRAINING_SIZES if size >= least]
 
 
 def random_crop(path: Path, side: int, rng: np.random.Generator) -> np.ndarray:

@@ -153,8 +153,8 @@ def attribute(
         None: for none.
       false_names: as for `aedr_jax.attribute`.
       search: whether an image that no model accepts is looked at again, mirrored, turned, cropped and resized
-        (`signal.search`), by the models for which it is large enough (`search.least_side`: 256 pixels, more for a
-        factor above 16); calibrations are not asked then. Each of the two looks gets half of `false_names`. As dear as
+        (`signal.search`), by the models that can (`search.why_not`: from 256 pixels on, up to a factor of 16);
+        calibrations are not asked then. Each of the two looks gets half of `false_names`. As dear as
         tens of passes a model.
       setup: how images are measured, by default on their tiles alone: as the calibrations' were.
       out: also write the verdicts: .parquet, .csv, .jsonl, or without an ending a folder of Parquet, which

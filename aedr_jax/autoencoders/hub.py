@@ -19,7 +19,7 @@ from aedr_jax.autoencoders.tensors import WEIGHT_FILES, files_of, is_index, no_s
 from aedr_jax.errors import AutoencoderError, CheckpointWarning
 from aedr_jax.files import whole_file
 
-__all__ = ["download", "file_sha256", "lock_path", "record"]
+__all__ = ["cached", "download", "file_sha256", "lock_path", "record"]
 
 LOCK_SECONDS = 60  # to wait for another process that writes the lock file, which takes a moment
 
@@ -87,6 +87,24 @@ def download(repository: str, subfolder: str, revision: str | None = None) -> Pa
             "If you trust the new ones, delete that entry of the lock file."
         )
     return weights
+
+
+def cached(repository: str, subfolder: str, revision: str | None = None) -> bool:
+    """Whether `download` would find a config and all files of weights without the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = f"{subfolder}/" if subfolder else ""
+    where = f"{repository}/{subfolder}".rstrip("/")
+    locked = _read_lock(lock_path()).get(f"{where}@{revision or 'default'}")
+
+    def path(name: str) -> Path | None:
+        found = try_to_load_from_cache(repository, folder + name, revision=locked["commit"] if locked else revision)
+        return Path(found) if isinstance(found, str) else None
+
+    weights = next((found for name in WEIGHT_FILES if (found := path(name))), None)
+    if weights is None or path("config.json") is None:
+        return False
+    return all(file.is_file() for file in files_of(weights))
 
 
 def _fetch(

@@ -12,17 +12,20 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from aedr_jax.autoencoders.registry import REGISTRY
+from aedr_jax.autoencoders.hub import cached
+from aedr_jax.autoencoders.registry import REGISTRY, local_folder, other_folders
 from aedr_jax.errors import AutoencoderError
 
-__all__ = ["Place", "locate", "looks_local", "match_models", "name_models", "split_list"]
+__all__ = ["ALL_HERE", "Place", "locate", "looks_local", "match_models", "models_here", "name_models", "split_list"]
 
 GENERIC = {"vae", "vqvae", "movq", "vqgan", "autoencoder", "ae"}
 FILES = (".safetensors", ".json", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".onnx", ".gguf")
+ALL_HERE = "all-here"  # given as a model: every one whose weights are on this machine
+VERDICTS = ("none", "error", "not assessable", ALL_HERE)  # no names of models: nobody could tell what is meant
 DEEPEST = 4  # org/repo/a/b: nothing on the hub keeps an autoencoder deeper
 _HUB_PART = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 
@@ -74,16 +77,37 @@ def looks_local(name: str) -> bool:
     )
 
 
+def models_here() -> list[str]:
+    """The models whose weights are on this machine: names of the registry that have a folder or were downloaded, then
+    the paths of other folders beside them. Nothing is loaded, and the hub is not asked."""
+    names = [
+        name
+        for name, entry in REGISTRY.items()
+        if local_folder(name) or (entry.repository and cached(entry.repository, entry.subfolder or "", entry.revision))
+    ]
+    return [*names, *map(str, other_folders())]
+
+
+def _expanded(models: Iterable[str], among: Container[str] | None = None) -> list[str]:
+    """With `models_here` in place of `ALL_HERE`, but for what is given anyway and what is not `among` these."""
+    given = list(models)
+    if ALL_HERE not in given:
+        return given
+    here = [model for model in models_here() if model not in given and (among is None or model in among)]
+    return [one for model in given for one in (here if model == ALL_HERE else [model])]
+
+
 def name_models(models: Iterable[str]) -> dict[str, str]:
     """Name -> source of each model: a registry name, an absolute path, or a hub path.
 
     Args:
-      models: what `locate` takes, or `NAME=SOURCE` to choose the name; the part before `=` holds no slash.
+      models: what `locate` takes, or `NAME=SOURCE` to choose the name; the part before `=` holds no slash. "all-here"
+        stands for all whose weights are on this machine.
 
     Raises:
       AutoencoderError: as `locate`; where a model is given twice, or a name cannot stand in a verdict.
     """
-    given = [_split(model) for model in models]
+    given = [_split(model) for model in _expanded(models)]
     chosen = [name for name, _ in given]
     places = [locate(source) for _, source in given]
     unnamed = [place.source for name, place in zip(chosen, places, strict=True) if name is None]
@@ -105,6 +129,8 @@ def name_models(models: Iterable[str]) -> dict[str, str]:
             raise AutoencoderError(f"two models of one name: {name}; name them: NAME={place.source}")
         if not name.isprintable() or name != name.strip() or set(name) & set(",|"):
             raise AutoencoderError(f"{name!r} cannot be a model's name; choose one: NAME={place.source}")
+        if name.casefold() in VERDICTS or name.casefold().startswith("ambiguous"):
+            raise AutoencoderError(f"{name!r} is what a verdict says, no model's name; choose one: NAME={place.source}")
     return {name: place.source for name, place in zip(names, places, strict=True)}
 
 
@@ -112,14 +138,15 @@ def match_models(wanted: Iterable[str], known: Mapping[str, str | None]) -> dict
     """Which of the models that are known are meant: name -> the source that the user gave, or None.
 
     Args:
-      wanted: known names; `NAME=SOURCE` with a known name; or known sources, or such whose names are known.
+      wanted: known names; `NAME=SOURCE` with a known name; or known sources, or such whose names are known. "all-here"
+        stands for those of the known whose weights are on this machine.
       known: names, as calibrations have them, and the sources that these were made with.
 
     Raises:
       AutoencoderError: for a name that is not known.
     """
     found: dict[str, str | None] = {}
-    for text in wanted:
+    for text in _expanded(wanted, among=known):
         source: str | None = None
         name = text
         if text not in known:

@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-__all__ = ["REGISTRY", "Entry", "calibration_file", "list_models", "local_folder", "miniature_models"]
+__all__ = ["REGISTRY", "Entry", "calibration_file", "list_models", "local_folder", "miniature_models", "other_folders"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +127,16 @@ def local_folder(name: str) -> Path | None:
         if (root / name / "config.json").is_file():
             return root / name
     return None
+
+
+def other_folders() -> list[Path]:
+    """Folders of weights beside those of the registry that have no name there, such as `aedr convert` writes."""
+    found: dict[str, Path] = {}
+    for root in weight_roots():
+        for config in sorted(root.glob("*/config.json")):
+            if config.parent.name not in REGISTRY:
+                found.setdefault(config.parent.name, config.parent)
+    return list(found.values())
 
 
 def calibration_file(name: str) -> Path | None:

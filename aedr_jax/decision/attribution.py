@@ -6,7 +6,7 @@ needs to be calibrated (`null`), and, where there is a calibration, that the mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "attribute",
     "check_false_names",
     "check_pasts",
+    "classes",
     "has_alignment",
     "holm",
 ]
@@ -400,12 +401,21 @@ def _families(
             raise CalibrationError(f"families: nothing for {', '.join(missing)}")
         return _joined({name: given[name] for name in measured})
     known = {name: pasts[name][0].protocol.identity if pasts[name] else Identity(name) for name in measured}
+    return _joined(classes(measured, lambda a, b: _share(a, b, measured, known)))
+
+
+def classes(names: Iterable[str], alike: Callable[[str, str], bool]) -> dict[str, str]:
+    """For each name one that stands for its class: names that are alike, and what is alike to one of them, share it.
+
+    >>> from aedr_jax.decision.attribution import classes
+    >>> classes(["a", "b", "ab"], lambda one, other: one in other or other in one)
+    {'a': 'ab', 'b': 'ab', 'ab': 'ab'}
+    """
     one: dict[str, str] = {}
-    for name in measured:
-        alike = [other for other in one if _share(name, other, measured, known)]
-        joined = {one[other] for other in alike}
+    for name in names:
+        joined = {one[other] for other in one if alike(name, other)}
         one = {other: name if first in joined else first for other, first in one.items()} | {name: name}
-    return _joined(one)
+    return one
 
 
 def _share(a: str, b: str, measured: Mapping[str, Measurement | Values], known: Mapping[str, Identity]) -> bool:

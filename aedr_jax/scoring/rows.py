@@ -18,7 +18,7 @@ from aedr_jax.signal.measurement import Measurement
 
 __all__ = ["SCHEMA_VERSION", "Row", "as_table", "column_types", "of_numbers", "rows_to_measurement"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA_VERSION_KEY = b"aedr_jax.schema_version"
 
 
@@ -50,6 +50,7 @@ class Row:
     size_rule: str
     model: str
     weights_hash: str
+    rounded_hash: str = ""  # of the weights rounded to bfloat16; empty where they cannot be hashed
     preset: str
     dtype: str
     precision: str

@@ -51,11 +51,13 @@ class Candidate:
     autoencoder: Any
     weights_hash: str
     official_size: int | None = None
+    rounded_hash: str | None = None
 
     @property
     def identity(self) -> Identity:
         """What of it can move a score."""
-        return Identity.of(self.autoencoder, name=self.name, weights=self.weights_hash)
+        known = Identity.of(self.autoencoder, name=self.name, weights=self.weights_hash)
+        return dataclasses.replace(known, rounded_hash=self.rounded_hash)
 
 
 def load_candidate(
@@ -85,7 +87,8 @@ def load_candidate(
     if entry and entry.quantize is not None and quantize is None:
         quantize = True
     autoencoder = load_autoencoder(model, dtype=dtype or "float32", precision=precision, quantize=quantize)
-    return Candidate(name, autoencoder, weights_hash(autoencoder), entry.official_size if entry else None)
+    exact, rounded = (weights_hash(autoencoder, rounded=rounded) for rounded in (False, True))
+    return Candidate(name, autoencoder, exact, entry.official_size if entry else None, rounded)
 
 
 class Scorer:
@@ -261,6 +264,7 @@ class Scorer:
             size_rule=f"{protocol.size_rule}{cut}",
             model=self.candidates[model].name,
             weights_hash=self.candidates[model].weights_hash,
+            rounded_hash=self.candidates[model].rounded_hash or "",
             preset=self.config.name,
             dtype=identity.dtype or "",
             precision=identity.precision or "",

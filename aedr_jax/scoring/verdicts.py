@@ -16,6 +16,7 @@ from aedr_jax.decision.attribution import (
     Attribution,
     attribute,
     check_pasts,
+    classes,
     has_alignment,
 )
 from aedr_jax.decision.calibration import Calibration, pasts_of
@@ -223,8 +224,9 @@ def after_search(
 
 
 def families_of(rows: Sequence[Row]) -> dict[str, str]:
-    """For each model of rows a text; models with equal ones share one autoencoder."""
-    return {row.model: _family(row) for row in rows if row.status == "ok"}
+    """For each model of rows a text; models with equal ones share one autoencoder (`Identity.shares_family`)."""
+    known = {row.model: _identity(row) for row in rows if row.status == "ok"}
+    return classes(known, lambda a, b: bool(known[a].shares_family(known[b])))
 
 
 def _by_model(models: Sequence[str], values: np.ndarray) -> dict[str, float]:
@@ -263,13 +265,9 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
 
 
 def _identity(row: Row) -> Identity:
-    return Identity(None, row.weights_hash, row.quantize, row.dtype or None, row.precision or None)
-
-
-def _family(row: Row) -> str:
-    """Models with equal texts share one autoencoder."""
-    family = _identity(row).family
-    return row.model if family is None else str(family)
+    return Identity(
+        None, row.weights_hash, row.quantize, row.dtype or None, row.precision or None, row.rounded_hash or None
+    )
 
 
 def _size(row: Row) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """Under which geometry an image stands on a decoder's grid: found on one part of it, tested on the rest.
 
 An own image that was mirrored, turned, cropped or resized is off the grid, and `align` says nothing of it. What was
-done to it is looked for among hypotheses: eight orientations times the offsets of a crop (factor², up to a factor of
-16), and eight orientations times the sizes that it may have had as a whole. Crop and resize are not looked for
-together.
+done to it is looked for among hypotheses: eight orientations times the offsets of a crop (factor²), and eight
+orientations times the sizes that it may have had as a whole. Crop and resize are not looked for together. Models of a
+factor above 16 are not searched with: at 32 a crop has 1,024 offsets in each orientation, and the tiles that are tested
+here are smaller than those that `align` needs there.
 
 **Found** on one region: of the corners of 7/16 of the shorter side, the one with most fine detail. Each hypothesis is a
 window of 64 × 64 pixels as it would have been on the grid, and its loss that of the residual's fine detail, as in
@@ -45,9 +46,9 @@ from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes
 from aedr_jax.images.tiles import AlignmentConfig, telling_blocks
 from aedr_jax.signal.alignment import align, box_mean
 
-__all__ = ["Found", "SearchConfig", "least_side", "search", "search_many", "searchable"]
+__all__ = ["Found", "SearchConfig", "least_side", "search", "search_many", "searchable", "why_not"]
 
-WINDOW = 64  # pixels a side, where the factor is at most 16
+WINDOW = 64  # pixels a side
 BLOCK = 8  # of a window: its mean loss is one value
 MARGIN = 12  # pixels at a window's edge that do not count
 TEST = AlignmentConfig()
@@ -55,7 +56,7 @@ REGION = 7 / 16  # of the shorter side: leaves two tiles side by side beyond it,
 LARGEST_REGION = 192
 LEAST_SIDE = 256
 LEAST_RETURNED = 208  # pixels of the shorter side, once resized back: below that tiles have too few blocks
-LARGEST_FACTOR = 16  # that offsets are looked for with
+LARGEST_FACTOR = 16  # that is searched with
 NATIVES = (256, 512, 640, 768, 832, 896, 1024, 1152, 1216, 1280, 1344, 1536, 2048)
 
 
@@ -119,11 +120,11 @@ def search(autoencoder: Autoencoder, image: Any, *, config: SearchConfig = Searc
 
     Args:
       autoencoder: the candidate model's.
-      image: uint8 [h,w,3]; the shorter side is 256 at least, more for a factor above 16.
+      image: uint8 [h,w,3]; the shorter side is 256 at least.
       config: settings.
 
     Raises:
-      ArgumentError: on what is no such image, and for a factor of 1, which has no grid.
+      ArgumentError: on what is no such image, and for a factor of 1, which has no grid, or above 16 (`why_not`).
 
     >>> from aedr_jax.signal.search import SearchConfig, search
     >>> ae = aedr.from_functions(lambda p, x: x[:, ::4, ::4], lambda p, z: z.repeat(4, 1).repeat(4, 2), factor=4)
@@ -158,13 +159,32 @@ def search_many(
 
 
 def searchable(models: Mapping[str, Autoencoder], image: UInt8[np.ndarray, "h w 3"]) -> dict[str, Autoencoder]:
-    """The models that an image is large enough to be searched with.
+    """The models that an image can be searched with; `why_not` says why of the others.
 
     >>> from aedr_jax.signal.search import searchable
     >>> searchable({"tiny": aedr.load_autoencoder("mini-vq")}, np.zeros((200, 300, 3), np.uint8))
     {}
     """
-    return {name: one for name, one in models.items() if min(image.shape[:2]) >= least_side(one.factor)}
+    return {name: one for name, one in models.items() if not why_not(one.factor, *image.shape[:2])}
+
+
+def why_not(factor: int, height: int, width: int) -> str:
+    """Why an image of a size is not searched with an autoencoder of a factor; "" where it is.
+
+    >>> from aedr_jax.signal.search import why_not
+    >>> why_not(8, 256, 300), why_not(32, 2048, 2048)
+    ('', 'offsets are looked for up to a factor of 16, this autoencoder has 32')
+    """
+    if factor == 1:
+        return "an autoencoder of factor 1 has no grid to search for"
+    if factor > LARGEST_FACTOR:
+        return f"offsets are looked for up to a factor of {LARGEST_FACTOR}, this autoencoder has {factor}"
+    if min(height, width) < (least := least_side(factor)):
+        return (
+            f"image is {height}×{width}: a geometry is found on one part and tested on another, which takes {least} "
+            f"pixels of the shorter side at a factor of {factor}"
+        )
+    return ""
 
 
 class _Plan(NamedTuple):
@@ -179,10 +199,9 @@ class _Plan(NamedTuple):
 
     @classmethod
     def of(cls, factor: int) -> _Plan:
-        window = WINDOW if factor <= LARGEST_FACTOR else 4 * factor
-        slot = window + factor
-        blocks = (window - factor - 2 * MARGIN) // BLOCK
-        return cls(factor, window, slot, (slot - blocks * BLOCK) // 2, blocks)
+        slot = WINDOW + factor
+        blocks = (WINDOW - factor - 2 * MARGIN) // BLOCK
+        return cls(factor, WINDOW, slot, (slot - blocks * BLOCK) // 2, blocks)
 
 
 def _searched(autoencoder: Autoencoder, image: UInt8[np.ndarray, "h w 3"], plan: _Plan, config: SearchConfig) -> Found:
@@ -208,25 +227,20 @@ def _check(image: Any, plan: _Plan) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         given = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ArgumentError(f"image: {given}; expected a NumPy array, uint8 [h,w,3], as read_image gives")
-    least = least_side(plan.factor)
-    if math.isinf(least):
-        raise ArgumentError("an autoencoder of factor 1 has no grid to search for")
-    if min(image.shape[:2]) < least:
-        height, width = image.shape[:2]
-        raise ArgumentError(
-            f"image is {height}×{width}: a geometry is found on one part and tested on another, which takes {least} "
-            f"pixels of the shorter side at a factor of {plan.factor}"
-        )
+    if reason := why_not(plan.factor, *image.shape[:2]):
+        raise ArgumentError(reason)
 
 
 def least_side(factor: int) -> int | float:
-    """The shorter side in pixels from which on an image can be searched; infinite for a factor of 1, without a grid.
+    """The shorter side in pixels from which on an image can be searched; infinite where none can (`why_not`).
 
     >>> from aedr_jax.signal.search import least_side
     >>> least_side(8), least_side(32), least_side(1)
-    (256, 366, inf)
+    (256, inf, inf)
     """
-    return math.inf if factor == 1 else max(LEAST_SIDE, math.ceil(_Plan.of(factor).slot / REGION))
+    if not 1 < factor <= LARGEST_FACTOR:
+        return math.inf
+    return max(LEAST_SIDE, math.ceil(_Plan.of(factor).slot / REGION))
 
 
 def _count(telling: np.ndarray, box: Box) -> int:
@@ -244,7 +258,7 @@ def _region(image: UInt8[np.ndarray, "h w 3"], telling: np.ndarray, plan: _Plan)
 def _hypotheses(image: UInt8[np.ndarray, "h w 3"], region: Box, plan: _Plan, config: SearchConfig) -> list[Geometry]:
     """Orientations × offsets at the image's own size, then orientations × sizes."""
     height, width = seen = image.shape[:2]
-    cropped = range(plan.factor) if config.offsets and plan.factor <= LARGEST_FACTOR else range(1)
+    cropped = range(plan.factor if config.offsets else 1)
     least, greatest = config.scales
     sizes = original_sizes(
         height,

@@ -10,220 +10,33 @@ the tiny ones, which are less deep and add fewer numbers (measured 3e-7 to 4e-6)
 
 import tempfile
 
-import diffusers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 
 import aedr_jax
 
+from .family_configs import FULL, TINY
+from .family_references import VIDEO, random_network, reference_images, reference_latents
 from .references import assert_close, nchw, nhwc, random_images
 
 TOLERANCE = {"tiny": 1e-5, "full": 1e-4}
 SIZES = {"even": (4, 6), "odd": (7, 5)}
 
-FLUX2, WAN, QWEN = diffusers.AutoencoderKLFlux2, diffusers.AutoencoderKLWan, diffusers.AutoencoderKLQwenImage
-DC, HUNYUAN = diffusers.AutoencoderDC, diffusers.AutoencoderKLHunyuanImage
-VIDEO = (WAN, QWEN)
-
-WAN_22 = {
-    "z_dim": 48,
-    "is_residual": True,
-    "in_channels": 12,
-    "out_channels": 12,
-    "patch_size": 2,
-    "scale_factor_spatial": 16,
-}
-SANA = {"downsample_block_type": "conv", "upsample_block_type": "interpolate"}
-VIT = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3
-MIXED = {  # of dc-ae-f32c32-in and -mix: no layers at full size, batch norm and ReLU in the decoder
-    "decoder_norm_types": ("batch_norm",) * 3 + ("rms_norm",) * 3,
-    "decoder_act_fns": ("relu",) * 3 + ("silu",) * 3,
-    "encoder_block_types": VIT,
-    "decoder_block_types": VIT,
-    "encoder_layers_per_block": (0, 4, 8, 2, 2, 2),
-    "decoder_layers_per_block": (0, 5, 10, 2, 2, 2),
-    "encoder_qkv_multiscales": ((),) * 6,
-    "decoder_qkv_multiscales": ((),) * 6,
-}
-_TINY_WAN = {
-    "base_dim": 8,
-    "z_dim": 3,
-    "dim_mult": [1, 2, 2],
-    "num_res_blocks": 1,
-    "temperal_downsample": [False, True],
-}
-_TINY_22 = _TINY_WAN | {"decoder_base_dim": 12, "is_residual": True, "temperal_downsample": [True, False]}
-_TINY_DC = {
-    "latent_channels": 8,
-    "encoder_block_out_channels": (16, 32, 64),
-    "decoder_block_out_channels": (16, 32, 64),
-}
-_SCALES = {"encoder_qkv_multiscales": ((), (3,), (5, 3)), "decoder_qkv_multiscales": ((), (), (5,))}
-_TINY_VIT = ("ResBlock", "EfficientViTBlock", "EfficientViTBlock")
-
-TINY = {
-    "flux2": (FLUX2, {"block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4, "latent_channels": 6}),
-    "flux2-small": (
-        FLUX2,
-        {
-            "block_out_channels": (8, 16),
-            "decoder_block_out_channels": (12, 8),
-            "down_block_types": ("DownEncoderBlock2D",) * 2,
-            "up_block_types": ("UpDecoderBlock2D",) * 2,
-            "norm_num_groups": 4,
-        },
-    ),
-    "wan2.1": (WAN, _TINY_WAN),
-    "qwen": (QWEN, _TINY_WAN),
-    "qwen-rgba": (QWEN, _TINY_WAN | {"input_channels": 4, "num_res_blocks": 2}),
-    "wan2.2": (WAN, _TINY_22 | {"patch_size": 2, "in_channels": 12, "out_channels": 12}),
-    "qwen2.1": (WAN, _TINY_22 | {"in_channels": 4, "out_channels": 4, "temperal_downsample": [True, True]}),
-    "dc-sana": (
-        DC,
-        _TINY_DC
-        | SANA
-        | _SCALES
-        | {
-            "encoder_block_types": _TINY_VIT,
-            "decoder_block_types": _TINY_VIT,
-            "encoder_layers_per_block": (1, 2, 1),
-            "decoder_layers_per_block": (1, 1, 2),
-        },
-    ),
-    "dc-mixed": (
-        DC,
-        _TINY_DC
-        | _SCALES
-        | {
-            "encoder_block_types": "ResBlock",
-            "decoder_block_types": _TINY_VIT,
-            "encoder_layers_per_block": (0, 1, 1),
-            "decoder_layers_per_block": (0, 2, 1),
-            "decoder_norm_types": ("rms_norm", "batch_norm", "batch_norm"),
-            "decoder_act_fns": ("silu", "relu", "silu"),
-            "decoder_conv_act_fn": "silu",
-        },
-    ),
-    "dc-plain": (
-        DC,
-        _TINY_DC
-        | {
-            "encoder_layers_per_block": (1, 1, 1),
-            "decoder_layers_per_block": (1, 1, 1),
-            "encoder_qkv_multiscales": ((),) * 3,
-            "decoder_qkv_multiscales": ((),) * 3,
-            "decoder_norm_types": "batch_norm",
-            "decoder_act_fns": "relu",
-            "encoder_out_shortcut": False,
-            "decoder_in_shortcut": False,
-        },
-    ),
-    "hunyuanimage": (
-        HUNYUAN,
-        {
-            "in_channels": 3,
-            "out_channels": 3,
-            "latent_channels": 8,
-            "block_out_channels": (32, 64, 64),
-            "layers_per_block": 1,
-            "spatial_compression_ratio": 4,
-            "sample_size": 64,
-        },
-    ),
-    "paella": (PaellaVQModel, {"embed_dim": 16, "bottleneck_blocks": 2, "levels": 3, "num_vq_embeddings": 37}),
-}
-FULL = {
-    "flux2": (FLUX2, {}),
-    "flux2-small": (FLUX2, {"decoder_block_out_channels": (96, 192, 384, 384)}),
-    "wan2.1": (WAN, {}),
-    "qwen": (QWEN, {}),
-    "wan2.2": (WAN, WAN_22 | {"base_dim": 160, "decoder_base_dim": 256}),
-    "dc-sana": (DC, SANA | {"encoder_block_types": VIT, "decoder_block_types": VIT, "scaling_factor": 0.41407}),
-    "dc-mixed": (DC, MIXED),
-    "hunyuanimage": (
-        HUNYUAN,
-        {
-            "in_channels": 3,
-            "out_channels": 3,
-            "latent_channels": 64,
-            "block_out_channels": (128, 256, 512, 512, 1024, 1024),
-            "layers_per_block": 2,
-            "spatial_compression_ratio": 32,
-            "sample_size": 384,
-            "scaling_factor": 0.75289,
-        },
-    ),
-    "paella": (PaellaVQModel, {}),
-}
 CASES = [("tiny", name) for name in TINY] + [pytest.param(("full", n), marks=pytest.mark.long) for n in FULL]
-
-
-@torch.no_grad()
-def random_network(cls, config, seed):
-    """A reference network with nothing left as it is made: fresh scales of 1, biases and means of 0 and variances of 1
-    would hide errors. Kernels keep PyTorch's random initial values."""
-    torch.manual_seed(seed)
-    model = cls(**config).eval()
-    for name, value in model.named_parameters():
-        if name.endswith("gammas"):
-            value.normal_(0.5, 0.3)
-        elif name.endswith(".bias"):
-            value.normal_(0.0, 0.1)
-        elif value.ndim == 1 or name.endswith(".gamma"):
-            value.normal_(1.0, 0.2)
-        elif "embedding" in name:
-            value.normal_()
-    for name, value in model.named_buffers():
-        if name.endswith("running_mean"):
-            value.normal_(0.0, 0.3)
-        elif name.endswith("running_var"):
-            value.uniform_(0.5, 2.0)
-        elif name.endswith("num_batches_tracked"):
-            value.fill_(7)
-    if cls in VIDEO:  # its decoder clips, which would hide what lies outside
-        model.decoder.conv_out.weight.mul_(0.3)
-        model.decoder.conv_out.bias.mul_(0.3)
-    return model
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
 def pair(request):
     """A reference, what `load_autoencoder` makes of the folder it was saved to, and the tolerance."""
     width, name = request.param
-    cls, config = (TINY if width == "tiny" else FULL)[name]
-    reference = random_network(cls, config, seed=list(TINY).index(name))
+    reference = random_network(*(TINY if width == "tiny" else FULL)[name], seed=list(TINY).index(name))
     with tempfile.TemporaryDirectory() as folder:
         reference.save_pretrained(folder)
         autoencoder = aedr_jax.load_autoencoder(folder)
     return reference, autoencoder, TOLERANCE[width]
-
-
-@torch.no_grad()
-def reference_latents(reference, images):
-    """The posterior's mode, or the latents, [n,h,w,c], of images in [-1, 1]."""
-    if isinstance(reference, VIDEO):
-        channels = reference.encoder.conv_in.in_channels // (reference.config.get("patch_size") or 1) ** 2
-        opaque = torch.ones_like(nchw(images[..., :1])) if channels == 4 else nchw(images[..., :0])
-        x = torch.cat([nchw(images), opaque], dim=1)[:, :, None]
-        return nhwc(reference.encode(x).latent_dist.mode()[:, :, 0])
-    if isinstance(reference, PaellaVQModel):  # with return_dict its encode raises in 0.39
-        return nhwc(reference.encode(nchw((images + 1) / 2), return_dict=False)[0])
-    encoded = reference.encode(nchw(images))
-    return nhwc(encoded.latent if isinstance(reference, DC) else encoded.latent_dist.mode())
-
-
-@torch.no_grad()
-def reference_images(reference, latents, **options):
-    """RGB images in [-1, 1], [n,h,w,3]."""
-    z = nchw(latents)
-    if isinstance(reference, VIDEO):
-        return nhwc(reference.decode(z[:, :, None]).sample[:, :3, 0])
-    decoded = nhwc(reference.decode(z, **options).sample)
-    return 2 * decoded - 1 if isinstance(reference, PaellaVQModel) else decoded
 
 
 encode = jax.jit(lambda autoencoder, images: autoencoder.encode(images))

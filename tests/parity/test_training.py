@@ -87,7 +87,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(images, tmp_path):
         other.load(tmp_path / "checkpoint.pt")
 
 
-@pytest.mark.parametrize("name", ["mini-kl4-a", "mini-vq", "mini-tiny32"])
+@pytest.mark.parametrize("name", ["mini-kl4-a", "mini-vq", "mini-tiny32", "mini-wan", "mini-dc"])
 def test_export_is_a_checkpoint_of_its_own_hash(name, images, tmp_path):
     import hashlib
     import json
