@@ -156,18 +156,22 @@ def defend(model: str, folder: Path, work: Path, count: int) -> None:
 def report(work: Path, models: list[str]) -> None:
     null = Null.shipped()
     limit, halved = null.threshold(RATE), null.threshold(RATE / 2)
-    rows = []
+    found: dict[tuple[str, str], dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for model in models:
         for cell in cells(model):
             if (path := path_of(work, model, cell)).exists():
-                with np.load(path) as found:  # NaN, where nothing can be said, is below nothing
-                    accepted, moved = found["standing"] < limit, found["moved"]
-                name = "own" if cell.source == model else cell.source
-                rows.append([model, name, cell.done, f"{moved.mean():.2f}", share(accepted), str(accepted.size)])
+                with np.load(path) as table:  # NaN, where nothing can be said, is below nothing
+                    columns = table["standing"] < limit, table["moved"]
+                kind = "own" if cell.source == model else cell.source, cell.done.replace(cell.by, "another model")
+                found.setdefault(kind, {})[model] = columns
+    rows = []
+    for (name, done), of in found.items():
+        accepted, moved = (np.concatenate(column) for column in zip(*of.values(), strict=True))
+        each = [f"{of[model][0].mean():.3f}" if model in of else "" for model in models]
+        rows.append([name, done, f"{moved.mean():.1f}", *each, share(accepted), str(accepted.size)])
     if rows:
-        print_table(
-            "Accepted as the model's own [95 %]", ["model", "images", "done", "grey levels", "accepted", "n"], rows
-        )
+        header = ["images", "done", "grey levels", *models, "all [95 %]", "n"]
+        print_table("Accepted as the model's own", header, rows)
     rows = []
     for model in models:
         for levels in LEVELS:
