@@ -10,8 +10,8 @@ is the images a second of one accelerator with one candidate, from `python -m be
 `--restart` seconds to be back, and speeds differ by `--spread`.
 
 `print` first does the sums, then simulates the run: images go to processes by a hash of their ids, each works at its
-own speed, loses what it had not written when it fails, starts again and reads the ids of all parts that are there. Hours are
-medians over `--repeats` simulated runs, with the 95 % quantile.
+own speed, loses what it had not written when it fails, starts again and reads the ids of all parts that are there. Hours
+are medians over `--repeats` simulated runs, with the 95 % quantile.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from aedr_jax import AlignmentConfig
 from aedr_jax.images.tiles import Tiling
 from aedr_jax.inputs.decoding import Decoder
 from aedr_jax.inputs.sources import Item
-from aedr_jax.scoring.rows import Row
+from aedr_jax.scoring.rows import Row, of_numbers
 from aedr_jax.scoring.store import Parts
 from aedr_jax.scoring.tables import to_markdown
+from aedr_jax.signal.measurement import Measurement
 
 PART = 1000  # images
 SIDE = 1024
@@ -62,12 +63,14 @@ def picture(seed: int) -> bytes:
 
 
 def rows(part: int) -> list[Row]:
+    rng = np.random.default_rng(part)
     texts = {"size_rule": "crop8", "model": "sd1.5", "weights_hash": "0" * 64, "preset": "tiles"}
     return [
         Row(
             id=f"shard-{part:06}.tar/{i:06}.jpg",
             path=f"/data/shard-{part:06}.tar/{i:06}.jpg",
-            sha256=f"{part * PART + i:064x}",
+            sha256=rng.bytes(32).hex(),
+            measured=of_numbers(rng.normal(size=len(Measurement._fields))),
             width=SIDE,
             height=SIDE,
             format="JPEG",
@@ -123,15 +126,12 @@ def report(args: argparse.Namespace) -> None:
     n, chip_hours = args.images, args.images * args.candidates / args.rate / 3600
     rng = np.random.default_rng(0)
     found = np.array([hours(args, inputs, rng) for _ in range(args.repeats)])
+    cost = f", {chip_hours * args.price:,.0f} at {args.price:g} an hour" if args.price else ""
     parts, each = math.ceil(n / PART), args.rate / args.candidates
     table = [
         ["images read", f"{n * inputs.image_bytes / 1e12:.1f} TB"],
         ["rows of scores", f"{n * args.candidates * inputs.row_bytes / 1e9:.0f} GB in {parts:,} parts"],
-        [
-            "accelerator hours",
-            f"{chip_hours:,.0f}"
-            + (f", {chip_hours * args.price:,.0f} at {args.price:g} an hour" if args.price else ""),
-        ],
+        ["accelerator hours", f"{chip_hours:,.0f}{cost}"],
         ["CPU core hours, decoding", f"{n * inputs.decode_seconds / 3600:,.0f}"],
         ["CPU cores that keep one accelerator busy", f"{each * inputs.decode_seconds:.1f}"],
         ["bytes a second into one accelerator's machine", f"{each * inputs.image_bytes / 1e6:.0f} MB"],
