@@ -10,8 +10,8 @@ is the images a second of one accelerator with one candidate, from `python -m be
 `--restart` seconds to be back, and speeds differ by `--spread`.
 
 `print` first does the sums, then simulates the run: images go to processes by a hash of their ids, each works at its
-own speed, loses what it had not written when it fails, starts again and reads the ids of all parts that are there. Hours
-are medians over `--repeats` simulated runs, with the 95 % quantile.
+own speed, loses what it had not written when it fails, starts again and reads the ids of all parts that are there.
+Hours are medians over `--repeats` simulated runs, with the 95 % quantile.
 """
 
 from __future__ import annotations
