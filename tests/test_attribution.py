@@ -293,7 +293,7 @@ def own_of(level, n, seed=7, **options):
 def test_a_verdict_needs_no_calibration():
     found = {"a": aligned([-1.2, 0.0, np.nan, 0.02]), "b": aligned([0.1, -0.7, -0.9, 0.01], seed=1)}
     result = aedr.attribute(found, null=NULL)
-    assert result.verdicts == ("a", "b", NOT_ASSESSABLE, "none")
+    assert result.verdicts == ("a", "b", "b", "none")  # "a" says nothing of the third
     assert result.accepted.tolist() == [[1, 0], [0, 1], [0, 1], [0, 0]]
     for j, measured in enumerate(found.values()):
         np.testing.assert_array_equal(result.scores[:, j], np.asarray(measured.alignment, np.float64))
@@ -304,7 +304,7 @@ def test_a_verdict_needs_no_calibration():
     np.testing.assert_array_equal(shipped.foreign_p_values[:, 0], Null.shipped().p_value(found["a"].standing))
     assert aedr.attribute(found, {}, null=NULL).verdicts == result.verdicts
     spoken_for = aedr.attribute(found, null=NULL, assessable=np.array([False, True, True, True]))
-    assert spoken_for.verdicts == (NOT_ASSESSABLE, "b", NOT_ASSESSABLE, "none")
+    assert spoken_for.verdicts == (NOT_ASSESSABLE, "b", "b", "none")
 
 
 def test_foreign_images_get_a_name_at_the_rate_that_is_asked_for(rng):
@@ -427,3 +427,35 @@ def test_calibrated_models_beside_others():
     assert result.verdicts == ("a", "none", "b")
     assert np.isnan(result.p_values).tolist() == [[False, True]] * 3
     assert aedr.attribute(found, null=NULL).verdicts == ("a", "a", "ambiguous: a, b")
+
+
+def alignments(values, error=0.1):
+    values = np.asarray(values, np.float64)
+    return aedr.Measurement.of_alignment(values, np.where(np.isnan(values), np.inf, error))
+
+
+def test_a_candidate_that_says_nothing_takes_no_name_away():
+    """One too large for the image, say; but where nobody accepts, "none" would say more than was looked at."""
+    result = aedr.attribute(
+        {
+            "a": alignments([-1.0, 0.0, np.nan]),
+            "large": alignments(
+                [
+                    np.nan,
+                    np.nan,
+                    np.nan,
+                ][:3]
+            ),
+        }
+    )
+    assert result.verdicts == ("a", "not assessable", "not assessable")
+    assert result.accepted.tolist() == [[True, False], [False, False], [False, False]]
+
+
+def test_more_candidates_than_the_reference_can_tell():
+    null = aedr.Null({"photographs": tuple(np.linspace(-2.5, 2.5, 99))})
+    names = {f"m{i}": alignments([-1.0 - 0.01 * i]) for i in range(6)}
+    five = dict(list(names.items())[:5])
+    assert aedr.attribute(five, null=null).verdicts[0] != "none"
+    with pytest.warns(aedr.CalibrationWarning, match=r"6 families .* can tell 5 at a rate of false names of 0.05"):
+        assert aedr.attribute(names, null=null).verdicts == ("none",)

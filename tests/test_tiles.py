@@ -11,7 +11,7 @@ from conftest import patch_autoencoder, patch_decode, patch_encode
 from PIL import Image
 
 import aedr_jax as aedr
-from aedr_jax.images.tiles import AlignmentConfig, Grid, Tiling
+from aedr_jax.images.tiles import AlignmentConfig, Grid, Tiling, telling_blocks
 from aedr_jax.inputs.decoding import Decoder
 from aedr_jax.inputs.sources import Item, find_images
 from aedr_jax.scoring.scorer import Candidate, Scorer
@@ -208,3 +208,15 @@ def test_settings_that_measure_nothing_are_refused():
         aedr.SignalConfig(loss=None, alignment=None)
     assert aedr.SignalConfig.tiles().name == "tiles"
     assert aedr.SignalConfig.tiles().describe()["loss"] is None
+
+
+@pytest.mark.parametrize("shape", [(96, 160), (160, 96)])
+def test_telling_blocks_are_those_of_the_whole_image(shape):
+    image = noisy(shape, 7)
+    image[:40], image[40:, 64:88] = 128, 255
+    every = telling_blocks(image, 8, SMALL)
+    assert every.shape == (shape[0] // 8, shape[1] // 8)
+    assert not every[:4].any()
+    assert not every[5:, 8:11].any()
+    assert every[6:, 12:].all()
+    np.testing.assert_array_equal(telling_blocks(image, 8, SMALL, slice(16, 88)), every[2:11, 2:11])

@@ -6,6 +6,7 @@ needs to be calibrated (`null`), and, where there is a calibration, that the mod
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeGuard
 
@@ -16,7 +17,7 @@ from aedr_jax.decision.agreement import measured_otherwise
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.null import ROUNDING, Null
-from aedr_jax.errors import CalibrationError
+from aedr_jax.errors import CalibrationError, CalibrationWarning
 from aedr_jax.signal.measurement import Measurement, Values
 from aedr_jax.signal.protocol import Identity, deciding
 
@@ -125,14 +126,18 @@ def attribute(
       families: for each model, a string that names its autoencoder; models with equal strings are one family. None: two
         models are one family if their calibrations are of one autoencoder (`Identity.family`), or, where a weights hash
         is missing, if their measurements are equal to the last bit.
-      assessable: which images can be judged at all; None: those with a defined score for every model. An image is also
-        not assessable if no calibration saw its size, or if every model that accepts it does so outside the values that
-        its calibrations saw (`domain.Domain`); where alignments decide, neither is asked.
+      assessable: which images can be judged at all; None: those with a defined score for every model, and those that a
+        model accepts although another's alignment says nothing of them. An image is also not assessable if no
+        calibration saw its size, or if every model that accepts it does so outside the values that its calibrations saw
+        (`domain.Domain`); where alignments decide, neither is asked.
 
     Raises:
       CalibrationError: when models and calibrations or families do not match, a model has neither alignment nor
         calibration, calibrations were made with different settings (presets), the numbers of images differ, or
         `false_names` is outside (0, 1).
+
+    Warns:
+      CalibrationWarning: of more families of candidates than the reference can tell at this rate.
 
     Source of the step-down: Holm, Scandinavian Journal of Statistics 6 (1979).
 
@@ -167,8 +172,12 @@ def attribute(
     columns = _Judged(*(np.stack(values, axis=1) for values in zip(*judged_by, strict=True)))
     family = _families(measured, pasts, families)
     known = np.array([has_alignment(measured[m]) or all(c.validation for c in pasts[m]) for m in models])
+    _warn_of_too_many({family[name] for name in models if has_alignment(measured[name])}, reference, false_names)
     accepted = columns.accepted & (~known | _significant(columns.foreign_p_value, known, family, models, false_names))
-    judged = np.isfinite(columns.score).all(axis=1)
+    said = np.isfinite(columns.score)
+    aligned = np.array([has_alignment(measured[name]) for name in models])
+    # A candidate that says nothing of an image cannot take another's name away; without a name there is no "none".
+    judged = said.all(axis=1) | ((said | aligned).all(axis=1) & accepted.any(axis=1))
     if assessable is not None:
         judged &= np.asarray(assessable, bool)
     judged &= _inside(measured, pasts, accepted, sizes)
@@ -366,6 +375,16 @@ class _Compared(NamedTuple):
             return bool(self.depth[best][image] - self.depth[name][image] > CLOSE * error)
 
         return [name for name in names if name == best or not apart(name)]
+
+
+def _warn_of_too_many(families: set[str], null: Null, false_names: float) -> None:
+    most = int(false_names * ROUNDING / null.least)
+    if len(families) > most:
+        message = (
+            f"{len(families)} families of candidates: the reference of foreign images can tell {most} at a rate of "
+            f"false names of {false_names:g}, so no image gets a name; ask fewer, or allow more false names"
+        )
+        warnings.warn(message, CalibrationWarning, stacklevel=3)
 
 
 def holm(p_values: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:

@@ -228,13 +228,21 @@ def telling_blocks(
     """
     from scipy import ndimage
 
-    pixels = image.astype(np.float32) / 127.5 - 1.0
+    around, kept = zip(*(_with_border(inside, side) for side in image.shape[:2]), strict=True)
+    pixels = image[around].astype(np.float32) / 127.5 - 1.0
     mean = ndimage.uniform_filter(pixels, (BOX_OF_DETAIL, BOX_OF_DETAIL, 0), mode="mirror")
-    fine, at_ends = np.square(pixels - mean).mean(-1), (np.abs(pixels) > SATURATED).mean(-1)
 
     def of_blocks(x: np.ndarray) -> np.ndarray:
-        x = x[inside, inside]
-        rows, columns = (side // block for side in x.shape)
-        return x[: rows * block, : columns * block].reshape(rows, block, columns, block).mean((1, 3))
+        """Means over blocks and channels, which lie beside each other in memory."""
+        rows, columns = (side // block for side in x.shape[:2])
+        return x[: rows * block, : columns * block].reshape(rows, block, columns, block * x.shape[2]).mean((1, 3))
 
+    fine, at_ends = np.square(pixels - mean)[kept], np.abs(pixels[kept]) > SATURATED
     return (of_blocks(fine) > config.least_detail) & (of_blocks(at_ends) <= 0.5)
+
+
+def _with_border(inside: slice, length: int) -> tuple[slice, slice]:
+    """What is needed of so many rows for the detail of those inside, and where these are in it."""
+    first, last, _ = inside.indices(length)
+    begin = max(first - BOX_OF_DETAIL // 2, 0)
+    return slice(begin, last + BOX_OF_DETAIL // 2), slice(first - begin, last - begin)

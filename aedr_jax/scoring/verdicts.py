@@ -140,11 +140,12 @@ def verdict_rows(
     if ready:
         measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
         reasons = [not_assessable(list(group.values())) for group in ready.values()]
+        aligned = all(map(has_alignment, measured.values()))  # a name can be given whatever another model says
         first = next(iter(ready.values()))
         result = attribute(
             measured,
             {name: made for name, made in calibrations.items() if name in models},
-            assessable=np.array([not reason for reason in reasons]),
+            assessable=np.array([not reason or aligned for reason in reasons]),
             sizes={name: np.array([_size(group[name]) for group in ready.values()]) for name in models},
             false_names=false_names,
             families=families_of(list(first.values())),
@@ -165,7 +166,7 @@ def verdict_rows(
                 dict(zip(models, result.accepted[i].tolist(), strict=True)),
                 "ok",
                 "",
-                reasons[i] or _outside(group, calibrations, result, i),
+                _reason(group, reasons[i], calibrations, result, i),
                 foreign=foreign,
                 belonging=belonging,
             )
@@ -274,15 +275,26 @@ def _size(row: Row) -> tuple[int, int]:
     return row.used_height, row.used_width
 
 
+def _reason(
+    group: Mapping[str, Row],
+    silent: str,
+    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
+    result: Attribution,
+    image: int,
+) -> str:
+    """Why an image has no other verdict than "not assessable", or ""."""
+    if result.verdicts[image] != NOT_ASSESSABLE:
+        return ""
+    return silent or _outside(group, calibrations, result, image)
+
+
 def _outside(
     group: Mapping[str, Row],
     calibrations: Mapping[str, Calibration | Sequence[Calibration]],
     result: Attribution,
     image: int,
 ) -> str:
-    """What of an image lies outside what the calibrations saw, where that is why it has no other verdict."""
-    if result.verdicts[image] != NOT_ASSESSABLE:
-        return ""
+    """What of an image lies outside what the calibrations saw."""
     accepting = [name for name, yes in zip(result.models, result.accepted[image], strict=True) if yes]
     for name in [name for name in accepting or result.models if name in calibrations]:
         row = group[name]
