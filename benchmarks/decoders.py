@@ -14,8 +14,8 @@ interrupted run goes on.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from aedr_jax import Null, load_autoencoder, measure, prepare
+from aedr_jax import AlignmentConfig, Measurement, Null, SignalConfig, load_autoencoder, measure, prepare
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.files import whole_file
@@ -37,11 +37,12 @@ PROCESSES = ("none", "jpeg50")
 PERTURBED = 0.5  # standard deviations of each latent channel
 MOST = 60  # foreign images of a kind
 RATES = (0.05, 0.01)
+Measuring = Callable[..., Measurement]
 
 
 @cache
 def compiled():
-    return tuple(jax.jit(f) for f in (lambda ae, x: ae.encode(x), lambda ae, z: ae.decode(z), measure))
+    return jax.jit(lambda ae, x: ae.encode(x)), jax.jit(lambda ae, z: ae.decode(z))
 
 
 def squares(kind: str, data: Path, side: int, *, half: int | None = None) -> Iterator[Pixels]:
@@ -53,7 +54,7 @@ def squares(kind: str, data: Path, side: int, *, half: int | None = None) -> Ite
 
 def own_images(autoencoder, data: Path, side: int) -> list[Pixels]:
     """Decodes of perturbed latents of the photographs, uint8; the noise of each follows from its number."""
-    encode, decode, _ = compiled()
+    encode, decode = compiled()
     latents = np.concatenate([encode(autoencoder, prepare(x)) for x in squares("photographs", data, side)])
     scale = PERTURBED * latents.std((0, 1, 2))
     noise = [np.random.default_rng([1, i]).standard_normal(z.shape, np.float32) for i, z in enumerate(latents)]
@@ -61,12 +62,11 @@ def own_images(autoencoder, data: Path, side: int) -> list[Pixels]:
     return [np.rint((np.clip(x[0], -1, 1) + 1) * 127.5).astype(np.uint8) for x in decoded]
 
 
-def keep(path: Path, autoencoder, images: Iterable[Pixels]) -> None:
+def keep(path: Path, autoencoder, images: Iterable[Pixels], measuring: Measuring) -> None:
     """Write the measurements of images, whole or not at all; what is there already is not made again."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    measuring = compiled()[2]
     found = [measuring(autoencoder, jnp.asarray(prepare(image))) for image in images]
     columns = {name: np.concatenate([getattr(one, name) for one in found]) for name in found[0]._fields}
     with whole_file(path) as unfinished, open(unfinished, "wb") as file:
@@ -75,7 +75,7 @@ def keep(path: Path, autoencoder, images: Iterable[Pixels]) -> None:
 
 def quality(autoencoder, data: Path, side: int) -> float:
     """Mean PSNR in dB of the reconstructions of the photographs."""
-    encode, decode, _ = compiled()
+    encode, decode = compiled()
     found = []
     for x in map(prepare, squares("photographs", data, side)):
         error = np.square(np.clip(decode(autoencoder, encode(autoencoder, x)), -1, 1) - x).mean()
@@ -120,20 +120,25 @@ def main() -> None:
     parser.add_argument("step", choices=("measure", "print"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument(
+        "--tile", type=int, help="the side of the alignment's tiles (default: as shipped); another WORK"
+    )
     parser.add_argument("--models", help="A,B: only these (default: all)")
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
+    config = SignalConfig(alignment=AlignmentConfig(tile=args.tile)) if args.tile else SignalConfig()
+    measuring = jax.jit(partial(measure, config=config))
     for model in models if args.step == "measure" else ():
         autoencoder, side = load_autoencoder(model), REGISTRY[model].native_size or 0
         print(f"{model}: {quality(autoencoder, args.data, side):.1f} dB on photographs of {side} pixels", flush=True)
         own = own_images(autoencoder, args.data, side)
         for process in tqdm(PROCESSES, desc=model, disable=None):
             images = (processed(image, process, i) for i, image in enumerate(own))
-            keep(args.work / model / f"own-{process}.npz", autoencoder, images)
+            keep(args.work / model / f"own-{process}.npz", autoencoder, images, measuring)
             for kind in FOREIGN:
                 found = list(squares(kind, args.data, side, half=1))[:MOST]
                 images = (processed(image, process, i) for i, image in enumerate(found))
-                keep(args.work / model / f"{kind}-{process}.npz", autoencoder, images)
+                keep(args.work / model / f"{kind}-{process}.npz", autoencoder, images, measuring)
     if args.step == "print":
         report(args.work, models)
 
