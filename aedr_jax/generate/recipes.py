@@ -70,7 +70,8 @@ RECIPES: dict[str, Recipe] = {
     # Other sizes are rounded up to 8 × 8 pixels (get_new_h_w).
     "kandinsky2.1": Recipe("KandinskyCombinedPipeline", multiple=64, prior="kandinsky-community/kandinsky-2-1-prior"),
     # From here on steps and guidance are the defaults of each pipeline's __call__ in diffusers 0.39, or where stated of
-    # its example. Entries without a line have no pipeline there, or one that takes more than a prompt.
+    # its example. Entries without a line have no pipeline there, or one that takes more than a prompt, or none that
+    # was tried yet.
     "playground2.5": Recipe("StableDiffusionXLPipeline", guidance=5.0, options={"add_watermarker": False}),
     "sd3-medium": Recipe("StableDiffusion3Pipeline", steps=28, guidance=7.0, multiple=16),
     "sd3.5-medium": Recipe("StableDiffusion3Pipeline", steps=28, guidance=7.0, multiple=16),
