@@ -14,7 +14,8 @@ from aedr_jax.cli.main import main
 from aedr_jax.errors import AedrError, GenerationError, SourceError
 from aedr_jax.generate import pipelines
 from aedr_jax.generate.folder import Planned, generate, plan_images, read_prompts
-from aedr_jax.generate.pipelines import RECIPES, choose_settings
+from aedr_jax.generate.pipelines import choose_settings
+from aedr_jax.generate.recipes import RECIPES
 
 MINI = "mini-kl4-a"
 
@@ -55,14 +56,21 @@ def record(folder):
     return json.loads((folder / "generated.json").read_text())
 
 
-def test_every_model_of_the_paper_has_a_recipe_and_the_others_say_that_they_have_none():
-    assert tuple(RECIPES) == list_models()[:8]
+PAPER = list_models()[:8]
+
+
+def test_every_model_of_the_paper_has_a_recipe_and_others_say_what_they_lack():
+    assert tuple(RECIPES)[:8] == PAPER
+    assert set(RECIPES) <= set(list_models())
+    with pytest.raises(GenerationError, match=r"holds the autoencoder alone; pass the .* whole SanaPipeline"):
+        choose_settings("sana-1.1")
+    assert choose_settings("sana-1.1", pipeline="org/sana").source == "org/sana"
     with pytest.raises(GenerationError, match="flux2: how its pipeline is run is not known here"):
         choose_settings("flux2")
 
 
 def test_the_papers_settings():
-    chosen = {name: choose_settings(name) for name in RECIPES}
+    chosen = {name: choose_settings(name) for name in PAPER}
     assert {name for name, s in chosen.items() if s.steps == 35} == {"sd3.5", "flux"}
     assert {s.steps for s in chosen.values()} == {35, 50}
     assert {s.guidance for s in chosen.values()} == {7.5}
@@ -74,7 +82,7 @@ def test_the_papers_settings():
 def test_nothing_alters_the_pixels_afterwards():
     checked = {name for name, recipe in RECIPES.items() if recipe.options.get("safety_checker", 0) is None}
     assert checked == {"sd1.5", "sd2-base", "sd2.1"}
-    assert RECIPES["sdxl"].options == {"add_watermarker": False}
+    assert RECIPES["sdxl"].options == RECIPES["playground2.5"].options == {"add_watermarker": False}
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,13 @@ for name in json.loads(sys.argv[1]):
 """
 
 
+CACHED = """
+import json, sys
+from aedr_jax.autoencoders.hub import cached
+print(json.dumps([cached(*arguments) for arguments in json.loads(sys.argv[1])]))
+"""
+
+
 @dataclasses.dataclass
 class Repository:
     """Branches name commits, commits hold files; `error` (status, code) is what every request gets instead."""
@@ -418,3 +425,15 @@ def test_no_network_and_nothing_cached(unreachable, client):
     for status, message in (offline, json.loads(output)):
         assert status == "error"
         assert "org/name/vae: not in the local cache, and the hub cannot be reached" in message
+
+
+def test_what_was_downloaded_is_known_without_asking(hub, client, run):
+    hub.repositories["org/name"] = Repository({FIRST: {"vae/config.json": CONFIG, f"vae/{WEIGHTS}": b"weights"}})
+    asked = ["-c", CACHED, json.dumps([["org/name", "vae"], ["org/name", ""], ["org/other", "vae"]])]
+    assert run(asked) == [[False, False, False]]
+    ((_, folder, name),) = client(("org/name", "vae"))
+    hub.asked()
+    assert run(asked) == [[True, False, False]]
+    (Path(folder) / name).unlink()
+    assert run(asked) == [[False, False, False]]
+    assert hub.asked() == []

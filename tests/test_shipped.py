@@ -10,14 +10,16 @@ import pytest
 
 import aedr_jax as aedr
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
-from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder
+from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder, miniature_models
 from aedr_jax.cli.main import main
 from aedr_jax.decision.threshold import threshold
 from aedr_jax.generate import demo
+from aedr_jax.generate.miniature import load_flow
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = [name for name, entry in REGISTRY.items() if entry.repository is None]
+SHIPPED = miniature_models()
+STUDIED = [name for name, entry in REGISTRY.items() if entry.repository is None and not entry.by_default]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -38,6 +40,21 @@ def test_weights_manifest_and_calibration_belong_together(name):
     assert len(calibration.scores) >= 196  # of 200: of at most 2 % nothing can be said
     again = threshold(calibration.scores, alpha=calibration.alpha, rule=calibration.rule)
     assert calibration.threshold == pytest.approx(again, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", STUDIED)
+def test_weights_of_the_studied_decoders_belong_to_their_manifest(name):
+    folder, entry = local_folder(name), REGISTRY[name]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    weights = (folder / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == manifest["sha256"]
+    assert len(weights) <= 2.5e6
+    assert calibration_file(name) is None
+    autoencoder = aedr.load_autoencoder(name)
+    assert autoencoder.factor == entry.factor
+    assert json.loads((folder / "config.json").read_text())["_class_name"] == entry.family
+    with pytest.raises(aedr.AutoencoderError, match="no sampler beside its weights"):
+        load_flow(name)
 
 
 def test_a_fine_tuned_decoder_keeps_its_encoder():

@@ -117,6 +117,7 @@ CONFIGS = {  # fields as diffusers writes them for these models -> factor, image
         {"_class_name": "AutoencoderKLWan", **WAN_FIELDS, **WAN_22},
         (16, 3, (-1.0, 1.0), "Wan 2.2, 48 channels"),
     ),
+    "qwen2.1": ({"_class_name": "AutoencoderKLQwenImage21"}, (16, 4, (-1.0, 1.0), "Wan 2.2, 64 channels")),
     "sana": ({"_class_name": "AutoencoderDC", **SANA}, (32, 3, (-1.0, 1.0), "DC, 32 channels")),
     "hunyuanimage": (
         {"_class_name": "AutoencoderKLHunyuanImage", **HUNYUAN},
@@ -145,6 +146,7 @@ TINY = {
     "qwen-rgba": {"_class_name": "AutoencoderKLQwenImage", **_WAN, "input_channels": 4},
     "wan2.1": {"_class_name": "AutoencoderKLWan", **_WAN},
     "wan2.2": {"_class_name": "AutoencoderKLWan", **_WAN, **_FOLDED, "is_residual": True, "dim_mult": [1, 1]},
+    "qwen2.1": {"_class_name": "AutoencoderKLQwenImage21", **_WAN, "decoder_base_dim": 8, "dim_mult": [1, 1]},
     "dc": {
         "_class_name": "AutoencoderDC",
         "latent_channels": 4,

@@ -36,17 +36,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from tqdm import trange
+from tqdm import tqdm
 
 from networks import Codebook, PatchDiscriminator, build, latents_of, load_trained
 from photos import subjects_split, training_images
 from recipes import RECIPES, Recipe
 
 CHECKPOINT_EVERY, REPORT_EVERY = 250, 50
-WARM_UP, TIMED = 20, 60  # steps of a run that is tried out to learn its speed
 
 
-def sample_batch(images: list[np.ndarray], recipe: Recipe, step: int) -> torch.Tensor:
+def sample_batch(
+    images: list[np.ndarray], recipe: Recipe, step: int, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """Random flipped crops for one step, [batch, 3, crop, crop] in [-1, 1]."""
     rng = np.random.default_rng([recipe.seed, step])
     crops = []
@@ -56,7 +57,7 @@ def sample_batch(images: list[np.ndarray], recipe: Recipe, step: int) -> torch.T
         left = rng.integers(image.shape[1] - recipe.crop + 1)
         crop = image[top : top + recipe.crop, left : left + recipe.crop]
         crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
-    batch = torch.from_numpy(np.stack(crops)).float().permute(0, 3, 1, 2) / 127.5 - 1
+    batch = torch.from_numpy(np.stack(crops)).to(device).float().permute(0, 3, 1, 2) / 127.5 - 1
     return batch.contiguous(memory_format=torch.channels_last)
 
 
@@ -132,7 +133,7 @@ class Trainer:
     def train_step(self) -> dict[str, torch.Tensor]:
         """One step; its loss and mean squared error are left on the device, so that nothing waits for them."""
         recipe, step = self.recipe, self.step
-        x = sample_batch(self.images, recipe, step).to(self.device)
+        x = sample_batch(self.images, recipe, step, self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bfloat16):
@@ -190,7 +191,7 @@ def export(trainer: Trainer, out: Path, name: str, split: dict[str, str]) -> Non
     model = copy.deepcopy(trainer.ema)
     if trainer.recipe.decoder_of is None:
         steps = trainer.recipe.steps
-        batches = (sample_batch(trainer.images, trainer.recipe, steps + i).to(trainer.device) for i in range(32))
+        batches = (sample_batch(trainer.images, trainer.recipe, steps + i, trainer.device) for i in range(32))
         latents = torch.cat([latents_of(model, batch) for batch in batches])
         if trainer.recipe.frame_blocks:  # whose config has a mean and a deviation a channel
             by_channel = latents.transpose(0, 1).flatten(1)
@@ -216,19 +217,9 @@ def export(trainer: Trainer, out: Path, name: str, split: dict[str, str]) -> Non
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def steps_within(seconds: float, trainer: Trainer) -> int:
-    """How many steps of the trainer's recipe take that long, from a short run with the discriminator at work.
-
-    The trainer is used up. A twentieth of the time is kept for what is slower later.
-    """
-    trainer.recipe = dataclasses.replace(trainer.recipe, adversarial_start=0.0)
-    for step in range(WARM_UP + TIMED):
-        if step == WARM_UP:
-            begun = time.monotonic()
-        trainer.train_step()["loss"].item()
-    share = (time.monotonic() - begun) / TIMED
-    # Before the discriminator joins, a step is counted as if it were there already.
-    return max(1, int(0.95 * (seconds - (WARM_UP + TIMED) * share) / share))
+def planned(recipe: Recipe, step: int, seconds_left: float, seconds_a_step: float) -> Recipe:
+    """The recipe with as many steps as fit into the time that is left; a twentieth of it is kept for the end."""
+    return dataclasses.replace(recipe, steps=step + max(1, int(0.95 * seconds_left / seconds_a_step)))
 
 
 def main() -> None:
@@ -242,8 +233,8 @@ def main() -> None:
     parser.add_argument(
         "--seconds",
         type=float,
-        help="make the schedule as long as fits in this time, by the speed of its first steps, and stop when it is over"
-        " (the manifest says how many steps it was: that number in the recipe repeats the run)",
+        help="end the schedule in this time: its length follows the speed of the last steps, and stands in the manifest"
+        " (such a run is not repeated to the bit: learning rates depend on the machine)",
     )
     args = parser.parse_args()
     recipe = RECIPES[args.name]
@@ -252,27 +243,31 @@ def main() -> None:
     split = subjects_split(args.photos)
     start = load_trained(args.out.parent / recipe.decoder_of, recipe) if recipe.decoder_of else None
     images = training_images(args.photos, split, recipe.crop)
-    if args.seconds:
-        tried = Trainer(recipe, images, copy.deepcopy(start), device)
-        steps = steps_within(args.seconds - (time.monotonic() - begun), tried)
-        recipe = dataclasses.replace(recipe, steps=min(recipe.steps, steps))
     trainer = Trainer(recipe, images, start, device)
     args.work.mkdir(parents=True, exist_ok=True)
     checkpoint = args.work / f"{args.name}.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
-    stop = min(args.until or recipe.steps, recipe.steps)
-    bar = trange(trainer.step, stop, initial=trainer.step, total=stop, desc=args.name, mininterval=5)
-    for _ in bar:
+    bar = tqdm(initial=trainer.step, total=min(args.until or recipe.steps, recipe.steps), desc=args.name, mininterval=5)
+    planned_at = time.monotonic()
+    while trainer.step < min(args.until or trainer.recipe.steps, trainer.recipe.steps):
         found = trainer.train_step()
+        bar.update()
         over = args.seconds and time.monotonic() - begun > args.seconds
-        if trainer.step % REPORT_EVERY == 0 or trainer.step == stop:
+        if trainer.step % REPORT_EVERY == 0:
             psnr = 10 * math.log10(4 / found["mse"].item())
             bar.set_postfix(loss=f"{found['loss'].item():.4f}", psnr=f"{psnr:.2f}", refresh=False)
-        if trainer.step % CHECKPOINT_EVERY == 0 or trainer.step == stop or over:
+            if args.seconds:
+                now = time.monotonic()
+                left, share = begun + args.seconds - now, (now - planned_at) / REPORT_EVERY
+                trainer.recipe, planned_at = planned(trainer.recipe, trainer.step, left, share), now
+                bar.total = trainer.recipe.steps
+        if trainer.step % CHECKPOINT_EVERY == 0:
             trainer.save(checkpoint)
         if over:
             break
+    bar.close()
+    trainer.save(checkpoint)
     export(trainer, args.out, args.name, split)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from aedr_jax.api.scores import Progress, Run, named, score_source, unseen
 from aedr_jax.autoencoders.names import match_models
-from aedr_jax.autoencoders.registry import calibration_file, list_models, local_folder
+from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, list_models, local_folder
 from aedr_jax.decision import calibration as decision
 from aedr_jax.decision.attribution import NONE, check_false_names
 from aedr_jax.decision.calibration import Calibration
@@ -148,7 +148,8 @@ def attribute(
     Args:
       inputs: a `Source`, or what `open_source` reads, one or a list.
       models: the candidates: registry names, folders or hub paths, or `NAME=SOURCE`; with calibrations, by these
-        calibrations' names. None: every model of the registry whose weights are here, or every one with a calibration.
+        calibrations' names. None: every model of the registry whose weights are here, but for those that take part only
+        when they are named (`Entry.by_default`), or every one with a calibration.
       calibrations: a folder or a file of `calibrate`, name -> calibrations, or "shipped" for those beside the weights;
         None: for none.
       false_names: as for `aedr_jax.attribute`.
@@ -179,7 +180,11 @@ def attribute(
                 "(aedr calibrate, and --calibrations DIR)"
             )
         chosen: dict[str, list[Calibration]] = {}
-        places = named(models) if models else {name: name for name in list_models() if local_folder(name)}
+        places = (
+            named(models)
+            if models
+            else {name: name for name in list_models() if REGISTRY[name].by_default and local_folder(name)}
+        )
     else:
         made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
         pasts = {name: decision.pasts_of(known) for name, known in made.items()}

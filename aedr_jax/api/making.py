@@ -17,7 +17,8 @@ from aedr_jax.errors import RunError
 from aedr_jax.generate import folder
 from aedr_jax.generate.demo import Outcome, outcome, photograph_files, write_images
 from aedr_jax.generate.folder import Generated, plan_images, read_prompts
-from aedr_jax.generate.pipelines import RECIPES, choose_settings
+from aedr_jax.generate.pipelines import choose_settings
+from aedr_jax.generate.recipes import RECIPES
 from aedr_jax.inputs.sources import Files
 from aedr_jax.scoring.verdicts import Verdict
 

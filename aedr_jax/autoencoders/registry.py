@@ -38,6 +38,7 @@ class Entry:
       licence: of the weights, by its SPDX name where it has one.
       same_as: the entry whose autoencoder this is said to be; the hashes decide.
       source: where these facts come from.
+      by_default: whether it takes part where no models are named: in `attribute`, in comparisons and in the demo.
     """
 
     repository: str | None
@@ -56,6 +57,7 @@ class Entry:
     licence: str | None = None
     same_as: str | None = None
     source: str | None = None
+    by_default: bool = True
 
 
 def read_entries(text: str) -> dict[str, Entry]:
@@ -94,6 +96,9 @@ REGISTRY: dict[str, Entry] = {
     "mini-kl16": Entry(None, None, 128),
     "mini-vq": Entry(None, None, 128, quantize=True, family="VQModel"),
     "mini-movq": Entry(None, None, 128, quantize=False, family="VQModel"),
+    # Without sampler and calibration: decoders of today's kinds, for studies (benchmarks/decoders.py).
+    "mini-wan": Entry(None, None, 128, family="AutoencoderKLWan", latent_channels=16, factor=8, by_default=False),
+    "mini-dc": Entry(None, None, 256, family="AutoencoderDC", latent_channels=32, factor=32, by_default=False),
     **read_entries(Path(__file__).with_name("entries.toml").read_text(encoding="utf-8")),
 }
 
@@ -108,8 +113,8 @@ def list_models() -> tuple[str, ...]:
 
 
 def miniature_models() -> tuple[str, ...]:
-    """The models that ship with weights, calibration and sampler."""
-    return tuple(name for name, entry in REGISTRY.items() if entry.repository is None)
+    """The models that ship with weights, calibration and sampler; of the others that ship see `Entry.by_default`."""
+    return tuple(name for name, entry in REGISTRY.items() if entry.repository is None and entry.by_default)
 
 
 def weight_roots() -> list[Path]:

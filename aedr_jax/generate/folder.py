@@ -23,7 +23,8 @@ from PIL import Image, PngImagePlugin
 
 from aedr_jax.errors import GenerationError, SourceError
 from aedr_jax.files import whole_file
-from aedr_jax.generate.pipelines import RECIPES, Make, Settings, open_pipeline
+from aedr_jax.generate.pipelines import Make, Settings, open_pipeline
+from aedr_jax.generate.recipes import RECIPES
 
 __all__ = ["Generated", "Planned", "generate", "plan_images", "read_prompts"]
 

@@ -190,7 +190,7 @@ def load_flow(model: str) -> LatentFlow:
     folder = local_folder(model)
     path = folder / "sampler.safetensors" if folder else None
     if path is None or not path.is_file():
-        raise AutoencoderError(f"{model}: no sampler beside its weights; only the miniature models have one")
+        raise AutoencoderError(f"{model}: no sampler beside its weights; it cannot generate")
     raw = json.loads((path.parent / "sampler.json").read_text())
     config = FlowConfig(**{name: tuple(value) for name, value in raw.items()})
     graph, state = nnx.split(nnx.eval_shape(lambda: LatentFlow(config, nnx.Rngs(0))))

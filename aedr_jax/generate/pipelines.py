@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -22,11 +22,12 @@ from jaxtyping import UInt8
 from aedr_jax.autoencoders.names import looks_local
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import GenerationError
+from aedr_jax.generate.recipes import RECIPES, Recipe
 
-__all__ = ["RECIPES", "Make", "Recipe", "Settings", "choose_settings", "open_pipeline"]
+__all__ = ["Make", "Settings", "choose_settings", "open_pipeline"]
 
 MINIATURE = "aedr_jax.generate.miniature.sample_images"
-COMBINED, DECODER = "KandinskyCombinedPipeline", "KandinskyPipeline"
+DECODER = "KandinskyPipeline"  # the half of a combined pipeline
 EXTRA = 'pip install "aedr-jax[generate]"'
 PICKLED = """not all of its weights are there as safetensors. Pickled ones are never loaded here, since unpickling
 runs code. If you trust them, convert them once, where PyTorch is, and pass --pipeline FOLDER:
@@ -34,60 +35,7 @@ runs code. If you trust them, convert them once, where PyTorch is, and pass --pi
   aedr convert --pickle FOLDER/NAME/diffusion_pytorch_model.bin FOLDER/NAME     for each NAME that holds one
   python -c "import transformers as t; f = 'FOLDER/text_encoder'; t.CLIPTextModel.from_pretrained(f).save_pretrained(f)"
 (the class of another text encoder stands in its config.json)"""
-DTYPES = ("float32", "bfloat16", "float16")
 Make = Callable[[Sequence[str | None], Sequence[int]], np.ndarray]  # prompts, seeds -> uint8 [n, h, w, 3]
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a model of the registry is run.
-
-    Attributes:
-      pipeline: its class in diffusers.
-      steps: of the authors' generation (AEDR, AAAI 2026).
-      guidance: likewise.
-      multiple: the side in pixels that the pipeline's own source asks for a multiple of.
-      options: what its class is loaded with.
-      dtypes: of the weights, that its source can run.
-      batched: whether it takes a generator for each image; if not, images are made one at a time, and their noise is
-        drawn on the pipeline's device.
-      sized: whether it takes a size; if not, the size is that of its transformer.
-      whole: whether diffusers can load it from its folder; if not, its parts are loaded one by one.
-      prior: the repository of the pipeline that makes its image embeddings.
-    """
-
-    pipeline: str
-    steps: int = 50
-    guidance: float = 7.5
-    multiple: int = 8
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    dtypes: tuple[str, ...] = DTYPES
-    batched: bool = True
-    sized: bool = True
-    whole: bool = True
-    prior: str | None = None
-
-
-_NO_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
-
-# Steps and guidance are the paper's for every model. What it does not give stays as each pipeline's __call__ has it:
-# Kandinsky's prior (25 steps, guidance 4), VQ-Diffusion's truncation rate (1) and the longest prompt of T5 (256 tokens
-# for SD3.5, 512 for FLUX). FLUX.1-dev is distilled: its guidance is an input of the transformer, with no second pass.
-RECIPES: dict[str, Recipe] = {
-    "sd1.5": Recipe("StableDiffusionPipeline", options=_NO_CHECKER),
-    "sd2-base": Recipe("StableDiffusionPipeline", options=_NO_CHECKER),
-    "sd2.1": Recipe("StableDiffusionPipeline", options=_NO_CHECKER),
-    "sdxl": Recipe("StableDiffusionXLPipeline", options={"add_watermarker": False}),
-    # Latents are cut into 2×2 patches: 8 × 2 pixels, in both pipelines.
-    "sd3.5": Recipe("StableDiffusion3Pipeline", steps=35, multiple=16),
-    "flux": Recipe("FluxPipeline", steps=35, multiple=16),
-    # Its scheduler draws with one generator for the whole batch, on the device of the logits. diffusers 0.39 keeps it
-    # among its deprecated pipelines, where neither download nor from_pretrained finds the class of its embeddings. Its
-    # images become NumPy arrays as they are, and NumPy has no bfloat16.
-    "vqdm": Recipe("VQDiffusionPipeline", dtypes=("float32", "float16"), batched=False, sized=False, whole=False),
-    # Other sizes are rounded up to 8 × 8 pixels (get_new_h_w).
-    "kandinsky2.1": Recipe(COMBINED, multiple=64, prior="kandinsky-community/kandinsky-2-1-prior"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +102,11 @@ def choose_settings(
     if recipe is None and entry.repository is not None:
         raise GenerationError(
             f"{model}: how its pipeline is run is not known here; make its images yourself, and calibrate on them"
+        )
+    if recipe is not None and recipe.elsewhere and pipeline is None:
+        raise GenerationError(
+            f"{model}: {entry.repository} holds the autoencoder alone; pass the repository or folder of the whole "
+            f"{recipe.pipeline} (--pipeline)"
         )
     size = entry.native_size if size is None else size
     if size is None:
@@ -235,15 +188,19 @@ def open_pipeline(settings: Settings, device: str | None = None) -> tuple[Make, 
 
     def make(prompts: Sequence[str | None], seeds: Sequence[int]) -> UInt8[np.ndarray, "n h w 3"]:
         generators = [torch.Generator(noise).manual_seed(seed) for seed in seeds]
-        images = pipe(
+        guided: dict[str, Any] = {recipe.guidance_name: settings.guidance}
+        if recipe.negative is not None:
+            guided["negative_prompt"] = [recipe.negative] * len(prompts)
+        made = pipe(
             prompt=list(prompts),
             generator=generators if recipe.batched else generators[0],
             num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
             output_type="np",
+            **guided,
             **size,
-        ).images
-        return _to_uint8(images, settings)
+            **recipe.call,
+        )
+        return _to_uint8(made.frames[:, 0] if hasattr(made, "frames") else made.images, settings)
 
     return make, dataclasses.replace(settings, noise=noise.type)
 

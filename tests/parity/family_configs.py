@@ -117,12 +117,22 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "paella": (PAELLA, {"embed_dim": 16, "bottleneck_blocks": 2, "levels": 3, "num_vq_embeddings": 37}),
 }
+QWEN_21 = WAN_22 | {
+    "z_dim": 64,
+    "decoder_base_dim": 144,
+    "dim_mult": [1, 2, 4, 8, 8],
+    "temperal_downsample": [False, True, True, True],
+    "in_channels": 4,
+    "out_channels": 4,
+    "patch_size": None,
+}
 FULL: dict[str, tuple[str, dict[str, Any]]] = {
     "flux2": (FLUX2, {}),
     "flux2-small": (FLUX2, {"decoder_block_out_channels": (96, 192, 384, 384)}),
     "wan2.1": (WAN, {}),
     "qwen": (QWEN, {}),
     "wan2.2": (WAN, WAN_22 | {"base_dim": 160, "decoder_base_dim": 256}),
+    "qwen2.1": (WAN, QWEN_21),
     "dc-sana": (DC, SANA | {"encoder_block_types": VIT, "decoder_block_types": VIT, "scaling_factor": 0.41407}),
     "dc-mixed": (DC, MIXED),
     "hunyuanimage": (

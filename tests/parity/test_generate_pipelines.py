@@ -16,9 +16,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from aedr_jax.cli.main import main
-from aedr_jax.generate.pipelines import RECIPES
+from aedr_jax.generate.recipes import RECIPES
 
-from .tiny_pipelines import PIPELINES, kandinsky_decoder, kandinsky_prior, save, stable_diffusion
+from . import tiny_pipelines, tiny_pipelines_today
+from .tiny_pipelines import kandinsky_decoder, kandinsky_prior, save, stable_diffusion
+
+PIPELINES = tiny_pipelines.PIPELINES | tiny_pipelines_today.PIPELINES
 
 LEVELS = 2
 PROMPTS = ["a cat", "two dogs in the snow", "3"]
@@ -97,7 +100,7 @@ def test_images_depend_on_their_seed_and_prompt_alone(model, call, folders, tmp_
         "size": side,
         "first_seed": 7,
         "steps": 2,
-        "guidance": 7.5,
+        "guidance": RECIPES[model].guidance,
         "dtype": "float32",
         "noise": "cpu",
     }
@@ -109,14 +112,18 @@ def test_images_depend_on_their_seed_and_prompt_alone(model, call, folders, tmp_
 def test_images_are_those_of_the_pipeline(model, call, folders, tmp_path):
     side = PIPELINES[model][1]
     pipe = getattr(diffusers, RECIPES[model].pipeline).from_pretrained(folders / model, **RECIPES[model].options)
-    expected = pipe(
-        PROMPTS[1],
+    guidance = {"true_cfg_scale": 4.5, "negative_prompt": " "} if model == "qwen-image" else {"guidance_scale": 4.5}
+    special = {"wan2.1": {"num_frames": 1, "output_type": "pil"}, "sana-1.1": {"use_resolution_binning": False}}
+    made = pipe(
+        prompt=PROMPTS[1],
         generator=torch.Generator("cpu").manual_seed(1),
         num_inference_steps=2,
-        guidance_scale=4.5,
         height=side,
         width=side,
-    ).images[0]
+        **guidance,
+        **special.get(model, {}),
+    )
+    expected = made.frames[0][0] if model == "wan2.1" else made.images[0]
     assert call(model, tmp_path / "out", "--dtype", "float32", "--guidance", 4.5) == 0
     np.testing.assert_array_equal(images(tmp_path / "out")[1], np.asarray(expected))
 

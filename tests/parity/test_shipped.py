@@ -16,31 +16,28 @@ import torch
 import aedr_jax as aedr
 from aedr_jax.autoencoders.registry import REGISTRY
 
+from .family_references import reference_images, reference_latents
+from .references import nchw, nhwc
+
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = [name for name, entry in REGISTRY.items() if entry.repository is None]
-
-
-def nchw(x):
-    return torch.tensor(np.asarray(x).transpose(0, 3, 1, 2))
-
-
-def nhwc(x):
-    return x.numpy().transpose(0, 2, 3, 1)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_diffusers_loads_and_agrees(name):
     vq = REGISTRY[name].quantize is not None
-    reference = (diffusers.VQModel if vq else diffusers.AutoencoderKL).from_pretrained(
-        ROOT / "weights" / name, torch_dtype=torch.float32
-    )
+    cls = getattr(diffusers, REGISTRY[name].family)
+    reference = cls.from_pretrained(ROOT / "weights" / name, torch_dtype=torch.float32)
     pixels = aedr.read_image(ROOT / "examples" / "photographs" / "chelsea.png")
     images = pixels[None].astype(np.float32) / 127.5 - 1
     ae = aedr.load_autoencoder(name, quantize=False if vq else None)
     with torch.no_grad():
-        encoded = reference.encode(nchw(images))
-        latents = nhwc(encoded.latents if vq else encoded.latent_dist.mean)
-        decoded = nhwc(reference.decode(nchw(latents), **({"force_not_quantize": True} if vq else {})).sample)
+        if vq:
+            latents = nhwc(reference.encode(nchw(images)).latents)
+            decoded = nhwc(reference.decode(nchw(latents), force_not_quantize=True).sample)
+        else:
+            latents = reference_latents(reference, images)
+            decoded = reference_images(reference, latents)
     found = jax.jit(lambda ae, x: ae.encode(x))(ae, jnp.asarray(images))
     np.testing.assert_allclose(found, latents, atol=1e-4 * np.abs(latents).max())
     found = jax.jit(lambda ae, z: ae.decode(z))(ae, jnp.asarray(latents))

@@ -13,7 +13,7 @@ from aedr_jax.autoencoders.families.kl import KL
 from aedr_jax.autoencoders.families.paella import PAELLA
 from aedr_jax.autoencoders.families.tiny import TINY
 from aedr_jax.autoencoders.families.vq import VQ
-from aedr_jax.autoencoders.families.wan import QWEN_IMAGE, WAN
+from aedr_jax.autoencoders.families.wan import QWEN_IMAGE, QWEN_IMAGE_21, WAN
 from aedr_jax.autoencoders.family import Family
 
 __all__ = ["FAMILIES"]
@@ -27,6 +27,7 @@ FAMILIES: dict[str, Family] = {
         FLUX2,
         WAN,
         QWEN_IMAGE,
+        QWEN_IMAGE_21,
         DC,
         HUNYUAN_IMAGE,
         PAELLA,

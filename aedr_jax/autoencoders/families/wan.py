@@ -1,10 +1,12 @@
-"""`AutoencoderKLWan` and `AutoencoderKLQwenImage`: autoencoders of videos, on a video of one frame.
+"""`AutoencoderKLWan`, `AutoencoderKLQwenImage` and `AutoencoderKLQwenImage21`: autoencoders of videos, on one frame.
 
 Convolutions in time are causal and padded with zeros in front. So of a kernel only the last slice in time meets the
 first frame, and that is all that is kept of it; the first frame takes no part in the resampling of time. What remains
 is a network of images: 44.6M of 126.9M parameters (Wan 2.1, Qwen-Image), 252M of 704.7M (Wan 2.2).
 
-Reference: `diffusers.AutoencoderKLWan` and `diffusers.AutoencoderKLQwenImage` 0.39.0.
+Reference: `diffusers.AutoencoderKLWan` and `diffusers.AutoencoderKLQwenImage` 0.39.0. Qwen-Image 2.1's class came with
+0.41 (read at commit 21b3a41): Wan 2.2's network, whose file holds no other slice of the kernels; its reference here is
+Wan's class with these kernels as the last slice.
 """
 
 from __future__ import annotations
@@ -31,7 +33,15 @@ from aedr_jax.autoencoders.blocks import (
 from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, GaussianNetwork
 from aedr_jax.autoencoders.norms import UnitNorm
 
-__all__ = ["QWEN_IMAGE", "WAN", "QwenImageArchitecture", "WanArchitecture", "WanAutoencoder"]
+__all__ = [
+    "QWEN_IMAGE",
+    "QWEN_IMAGE_21",
+    "WAN",
+    "QwenImage21Architecture",
+    "QwenImageArchitecture",
+    "WanArchitecture",
+    "WanAutoencoder",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +148,19 @@ class QwenImageArchitecture(FrameArchitecture):
     @property
     def channels(self) -> tuple[int, int]:
         return self.input_channels, self.input_channels
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenImage21Architecture(WanArchitecture):
+    """The fields of a `diffusers.AutoencoderKLQwenImage21`: Wan's with other defaults."""
+
+    z_dim: int = 64
+    dim_mult: tuple[int, ...] = (1, 2, 4, 8, 8)
+    temperal_downsample: tuple[bool, ...] = (False, True, True, True)
+    decoder_base_dim: int | None = 144
+    is_residual: bool = True
+    in_channels: int = 4
+    out_channels: int = 4
 
 
 class ResidualBlock(nnx.Module):
@@ -390,3 +413,4 @@ WAN = Family(
     adapt=first_frame,
 )
 QWEN_IMAGE = dataclasses.replace(WAN, class_name="AutoencoderKLQwenImage", architecture=QwenImageArchitecture)
+QWEN_IMAGE_21 = dataclasses.replace(WAN, class_name="AutoencoderKLQwenImage21", architecture=QwenImage21Architecture)

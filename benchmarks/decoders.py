@@ -1,0 +1,147 @@
+"""How both signals fare on miniature decoders of today's kinds, which have no sampler: AutoencoderDC, Wan on images.
+
+    python -m benchmarks.decoders measure --data DATA --work WORK [--models mini-wan,mini-dc]
+    python -m benchmarks.decoders print --work WORK
+
+A model's own images are decodes of perturbed latents of photographs that no weights saw, the middle square of each: to
+each latent channel noise of half its standard deviation over them is added, and what is decoded is rounded to 8 bits.
+They are nearer to photographs than what a sampler makes. Foreign ones are photographs, JPEG files and images of other
+generators of half 1 (`benchmarks.sources`); the null is the one that ships, which saw none of these decoders. All are
+squares of the model's native size, as they are and as JPEG 50. Measurements are kept in WORK/MODEL/KIND.npz; an
+interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from aedr_jax import AlignmentConfig, Measurement, Null, SignalConfig, load_autoencoder, measure, prepare
+from aedr_jax.autoencoders.names import split_list
+from aedr_jax.autoencoders.registry import REGISTRY
+from aedr_jax.files import whole_file
+from aedr_jax.scoring.tables import to_markdown
+from aedr_jax.study.metrics import area_under_curve
+from benchmarks.sources import KINDS, Pixels, half_of, middle, processed
+
+MODELS = ("mini-wan", "mini-dc")
+FOREIGN = ("photographs", "JPEG files", "other generators")
+PROCESSES = ("none", "jpeg50")
+PERTURBED = 0.5  # standard deviations of each latent channel
+MOST = 60  # foreign images of a kind
+RATES = (0.05, 0.01)
+Measuring = Callable[..., Measurement]
+
+
+@cache
+def compiled():
+    return jax.jit(lambda ae, x: ae.encode(x)), jax.jit(lambda ae, z: ae.decode(z))
+
+
+def squares(kind: str, data: Path, side: int, *, half: int | None = None) -> Iterator[Pixels]:
+    """Middle squares of the images of a kind that are large enough, of one half or of both."""
+    for group, image in KINDS[kind](data):
+        if half in (None, half_of(group)) and min(image.shape[:2]) >= side:
+            yield middle(image, side)
+
+
+def own_images(autoencoder, data: Path, side: int) -> list[Pixels]:
+    """Decodes of perturbed latents of the photographs, uint8; the noise of each follows from its number."""
+    encode, decode = compiled()
+    latents = np.concatenate([encode(autoencoder, prepare(x)) for x in squares("photographs", data, side)])
+    scale = PERTURBED * latents.std((0, 1, 2))
+    noise = [np.random.default_rng([1, i]).standard_normal(z.shape, np.float32) for i, z in enumerate(latents)]
+    decoded = [decode(autoencoder, jnp.asarray(z + scale * e)[None]) for z, e in zip(latents, noise, strict=True)]
+    return [np.rint((np.clip(x[0], -1, 1) + 1) * 127.5).astype(np.uint8) for x in decoded]
+
+
+def keep(path: Path, autoencoder, images: Iterable[Pixels], measuring: Measuring) -> None:
+    """Write the measurements of images, whole or not at all; what is there already is not made again."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = [measuring(autoencoder, jnp.asarray(prepare(image))) for image in images]
+    columns = {name: np.concatenate([getattr(one, name) for one in found]) for name in found[0]._fields}
+    with whole_file(path) as unfinished, open(unfinished, "wb") as file:
+        np.savez(file, **columns, standing=columns["alignment"] / columns["alignment_error"])
+
+
+def quality(autoencoder, data: Path, side: int) -> float:
+    """Mean PSNR in dB of the reconstructions of the photographs."""
+    encode, decode = compiled()
+    found = []
+    for x in map(prepare, squares("photographs", data, side)):
+        error = np.square(np.clip(decode(autoencoder, encode(autoencoder, x)), -1, 1) - x).mean()
+        found.append(10 * np.log10(4 / error))
+    return float(np.mean(found))
+
+
+def report(work: Path, models: Iterable[str]) -> None:
+    null = Null.shipped()
+    rows, kinds = [], []
+    for model in models:
+        tables = {path.stem: dict(np.load(path)) for path in sorted((work / model).glob("*.npz"))}
+        for process in PROCESSES:
+            own = tables[f"own-{process}"]
+            others = {kind: tables[f"{kind}-{process}"] for kind in FOREIGN}
+            foreign = {name: np.concatenate([of[name] for of in others.values()]) for name in own}
+            rows.append([model, process, *aucs(own, foreign), *accepted(null, own), *accepted(null, foreign)])
+            kinds += [[model, process, kind, *accepted(null, of)] for kind, of in others.items()]
+    shares = [f"p <= {rate:g}" for rate in RATES]
+    head = ["model", "images", "AUC, paper's signal", "AUC, alignment"]
+    own_and_foreign = [f"{whose} {name}" for whose in ("own", "foreign") for name in (*shares, "n")]
+    print(to_markdown([*head, *own_and_foreign], rows))
+    print(to_markdown(["model", "images", "kind", *shares, "n"], kinds))
+
+
+def aucs(own: Mapping[str, np.ndarray], foreign: Mapping[str, np.ndarray]) -> list[str]:
+    """Of the paper's signal, and of alignment / error, 0 where nothing can be said; both are low for own images."""
+    return [
+        f"{area_under_curve(*(np.nan_to_num(of[name], nan=nothing) for of in (own, foreign))):.3f}"
+        for name, nothing in (("signal", np.inf), ("standing", 0.0))
+    ]
+
+
+def accepted(null: Null, of: Mapping[str, np.ndarray]) -> list[str]:
+    """The shares with p-values of at most each of `RATES`, of all; and how many there are."""
+    p = np.asarray(null.p_value(of["standing"]), np.float64)
+    return [*(f"{(p <= rate * (1 + 1e-6)).mean():.3f}" for rate in RATES), str(len(p))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("measure", "print"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument(
+        "--tile", type=int, help="the side of the alignment's tiles (default: as shipped); another WORK"
+    )
+    parser.add_argument("--models", help="A,B: only these (default: all)")
+    args = parser.parse_args()
+    models = split_list(args.models) if args.models else list(MODELS)
+    config = SignalConfig(alignment=AlignmentConfig(tile=args.tile)) if args.tile else SignalConfig()
+    measuring = jax.jit(partial(measure, config=config))
+    for model in models if args.step == "measure" else ():
+        autoencoder, side = load_autoencoder(model), REGISTRY[model].native_size or 0
+        print(f"{model}: {quality(autoencoder, args.data, side):.1f} dB on photographs of {side} pixels", flush=True)
+        own = own_images(autoencoder, args.data, side)
+        for process in tqdm(PROCESSES, desc=model, disable=None):
+            images = (processed(image, process, i) for i, image in enumerate(own))
+            keep(args.work / model / f"own-{process}.npz", autoencoder, images, measuring)
+            for kind in FOREIGN:
+                found = list(squares(kind, args.data, side, half=1))[:MOST]
+                images = (processed(image, process, i) for i, image in enumerate(found))
+                keep(args.work / model / f"{kind}-{process}.npz", autoencoder, images, measuring)
+    if args.step == "print":
+        report(args.work, models)
+
+
+if __name__ == "__main__":
+    main()
