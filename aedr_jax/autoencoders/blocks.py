@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aedr_jax.autoencoders.convolutions import MANY, convolve, convolve_upsampled, upsample_nearest
+
 __all__ = [
     "Attention",
     "DownBlock",
@@ -36,6 +38,7 @@ __all__ = [
     "mean_of_runs",
     "to_squares",
     "upsample_nearest",
+    "upsampled",
 ]
 
 EPSILON = 1e-6
@@ -65,6 +68,7 @@ def conv(
     """A square convolution. Without `padding` it keeps the size (stride 1) or expects its input padded (stride 2)."""
     if padding is None:
         padding = size // 2 if stride == 1 else 0
+    wide = min(inputs, outputs) >= MANY and (size, stride, padding) == (3, 1, 1)
     return nnx.Conv(
         inputs,
         outputs,
@@ -74,6 +78,7 @@ def conv(
         use_bias=bias,
         dtype=numerics.dtype,
         precision=numerics.precision,
+        conv_general_dilated=convolve if wide else jax.lax.conv_general_dilated,
         rngs=rngs,
     )
 
@@ -99,11 +104,6 @@ class GroupNorm(nnx.GroupNorm):
 def group_norm(channels: int, groups: int, numerics: Numerics, rngs: nnx.Rngs) -> GroupNorm:
     """A group norm with diffusers' epsilon."""
     return GroupNorm(channels, groups, epsilon=EPSILON, dtype=numerics.dtype, rngs=rngs)
-
-
-def upsample_nearest(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n hh ww c"]:
-    """Each pixel `times` × `times` times."""
-    return jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
 
 
 def to_squares(x: Float[Array, "n h w c"], side: int) -> Float[Array, "n hs ws c s s"]:
@@ -221,6 +221,12 @@ def _in_query_blocks(attend: Any, query: Float[Array, "n t c"]) -> Float[Array, 
     return out.swapaxes(0, 1).reshape(n, blocks * QUERY_BLOCK, c)[:, :t]
 
 
+def upsampled(conv: nnx.Conv, x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww o"]:
+    """A 3×3 convolution with a bias of the image upsampled to the nearest, ×2."""
+    out = convolve_upsampled(x.astype(conv.dtype), conv.kernel[...], conv.precision)
+    return out + conv.bias[...].astype(out.dtype)
+
+
 class Downsample(nnx.Module):
     """Stride-2 convolution of the input padded by one on the right and at the bottom only."""
 
@@ -238,7 +244,7 @@ class Upsample(nnx.Module):
         self.conv = conv(inputs, outputs, 3, numerics, rngs)
 
     def __call__(self, x: Array) -> Array:
-        return self.conv(upsample_nearest(x, 2))
+        return upsampled(self.conv, x)
 
 
 class _Block(nnx.Module):
