@@ -27,7 +27,9 @@ from jaxtyping import Array, Float
 
 __all__ = ["MANY", "convolve", "convolve_upsampled", "upsample_nearest"]
 
-MANY = 512  # channels, on both sides, from which F(2, 3) gains: 1.5 times as fast; with 256 it is 1.2, with 128 it loses
+MANY = (
+    512  # channels, on both sides, from which F(2, 3) gains: 1.5 times as fast; with 256 it is 1.2, with 128 it loses
+)
 STRIP = 2**22  # numbers that one product reads or writes at a time; together they are several times the image
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

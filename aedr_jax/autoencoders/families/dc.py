@@ -17,7 +17,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.blocks import Numerics, conv, from_squares, mean_of_runs, to_squares, upsample_nearest, upsampled
+from aedr_jax.autoencoders.blocks import (
+    Numerics,
+    conv,
+    from_squares,
+    mean_of_runs,
+    to_squares,
+    upsampled,
+)
 from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, Network
 from aedr_jax.autoencoders.grouped import DepthwiseConv, GroupedConv
 from aedr_jax.autoencoders.norms import BatchNorm, RMSNorm
