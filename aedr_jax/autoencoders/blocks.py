@@ -43,7 +43,7 @@ __all__ = [
 
 EPSILON = 1e-6
 SPATIAL_NORM_GROUPS = 32  # whatever norm_num_groups says
-QUERY_BLOCK = 4096  # tokens; more queries than this attend block by block, so that memory grows with h·w only
+LOGITS = 2**24  # of attention, that are held at a time: more queries attend block by block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,12 +213,13 @@ def attend(
 
 def _in_query_blocks(attend: Any, query: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
     n, t, c = query.shape
-    if t <= QUERY_BLOCK:
+    blocks = -(-n * t * t // LOGITS)
+    if blocks <= 1:
         return attend(query)
-    blocks = -(-t // QUERY_BLOCK)
-    padded = jnp.pad(query, ((0, 0), (0, blocks * QUERY_BLOCK - t), (0, 0)))
-    out = jax.lax.map(attend, padded.reshape(n, blocks, QUERY_BLOCK, c).swapaxes(0, 1))
-    return out.swapaxes(0, 1).reshape(n, blocks * QUERY_BLOCK, c)[:, :t]
+    size = -(-t // blocks)
+    padded = jnp.pad(query, ((0, 0), (0, blocks * size - t), (0, 0)))
+    out = jax.lax.map(attend, padded.reshape(n, blocks, size, c).swapaxes(0, 1))
+    return out.swapaxes(0, 1).reshape(n, blocks * size, c)[:, :t]
 
 
 def upsampled(conv: nnx.Conv, x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww o"]:

@@ -107,7 +107,7 @@ def _sixteen(x: Array, kernel: Array, *, precision: Any) -> Array:
         inputs = [of_input([row[:, :, j : j + w : 2] for j in range(4)]) for row in rows]
         return _outputs(_products(inputs, kernels, precision), lambda m: [m[0] + m[1] + m[2], m[1] - m[2] - m[3]])
 
-    n, h, w, _ = x.shape
+    h, w = x.shape[1:3]
     even = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
     return _in_strips(of_strip, even, _transformed(kernel, of_kernel), step=2)[:, :h, :w]
 
