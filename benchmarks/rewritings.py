@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aedr_jax.autoencoders import blocks, convolutions
+from aedr_jax.autoencoders import convolutions
+from aedr_jax.autoencoders.attention import attend
 from aedr_jax.scoring.tables import to_markdown
 
 LAYOUT = convolutions.LAYOUT
@@ -80,7 +81,7 @@ def attend_at_once(x: Any, kernel: Any, precision: str) -> Any:
 
 
 def attend_in_blocks(x: Any, kernel: Any, precision: str) -> Any:
-    return blocks.attend(x, x, x, precision)
+    return attend(x, x, x, precision)
 
 
 UPSAMPLING = {

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aedr_jax.autoencoders.attention import attend
 from aedr_jax.autoencoders.convolutions import MANY, convolve, convolve_upsampled, upsample_nearest
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "SpatialNorm",
     "UpBlock",
     "Upsample",
-    "attend",
     "conv",
     "from_squares",
     "group_norm",
@@ -43,12 +42,15 @@ __all__ = [
 
 EPSILON = 1e-6
 SPATIAL_NORM_GROUPS = 32  # whatever norm_num_groups says
-LOGITS = 2**24  # of attention, that are held at a time: more queries attend block by block
 
 
 @dataclasses.dataclass(frozen=True)
 class Numerics:
-    """How to compute: `dtype` of activations, `precision` of products ("highest", "high", "default")."""
+    """How to compute: `dtype` of activations, `precision` of products ("highest", "high", "default").
+
+    Statistics of norms and the softmax of attention are float32 whatever `dtype` is. What the precisions are on which
+    backend: `load_autoencoder`.
+    """
 
     dtype: Any = jnp.float32
     precision: str | None = "highest"
@@ -196,30 +198,6 @@ class Attention(nnx.Module):
         tokens = apply_norm(norm, x, latents).reshape(n, h * w, c)
         attended = attend(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens), self.precision)
         return x + self.to_out(attended).reshape(n, h, w, c)
-
-
-def attend(
-    query: Float[Array, "n t c"], key: Float[Array, "n t c"], value: Float[Array, "n t c"], precision: str | None
-) -> Float[Array, "n t c"]:
-    """Attention with one head: softmax(q·k / √c) · v, block by block of queries where there are many."""
-
-    def of_block(query: Array) -> Array:
-        logits = jnp.einsum("nqc,nkc->nqk", query, key, precision=precision, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-        return jnp.einsum("nqk,nkc->nqc", weights, value, precision=precision)
-
-    return _in_query_blocks(of_block, query / math.sqrt(query.shape[-1]))
-
-
-def _in_query_blocks(attend: Any, query: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
-    n, t, c = query.shape
-    blocks = -(-n * t * t // LOGITS)
-    if blocks <= 1:
-        return attend(query)
-    size = -(-t // blocks)
-    padded = jnp.pad(query, ((0, 0), (0, blocks * size - t), (0, 0)))
-    out = jax.lax.map(attend, padded.reshape(n, blocks, size, c).swapaxes(0, 1))
-    return out.swapaxes(0, 1).reshape(n, blocks * size, c)[:, :t]
 
 
 def upsampled(conv: nnx.Conv, x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww o"]:

@@ -61,12 +61,18 @@ def convolve_upsampled(
 
 
 def convolve(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"], *settings: Any, precision: Any, **options: Any
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "3 3 c o"],
+    window_strides: Sequence[int],
+    padding: Any,
+    *,
+    precision: Any,
+    **options: Any,
 ) -> Float[Array, "n h w o"]:
-    """`jax.lax.conv_general_dilated` of a 3×3 kernel that keeps the size, for `nnx.Conv`."""
+    """`jax.lax.conv_general_dilated` of a 3×3 kernel that keeps the size, as `nnx.Conv` calls it."""
 
     def plain(x: Array, kernel: Array) -> Array:
-        return jax.lax.conv_general_dilated(x, kernel, *settings, precision=precision, **options)
+        return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, precision=precision, **options)
 
     if x.dtype != jnp.float32:
         return plain(x, kernel)
