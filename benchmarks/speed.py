@@ -88,7 +88,7 @@ class Case:
     @property
     def fields(self) -> dict[str, Any]:
         if self.architecture in ARCHITECTURES:
-            return ARCHITECTURES[self.architecture]
+            return json.loads(json.dumps(ARCHITECTURES[self.architecture]))  # lists, as in a file
         from aedr_jax.autoencoders.registry import local_folder
 
         folder = local_folder(self.architecture)
@@ -235,7 +235,8 @@ def subjects(case: Case, what: list[str], threads: int) -> dict[str, Callable[[]
             seconds = [seconds_of(one.run) for one in (few, more)]
             return _extrapolated(*seconds)
 
-        assert few.multiply_adds is not None and more.multiply_adds is not None
+        assert few.multiply_adds is not None
+        assert more.multiply_adds is not None
         count = int(_extrapolated(few.multiply_adds, more.multiply_adds))
         note = f"{STEPS[2]} steps, extrapolated from {STEPS[0]} and {STEPS[1]}"
         return Subject(run, few.compile_seconds, count, few.peak_mib, note)
@@ -438,7 +439,7 @@ def print_rows(args: argparse.Namespace) -> None:
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for line in args.out.read_text().splitlines():
         row = json.loads(line)
-        key = tuple(row[field.name] for field in dataclasses.fields(Case)) + (row["what"],)
+        key = (*(row[field.name] for field in dataclasses.fields(Case)), row["what"])
         rows[key] = rows.get(key, {}) | row
 
     def figure(row: Mapping[str, Any], name: str, form: str, scale: float = 1.0) -> str:

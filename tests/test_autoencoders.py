@@ -8,7 +8,8 @@ from conftest import random_autoencoder, tiny_architecture, tiny_autoencoder
 from flax import nnx
 
 import aedr_jax as aedr
-from aedr_jax.autoencoders.blocks import QUERY_BLOCK, Attention, Numerics, group_norm
+from aedr_jax.autoencoders import attention
+from aedr_jax.autoencoders.blocks import Attention, Numerics, group_norm
 from aedr_jax.autoencoders.models import Autoencoder, normal_like
 from aedr_jax.autoencoders.quantizer import CODE_BLOCK, nearest_codes
 
@@ -190,16 +191,25 @@ def test_lookup_does_not_hold_every_distance():
     assert memory.temp_size_in_bytes < 4096 * 16384 * 4 / 4
 
 
-def test_attention_in_blocks_equals_attention_at_once():
-
-    attention = Attention(8, 4, None, Numerics(), nnx.Rngs(0))
-    side = int(QUERY_BLOCK**0.5) + 3  # not a multiple of the block either
+def test_attention_in_blocks_equals_attention_at_once(monkeypatch):
+    monkeypatch.setattr(attention, "LOGITS", 2**12)
+    module = Attention(8, 4, None, Numerics(), nnx.Rngs(0))
+    side = 17  # 21 blocks of 14 queries, of which the last is not full
     x = jax.random.normal(jax.random.key(0), (1, side, side, 8))
-    tokens = attention.group_norm(x).reshape(-1, 8)
-    query, key, value = (f(tokens) for f in (attention.to_q, attention.to_k, attention.to_v))
+    tokens = module.group_norm(x).reshape(-1, 8)
+    query, key, value = (f(tokens) for f in (module.to_q, module.to_k, module.to_v))
     weights = jax.nn.softmax(jnp.matmul(query, key.T, precision="highest") / jnp.sqrt(8.0), axis=-1)
-    expected = x + attention.to_out(jnp.matmul(weights, value, precision="highest")).reshape(x.shape)
-    np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(attention, x), expected, **CLOSE)
+    expected = x + module.to_out(jnp.matmul(weights, value, precision="highest")).reshape(x.shape)
+    np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(module, x), expected, **CLOSE)
+
+
+def test_attention_does_not_hold_every_logit():
+    """Of 128² positions, whose logits are 1 GiB, what is held at a time; the tokens themselves are half a MiB each."""
+    tokens = jax.ShapeDtypeStruct((1, 128 * 128, 8), jnp.float32)
+    memory = (
+        jax.jit(lambda q, k, v: attention.attend(q, k, v, "highest")).lower(*[tokens] * 3).compile().memory_analysis()
+    )
+    assert memory.temp_size_in_bytes < 4 * (3 * attention.LOGITS)
 
 
 def test_normal_like_is_one_draw_or_one_an_image():

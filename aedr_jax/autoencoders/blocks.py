@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
+
+from aedr_jax.autoencoders.attention import attend
+from aedr_jax.autoencoders.convolutions import MANY, convolve, convolve_upsampled, upsample_nearest
 
 __all__ = [
     "Attention",
@@ -29,23 +31,26 @@ __all__ = [
     "SpatialNorm",
     "UpBlock",
     "Upsample",
-    "attend",
     "conv",
     "from_squares",
     "group_norm",
     "mean_of_runs",
     "to_squares",
     "upsample_nearest",
+    "upsampled",
 ]
 
 EPSILON = 1e-6
 SPATIAL_NORM_GROUPS = 32  # whatever norm_num_groups says
-QUERY_BLOCK = 4096  # tokens; more queries than this attend block by block, so that memory grows with h·w only
 
 
 @dataclasses.dataclass(frozen=True)
 class Numerics:
-    """How to compute: `dtype` of activations, `precision` of products ("highest", "high", "default")."""
+    """How to compute: `dtype` of activations, `precision` of products ("highest", "high", "default").
+
+    Statistics of norms and the softmax of attention are float32 whatever `dtype` is. What the precisions are on which
+    backend: `load_autoencoder`.
+    """
 
     dtype: Any = jnp.float32
     precision: str | None = "highest"
@@ -65,6 +70,7 @@ def conv(
     """A square convolution. Without `padding` it keeps the size (stride 1) or expects its input padded (stride 2)."""
     if padding is None:
         padding = size // 2 if stride == 1 else 0
+    wide = min(inputs, outputs) >= MANY and (size, stride, padding) == (3, 1, 1)
     return nnx.Conv(
         inputs,
         outputs,
@@ -74,6 +80,7 @@ def conv(
         use_bias=bias,
         dtype=numerics.dtype,
         precision=numerics.precision,
+        conv_general_dilated=convolve if wide else jax.lax.conv_general_dilated,
         rngs=rngs,
     )
 
@@ -99,11 +106,6 @@ class GroupNorm(nnx.GroupNorm):
 def group_norm(channels: int, groups: int, numerics: Numerics, rngs: nnx.Rngs) -> GroupNorm:
     """A group norm with diffusers' epsilon."""
     return GroupNorm(channels, groups, epsilon=EPSILON, dtype=numerics.dtype, rngs=rngs)
-
-
-def upsample_nearest(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n hh ww c"]:
-    """Each pixel `times` × `times` times."""
-    return jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
 
 
 def to_squares(x: Float[Array, "n h w c"], side: int) -> Float[Array, "n hs ws c s s"]:
@@ -198,27 +200,10 @@ class Attention(nnx.Module):
         return x + self.to_out(attended).reshape(n, h, w, c)
 
 
-def attend(
-    query: Float[Array, "n t c"], key: Float[Array, "n t c"], value: Float[Array, "n t c"], precision: str | None
-) -> Float[Array, "n t c"]:
-    """Attention with one head: softmax(q·k / √c) · v, block by block of queries where there are many."""
-
-    def of_block(query: Array) -> Array:
-        logits = jnp.einsum("nqc,nkc->nqk", query, key, precision=precision, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-        return jnp.einsum("nqk,nkc->nqc", weights, value, precision=precision)
-
-    return _in_query_blocks(of_block, query / math.sqrt(query.shape[-1]))
-
-
-def _in_query_blocks(attend: Any, query: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
-    n, t, c = query.shape
-    if t <= QUERY_BLOCK:
-        return attend(query)
-    blocks = -(-t // QUERY_BLOCK)
-    padded = jnp.pad(query, ((0, 0), (0, blocks * QUERY_BLOCK - t), (0, 0)))
-    out = jax.lax.map(attend, padded.reshape(n, blocks, QUERY_BLOCK, c).swapaxes(0, 1))
-    return out.swapaxes(0, 1).reshape(n, blocks * QUERY_BLOCK, c)[:, :t]
+def upsampled(conv: nnx.Conv, x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww o"]:
+    """A 3×3 convolution with a bias of the image upsampled to the nearest, ×2."""
+    out = convolve_upsampled(x.astype(conv.dtype), conv.kernel[...], conv.precision)
+    return out + conv.bias[...].astype(out.dtype)
 
 
 class Downsample(nnx.Module):
@@ -238,7 +223,7 @@ class Upsample(nnx.Module):
         self.conv = conv(inputs, outputs, 3, numerics, rngs)
 
     def __call__(self, x: Array) -> Array:
-        return self.conv(upsample_nearest(x, 2))
+        return upsampled(self.conv, x)
 
 
 class _Block(nnx.Module):

@@ -126,8 +126,10 @@ def load_autoencoder(
         read another one pass its own path, with `config.json` beside it. A file without one is read as the original
         code's, such as `ae.safetensors`, or a whole checkpoint with the autoencoder in it (`originals`).
       dtype: what to compute in: float32, bfloat16 or float16. Parameters are kept in float32 as they were read.
-      precision: the precision of convolutions and matrix products: "highest", "high" or "default". Losses near 1e-5
-        (FLUX) need "highest": GPU and TPU otherwise cut float32 products to TF32 or bfloat16.
+      precision: of every convolution and matrix product in float32: "highest", "high" or "default". Losses near 1e-5
+        (FLUX) need "highest". "default" is what the backend does unasked: TF32 on a GPU since Ampere (10 bits of
+        mantissa, sums in float32), one pass in bfloat16 on a TPU (7 bits); "high" is TF32 there, and three passes in
+        bfloat16. On a CPU all three are float32. Norms and softmax are float32 always, in half precision too.
       revision: commit, tag or branch of a download.
       quantize: whether `decode` goes through the codebook. None: as the model generates, by its registry entry; for
         a bare folder or hub path as diffusers does, which quantizes wherever there is a codebook but Paella's.

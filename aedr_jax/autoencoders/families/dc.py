@@ -17,7 +17,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.blocks import Numerics, conv, from_squares, mean_of_runs, to_squares, upsample_nearest
+from aedr_jax.autoencoders.blocks import (
+    Numerics,
+    conv,
+    from_squares,
+    mean_of_runs,
+    to_squares,
+    upsampled,
+)
 from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, Network
 from aedr_jax.autoencoders.grouped import DepthwiseConv, GroupedConv
 from aedr_jax.autoencoders.norms import BatchNorm, RMSNorm
@@ -308,7 +315,7 @@ class Up(nnx.Module):
         self.conv = conv(inputs, 4 * outputs if unfolds else outputs, 3, numerics, rngs)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww d"]:
-        h = unfold(self.conv(x)) if self.unfolds else self.conv(upsample_nearest(x, 2))
+        h = unfold(self.conv(x)) if self.unfolds else upsampled(self.conv, x)
         return h if self.repeats is None else h + unfold(jnp.repeat(x, self.repeats, axis=-1))
 
 

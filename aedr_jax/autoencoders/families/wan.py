@@ -20,11 +20,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aedr_jax.autoencoders.attention import attend
 from aedr_jax.autoencoders.blocks import (
     Downsample,
     Numerics,
     Upsample,
-    attend,
     conv,
     from_squares,
     mean_of_runs,

@@ -1,0 +1,109 @@
+"""3×3 convolutions with fewer products: the same numbers as XLA's, on every shape, strip by strip, and their gradients.
+
+Tolerance: 2e-6 of the largest value. Sums of float32 are taken in another order, and over differences of pixels.
+"""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from conftest import random_autoencoder, tiny_architecture
+from flax import nnx
+
+from aedr_jax.autoencoders import blocks, convolutions
+from aedr_jax.autoencoders.blocks import Numerics, conv
+from aedr_jax.autoencoders.convolutions import convolve, convolve_upsampled, upsample_nearest
+
+TOLERANCE = 2e-6
+OPTIONS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": "highest"}
+
+
+def plain(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1), (1, 1)], **OPTIONS)
+
+
+def same_size(x, kernel):
+    return convolve(x, kernel, (1, 1), [(1, 1), (1, 1)], **OPTIONS)
+
+
+def upsampled(x, kernel):
+    return convolve_upsampled(x, kernel, "highest")
+
+
+def plain_upsampled(x, kernel):
+    return plain(upsample_nearest(x, 2), kernel)
+
+
+PAIRS = {"same size": (same_size, plain), "upsampled": (upsampled, plain_upsampled)}
+
+
+def drawn(rng, n, h, w, c, o):
+    return tuple(jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((n, h, w, c), (3, 3, c, o)))
+
+
+def assert_close(found, expected):
+    assert found.shape == expected.shape
+    assert float(jnp.abs(found - expected).max()) <= TOLERANCE * float(jnp.abs(expected).max())
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("strip", [convolutions.STRIP, 64])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 2, 3), (2, 5, 8, 4, 6), (1, 13, 4, 5, 2)])
+def test_equal_to_the_convolution(rng, monkeypatch, pair, strip, shape):
+    """The smaller strip cuts the second and third image into strips, some of which end outside of it."""
+    monkeypatch.setattr(convolutions, "STRIP", strip)
+    function, reference = PAIRS[pair]
+    x, kernel = drawn(rng, *shape)
+    assert_close(jax.jit(lambda *of: function(*of))(x, kernel), reference(x, kernel))
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_gradients_are_equal(rng, monkeypatch, pair):
+    monkeypatch.setattr(convolutions, "STRIP", 64)
+    function, reference = PAIRS[pair]
+    x, kernel = drawn(rng, 1, 6, 4, 3, 5)
+    weights = jnp.asarray(rng.normal(size=reference(x, kernel).shape), jnp.float32)
+
+    def gradients(of):
+        return jax.jit(jax.grad(lambda x, kernel: jnp.sum(of(x, kernel) * weights), argnums=(0, 1)))(x, kernel)
+
+    for found, expected in zip(gradients(function), gradients(reference), strict=True):
+        assert_close(found, expected)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_products_on_cpus_and_in_float32_only(rng, pair):
+    function, _ = PAIRS[pair]
+    x, kernel = drawn(rng, 1, 4, 4, 3, 5)
+
+    def has_convolution(x, platform):
+        traced = jax.jit(lambda *of: function(*of)).trace(x, kernel.astype(x.dtype))
+        return "stablehlo.convolution" in traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert [has_convolution(x, platform) for platform in ("cpu", "cuda", "tpu")] == [False, True, True]
+    assert has_convolution(x.astype(jnp.bfloat16), "cpu")
+
+
+def test_which_convolutions_of_a_network_are_rewritten():
+    """Those between many channels that keep the size; the fast one is a part of the module, so of the program's key."""
+
+    def rewritten(*arguments, **options):
+        module = nnx.eval_shape(lambda: conv(*arguments, Numerics(), nnx.Rngs(0), **options))
+        return module.conv_general_dilated is convolve
+
+    many = blocks.MANY
+    assert rewritten(many, many, 3)
+    assert not rewritten(many, many // 2, 3)
+    assert not rewritten(many, many, 1)
+    assert not rewritten(many, many, 3, stride=2)
+
+
+def test_a_decoder_convolves_no_upsampled_image():
+    """Of its convolutions, on the CPU those that upsample are gone."""
+    autoencoder = random_autoencoder(tiny_architecture("kl"))
+    latents = jnp.zeros((1, 4, 4, autoencoder.architecture.latent_channels))
+    text = [
+        jax.jit(lambda ae, z: ae.decode(z)).trace(autoencoder, latents).lower(lowering_platforms=(name,)).as_text()
+        for name in ("cpu", "cuda")
+    ]
+    fewer, all_of_them = (one.count("stablehlo.convolution(") for one in text)
+    assert all_of_them - fewer == len(autoencoder.architecture.block_out_channels) - 1
