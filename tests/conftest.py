@@ -55,6 +55,19 @@ def programs_let_go() -> Iterator[None]:
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def two_devices() -> Iterator[None]:
+    """Scorers and the command line see two of the eight devices, as on a machine that has no more.
+
+    A batch is filled up to one image a device, so on eight a single image costs eight. What holds on 1, 2, 4 and 8
+    devices: `test_sharding.py`, `test_autoencoders.py`; rows and runs over all eight: `test_dataset.py`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda: jax.devices()[:2])
+        patch.setattr(jax, "local_device_count", lambda: 2)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of published figures beside the project; it is not part of the project."""

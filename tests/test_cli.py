@@ -31,6 +31,7 @@ from aedr_jax.interruption import deferred, interruptible, kept_handlers
 from aedr_jax.scoring import scorer as scoring
 from aedr_jax.scoring.job import Finished, Setup
 
+pytestmark = pytest.mark.usefixtures("two_devices")
 KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
 
 

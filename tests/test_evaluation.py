@@ -30,6 +30,7 @@ from aedr_jax.study.folders import find_sources
 from aedr_jax.study.metrics import average_precision, balanced_accuracy, tpr_at
 from aedr_jax.study.tables import tables, write_tables
 
+pytestmark = pytest.mark.usefixtures("two_devices")
 SIDE = 16
 TINY = {**KL, "mid_block_add_attention": False, "layers_per_block": 1}
 LIMITS = {"latenttracer": Limits(count=4, steps=2), "ronan": Limits(count=10, steps=2, models=("m1",))}

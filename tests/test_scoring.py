@@ -19,6 +19,7 @@ from aedr_jax.scoring.rows import column_types, rows_to_measurement
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.scoring.tables import as_record
 
+pytestmark = pytest.mark.usefixtures("two_devices")
 CONTRACT = [
     "id",
     "path",
@@ -190,7 +191,7 @@ def test_a_batch_is_fetched_after_the_next_is_sent(candidates, photos, monkeypat
 
 
 def test_what_is_computed_of_an_image_is_computed_once(photos):
-    """Though two models see different crops of it, and a batch is filled up."""
+    """Though two models see different crops of it, and a batch is filled up; over all eight devices."""
     asked = []
 
     def extra(photo):
@@ -201,7 +202,8 @@ def test_what_is_computed_of_an_image_is_computed_once(photos):
         return {"width": batch.extra["width"] + offset, "gray": batch.extra["gray"], "pixels": batch.pixels[:, 0, 0, 0]}
 
     decoder = Decoder(2, crops=(1, 2))
-    engine = Engine(seen, [jnp.float32(0), jnp.float32(1)], batch_size=4, fit_of=[0, 1], extra=extra)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    engine = Engine(aedr.make_sharded(seen, mesh=mesh), [jnp.float32(0), jnp.float32(1)], batch_size=4, fit_of=[0, 1], extra=extra)
     files = [photos / name for name in ("a.png", "c.jpg", "e.png")]
     (measured,) = engine(map(decoder, find_images(files)))
     assert asked == ["a.png", "c.jpg", "e.png"]

@@ -16,6 +16,7 @@ from aedr_jax.decision.threshold import threshold
 from aedr_jax.generate import demo
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 
+pytestmark = pytest.mark.usefixtures("two_devices")
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = [name for name, entry in REGISTRY.items() if entry.repository is None]
 
