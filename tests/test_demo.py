@@ -48,7 +48,12 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("aedr_jax.api.making.miniature_models", lambda: ("mini-kl4-a",))
     monkeypatch.setattr(demo, "SHIPPED", {"no_such_package": ("a.png",)})
     returned, call = [], aedr.api.demo
-    monkeypatch.setattr(aedr.api, "demo", lambda *args, **options: returned.append(call(*args, **options)) or returned[0])
+
+    def heard(*args, **options):
+        returned.append(call(*args, **options))
+        return returned[-1]
+
+    monkeypatch.setattr(aedr.api, "demo", heard)
     assert main(["demo", "-n", "2", "--out", str(tmp_path), "--json"]) == 0
     printed = capsys.readouterr()
     rows = [json.loads(line) for line in printed.out.splitlines()]

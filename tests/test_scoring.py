@@ -203,7 +203,8 @@ def test_what_is_computed_of_an_image_is_computed_once(photos):
 
     decoder = Decoder(2, crops=(1, 2))
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    engine = Engine(aedr.make_sharded(seen, mesh=mesh), [jnp.float32(0), jnp.float32(1)], batch_size=4, fit_of=[0, 1], extra=extra)
+    program = aedr.make_sharded(seen, mesh=mesh)
+    engine = Engine(program, [jnp.float32(0), jnp.float32(1)], batch_size=4, fit_of=[0, 1], extra=extra)
     files = [photos / name for name in ("a.png", "c.jpg", "e.png")]
     (measured,) = engine(map(decoder, find_images(files)))
     assert asked == ["a.png", "c.jpg", "e.png"]
