@@ -25,7 +25,7 @@ from aedr_jax.autoencoders.blocks import (
     mean_of_runs,
     to_squares,
 )
-from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, GaussianNetwork
+from aedr_jax.autoencoders.family import Architecture, Family, GaussianNetwork
 
 __all__ = ["HUNYUAN_IMAGE", "AutoencoderKLHunyuanImage", "HunyuanImageArchitecture"]
 
@@ -160,18 +160,9 @@ class AutoencoderKLHunyuanImage(GaussianNetwork):
 
     architecture: HunyuanImageArchitecture
 
-    def __init__(
-        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
-    ) -> None:
-        super().__init__(config, numerics, quantize=quantize)
+    def make_layers(self, numerics: Numerics, rngs: nnx.Rngs) -> None:
         self.encoder = Encoder(self.architecture, numerics, rngs)
         self.decoder = Decoder(self.architecture, numerics, rngs)
-
-    def apply_encoder(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hz wz z"]:
-        return self.encoder(x)
-
-    def apply_decoder(self, z: Float[Array, "n hz wz z"]) -> Float[Array, "n h w c"]:
-        return self.decoder(z)
 
 
 HUNYUAN_IMAGE = Family(

@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.blocks import GroupNorm, Numerics, upsample_nearest
-from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, Network
+from aedr_jax.autoencoders.family import Architecture, Family, Network
 
 __all__ = ["TINY", "AutoencoderTiny", "TinyArchitecture"]
 
@@ -72,15 +72,9 @@ class AutoencoderTiny(Network):
 
     architecture: TinyArchitecture
 
-    def __init__(
-        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
-    ) -> None:
-        super().__init__(config, numerics, quantize=quantize)
+    def make_layers(self, numerics: Numerics, rngs: nnx.Rngs) -> None:
         self.encoder = make_encoder(self.architecture, numerics, rngs)
         self.decoder = make_decoder(self.architecture, numerics, rngs)
-
-    def apply_encoder(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hz wz z"]:
-        return self.encoder(x)
 
     def apply_decoder(self, z: Float[Array, "n hz wz z"]) -> Float[Array, "n h w c"]:
         return self.decoder(3 * jnp.tanh(z / 3))
