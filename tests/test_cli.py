@@ -81,21 +81,32 @@ def of_paper(world):
     return ["--preset", "paper", "--calibrations", str(world / "paper")]
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
-def test_score_to_a_file(world, tmp_path, capsys, ending):
-    out = tmp_path / f"scores.{ending}"
+def test_score_to_a_file(world, tmp_path, capsys, monkeypatch):
+    """Into each ending the command itself writes; the images are measured for the first."""
+    whole, measured = scoring.Scorer.score, []
+
+    def once(self, items, on_progress):
+        if measured:
+            assert len(list(items)) == len(measured)
+        else:
+            measured.extend(whole(self, items, on_progress=on_progress))
+        yield from measured
+
+    monkeypatch.setattr(scoring.Scorer, "score", once)
     inputs = [str(world / "own" / "*.png"), str(world / "bad.png")]
-    assert main(["score", *inputs, "--model", str(world / "m1"), "--out", str(out)]) == 0
-    assert "7 images, 1 unreadable, 7 rows" in capsys.readouterr().out
-    if ending == "parquet":
-        rows = pq.read_table(out).to_pylist()
-    elif ending == "csv":
-        rows = list(csv.DictReader(io.StringIO(out.read_text())))
-    else:
-        rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [row["status"] for row in rows] == ["ok"] * 6 + ["error"]
-    assert [row["id"] for row in rows][-1].endswith("bad.png")  # the order of the inputs
-    assert all(float(row["signal"]) > 0 for row in rows[:6])
+    readers = {
+        "parquet": lambda file: pq.read_table(file).to_pylist(),
+        "csv": lambda file: list(csv.DictReader(io.StringIO(file.read_text()))),
+        "jsonl": lambda file: [json.loads(line) for line in file.read_text().splitlines()],
+    }
+    for ending, read in readers.items():
+        out = tmp_path / f"scores.{ending}"
+        assert main(["score", *inputs, "--model", str(world / "m1"), "--out", str(out)]) == 0
+        assert "7 images, 1 unreadable, 7 rows" in capsys.readouterr().out
+        rows = read(out)
+        assert [row["status"] for row in rows] == ["ok"] * 6 + ["error"]
+        assert [row["id"] for row in rows][-1].endswith("bad.png")  # the order of the inputs
+        assert all(float(row["signal"]) > 0 for row in rows[:6])
 
 
 def test_score_prints_csv_or_json(world, capsys):

@@ -285,7 +285,7 @@ def test_the_default_is_scored_by_its_standing():
     broken = aedr.from_functions(lambda p, x: x[:, ::2, ::2], lambda p, z: jnp.nan * z.repeat(2, 1).repeat(2, 2))
     score = jax.jit(functools.partial(method.score, clamp=True))
     found, lost = (score(ae, images, gray, keys) for ae in (sound, broken))
-    expected = align(sound, images[:1])
+    expected = jax.jit(align)(sound, images[:1])
     np.testing.assert_allclose(found.score[0], expected.alignment[0] / expected.error[0], rtol=1e-3)
     np.testing.assert_allclose(found.alignment[0], expected.alignment[0], rtol=1e-3)
     np.testing.assert_allclose(found.alignment_error[0], expected.error[0], rtol=1e-3)

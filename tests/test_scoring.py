@@ -100,12 +100,13 @@ def test_one_row_for_each_image_and_model(rows, photos):
 
 
 def test_values_are_those_of_the_pure_functions(rows, photos, candidates):
+    measure = jax.jit(aedr.measure)
     for name in ("b.png", "c.jpg"):
         pixels = aedr.read_image(photos / name)[:64, :70]  # cropped right and bottom to even sides
         images = jnp.asarray(pixels[None], jnp.float32) / 127.5 - 1
-        gray = aedr.read_gray(photos / name)[None]  # in the original size
+        homogeneity = jax.jit(aedr.homogeneity)(aedr.read_gray(photos / name)[None])  # in the original size
         for candidate in candidates:
-            expected = jax.jit(aedr.measure)(candidate.autoencoder, images, gray=gray)
+            expected = measure(candidate.autoencoder, images, homogeneity=homogeneity)
             row = rows[name, candidate.name]
             for column in ("first_loss", "second_loss", "ratio", "homogeneity", "signal"):
                 np.testing.assert_allclose(getattr(row.measured, column), getattr(expected, column)[0], rtol=1e-4)
