@@ -68,6 +68,32 @@ def two_devices() -> Iterator[None]:
         yield
 
 
+DECODING = ("aedr_jax.scoring.scorer.decode_all", "aedr_jax.study.folders.decode_all")
+
+
+@pytest.fixture(scope="module")
+def decoded_here() -> Iterator[None]:
+    """What a run has decoded in a process of its own is decoded in this one, since to start a process takes longer.
+
+    That both give the same: `test_workers.py`.
+    """
+    from aedr_jax.inputs.workers import decode_all
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in DECODING:
+            patch.setattr(name, lambda decoder, items, *, workers: decode_all(decoder, items, workers=0))
+        yield
+
+
+@pytest.fixture
+def decoder_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users have it, in a file of which the rest is `decoded_here`."""
+    from aedr_jax.inputs.workers import decode_all
+
+    for name in DECODING:
+        monkeypatch.setattr(name, decode_all)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of published figures beside the project; it is not part of the project."""

@@ -31,7 +31,7 @@ from aedr_jax.interruption import deferred, interruptible, kept_handlers
 from aedr_jax.scoring import scorer as scoring
 from aedr_jax.scoring.job import Finished, Setup
 
-pytestmark = pytest.mark.usefixtures("two_devices")
+pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
 
 
@@ -378,6 +378,7 @@ def containers(world, tmp_path):
     return tmp_path
 
 
+@pytest.mark.usefixtures("decoder_processes")
 def test_attribute_reads_every_container(calibrations, containers, capsys):
     endings = ("csv", "tsv", "jsonl", "txt", "parquet", "tar", "tar.zst", "zip")
     inputs = [str(containers / "images"), *(str(containers / f"t.{ending}") for ending in endings)]
@@ -526,6 +527,7 @@ def test_a_failed_run_exits_with_1(world, capsys, monkeypatch):
     assert "the device went away" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("decoder_processes")
 def test_interruption_keeps_what_is_finished(world, capsys, monkeypatch, tmp_path):
     whole = scoring.Scorer.score
 
@@ -621,6 +623,7 @@ def test_where_nothing_could_be_scored_the_run_has_failed(world, calibrations, t
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+@pytest.mark.usefixtures("decoder_processes")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_what_is_finished_is_kept_where_a_signal_ends_the_run(world, tmp_path, capsys, monkeypatch, name):
     number = getattr(signal, name)

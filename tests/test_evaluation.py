@@ -30,7 +30,7 @@ from aedr_jax.study.folders import find_sources
 from aedr_jax.study.metrics import average_precision, balanced_accuracy, tpr_at
 from aedr_jax.study.tables import tables, write_tables
 
-pytestmark = pytest.mark.usefixtures("two_devices")
+pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 SIDE = 16
 TINY = {**KL, "mid_block_add_attention": False, "layers_per_block": 1}
 LIMITS = {"latenttracer": Limits(count=4, steps=2), "ronan": Limits(count=10, steps=2, models=("m1",))}
@@ -406,6 +406,7 @@ def test_what_is_no_source_is_left_out_with_the_reason(world, tmp_path):
         assert any(reason in text for text in found.left_out), reason
 
 
+@pytest.mark.usefixtures("decoder_processes")
 def test_an_image_that_keeps_its_decoder_busy_is_left_out(world, tmp_path, monkeypatch):
     """Pillow reads a comment byte by byte."""
     for source in ("m1", "Real"):
@@ -444,6 +445,7 @@ def test_methods_of_lpips_know_its_weights():
     assert all(found[0][name] != found[2][name] for name in found[0])
 
 
+@pytest.mark.usefixtures("decoder_processes")
 def test_the_command(world, models, tmp_path, capsys):
     call = ["evaluate", str(world / "images"), "--out", str(tmp_path / "out"), "--models", ",".join(models)]
     call += ["--side", str(SIDE), "--count", "12", "--batch-size", "6"]

@@ -65,6 +65,11 @@ class Architecture(abc.ABC):
         """What cannot be rebuilt although each field alone is well, one sentence each."""
         return []
 
+    def not_rgb(self, *names: str) -> list[str]:
+        """The problems of these fields, which are to be the three channels of an image."""
+        numbers = {name: getattr(self, name) for name in names}
+        return [f"{name} = {number}; images have 3 channels here" for name, number in numbers.items() if number != 3]
+
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderConfig:

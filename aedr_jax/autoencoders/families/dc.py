@@ -129,9 +129,7 @@ class DCArchitecture(Architecture):
         ):
             if getattr(self, name) not in known:
                 problems.append(f"{name} = {getattr(self, name)!r}; only {' or '.join(map(repr, known))} is supported")
-        if self.in_channels != 3:
-            problems.append(f"in_channels = {self.in_channels}; images have 3 channels here")
-        return problems
+        return problems + self.not_rgb("in_channels")
 
     def _shortcut_problems(self, levels: Mapping[str, tuple[Level, ...]]) -> list[str]:
         """Widths that the shortcuts, which average or repeat channels, cannot bring to each other."""

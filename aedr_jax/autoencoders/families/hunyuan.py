@@ -53,11 +53,7 @@ class HunyuanImageArchitecture(Architecture):
 
     def problems(self) -> list[str]:
         widths, z = self.block_out_channels, self.latent_channels
-        problems = [
-            f"{name} = {getattr(self, name)}; images have 3 channels here"
-            for name in ("in_channels", "out_channels")
-            if getattr(self, name) != 3
-        ]
+        problems = self.not_rgb("in_channels", "out_channels")
         if 2 ** (len(widths) - 1) != self.spatial_compression_ratio:
             # Blocks that change the width without resampling add the wrong branch in diffusers, which raises.
             problems.append(

@@ -52,11 +52,7 @@ class PaellaArchitecture(Architecture):
         return f"Paella, {self.latent_channels} channels"
 
     def problems(self) -> list[str]:
-        problems = [
-            f"{name} = {getattr(self, name)}; images have 3 channels here"
-            for name in ("in_channels", "out_channels")
-            if getattr(self, name) != 3
-        ]
+        problems = self.not_rgb("in_channels", "out_channels")
         if self.levels > 16 or not all(self.widths):
             problems.append(f"embed_dim {self.embed_dim} is too narrow for {self.levels} levels")
         return problems

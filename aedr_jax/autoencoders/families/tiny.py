@@ -49,11 +49,7 @@ class TinyArchitecture(Architecture):
         return f"tiny, {self.latent_channels} channels"
 
     def problems(self) -> list[str]:
-        problems = [
-            f"{name} = {getattr(self, name)}; images have 3 channels here"
-            for name in ("in_channels", "out_channels")
-            if getattr(self, name) != 3
-        ]
+        problems = self.not_rgb("in_channels", "out_channels")
         for part in ("encoder", "decoder"):
             widths, blocks = getattr(self, f"{part}_block_out_channels"), getattr(self, f"num_{part}_blocks")
             if len(widths) != len(blocks):
