@@ -55,6 +55,45 @@ def programs_let_go() -> Iterator[None]:
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def two_devices() -> Iterator[None]:
+    """Scorers and the command line see two of the eight devices, as on a machine that has no more.
+
+    A batch is filled up to one image a device, so on eight a single image costs eight. What holds on 1, 2, 4 and 8
+    devices: `test_sharding.py`, `test_autoencoders.py`; rows and runs over all eight: `test_dataset.py`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda: jax.devices()[:2])
+        patch.setattr(jax, "local_device_count", lambda: 2)
+        yield
+
+
+DECODING = ("aedr_jax.scoring.scorer.decode_all", "aedr_jax.study.folders.decode_all")
+
+
+@pytest.fixture(scope="module")
+def decoded_here() -> Iterator[None]:
+    """What a run has decoded in a process of its own is decoded in this one, since to start a process takes longer.
+
+    That both give the same: `test_workers.py`.
+    """
+    from aedr_jax.inputs.workers import decode_all
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in DECODING:
+            patch.setattr(name, lambda decoder, items, *, workers: decode_all(decoder, items, workers=0))
+        yield
+
+
+@pytest.fixture
+def decoder_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users have it, in a file of which the rest is `decoded_here`."""
+    from aedr_jax.inputs.workers import decode_all
+
+    for name in DECODING:
+        monkeypatch.setattr(name, decode_all)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of published figures beside the project; it is not part of the project."""

@@ -15,6 +15,7 @@ from aedr_jax.signal.alignment import FLOOR_OF_ERROR, align, alignment_map, bloc
 FACTOR = PATCH
 compiled = jax.jit(align, static_argnames="config")  # operation by operation it would take longer
 compiled_losses = jax.jit(block_losses, static_argnames="config")
+compiled_map = jax.jit(alignment_map, static_argnames="config")
 SMALL = AlignmentConfig(tile=64, block=8, margin=8)
 
 
@@ -161,12 +162,12 @@ def test_a_large_image_is_judged_by_its_middle_tile_on_the_grid(autoencoder, own
 def test_the_map_shows_where_an_image_is_the_decoders(autoencoder, own, foreign):
     half = jnp.concatenate([own[:, :, :48], foreign[:, :, 48:]], axis=2)
     config = dataclasses.replace(SMALL, tile=48)
-    found = np.asarray(alignment_map(autoencoder, half, config=config))
+    found = np.asarray(compiled_map(autoencoder, half, config=config))
     assert found.shape == (6, 6, 9)  # tiles of three blocks a side: two below each other, three beside each other
     assert np.median(found[:, :, :4]) < -0.6  # up to column 8 + 4 · 8 = 40
     assert abs(np.median(found[:, :, 6:])) < 0.25  # from column 56 on
     alone = [dataclasses.replace(config, bands=(band,)) for band in config.bands]
-    of_bands = [np.asarray(alignment_map(autoencoder, half, config=one)) for one in alone]
+    of_bands = [np.asarray(compiled_map(autoencoder, half, config=one)) for one in alone]
     np.testing.assert_allclose(found, np.mean(of_bands, axis=0), rtol=1e-3, atol=1e-4)
     whole = compiled(autoencoder, half[:, :48, :48], config=alone[0]).alignment
     np.testing.assert_allclose(whole, of_bands[0][:, :3, :3].mean((1, 2)), rtol=1e-4)
@@ -186,7 +187,7 @@ def test_what_says_nothing_is_nan(autoencoder, own):
     assert np.isfinite(
         compiled(autoencoder, partly, config=dataclasses.replace(SMALL, least_blocks=0.1)).alignment
     ).all()
-    assert np.isnan(alignment_map(autoencoder, flat, config=SMALL)).all()
+    assert np.isnan(compiled_map(autoencoder, flat, config=SMALL)).all()
     assert alignment_map(autoencoder, tiny, config=SMALL).shape == (6, 0, 0)
 
 
@@ -245,19 +246,21 @@ def test_transformations(autoencoder, own):
     def found(x):
         return align(autoencoder, x, config=SMALL).alignment
 
-    expected = found(own[:4])
+    expected = jax.jit(found)(own[:4])
     # One image more or less changes the order of additions.
-    np.testing.assert_allclose(jax.vmap(lambda x: found(x[None])[0])(own[:4]), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.vmap(lambda x: found(x[None])[0]))(own[:4]), expected, rtol=1e-4, atol=1e-5)
     sharded = aedr.make_sharded(lambda ae, x: align(ae, x, config=SMALL).alignment)
     np.testing.assert_allclose(sharded(autoencoder, own[:4]), expected, rtol=1e-4, atol=1e-5)
-    for images in (own[:1], jnp.zeros((1, 64, 64, 3))):
-        assert np.isfinite(jax.grad(lambda x: jnp.nan_to_num(found(x)).sum())(images)).all()
+    gradient = jax.jit(jax.grad(lambda x: jnp.nan_to_num(found(x)).sum()))
+    for images in (own[:1], jnp.zeros_like(own[:1])):
+        assert np.isfinite(gradient(images)).all()
 
 
 def test_it_is_a_column_where_the_settings_ask(autoencoder, own):
     config = dataclasses.replace(aedr.SignalConfig(), alignment=SMALL)
-    measured = aedr.measure(autoencoder, own[:2], config=config)
-    expected = align(autoencoder, own[:2], config=SMALL)
+    measure = jax.jit(aedr.measure, static_argnames="config")
+    measured = measure(autoencoder, own[:2], config=config)
+    expected = compiled(autoencoder, own[:2], config=SMALL)
     np.testing.assert_allclose(measured.alignment, expected.alignment, rtol=1e-5)
     np.testing.assert_allclose(measured.alignment_error, expected.error, rtol=1e-5)
     np.testing.assert_allclose(measured.standing, expected.alignment / expected.error, rtol=1e-5)
@@ -267,7 +270,7 @@ def test_it_is_a_column_where_the_settings_ask(autoencoder, own):
         assert settings.describe()["alignment"] is None
     assert config.describe()["alignment"]["tile"] == 64
     assert config.describe()["alignment"]["bands"] == [[1, 5], [3, 9]]
-    unasked = aedr.measure(autoencoder, own[:2], config=aedr.SignalConfig.paper())
+    unasked = measure(autoencoder, own[:2], config=aedr.SignalConfig.paper())
     assert np.isnan(unasked.alignment).all()
     assert np.isnan(unasked.alignment_error).all()
 

@@ -27,6 +27,7 @@ from aedr_jax.scoring.tables import as_record, to_json
 from aedr_jax.signal import measurement
 
 api = aedr.api
+pytestmark = pytest.mark.usefixtures("two_devices")
 KL = {**ATTENTIVE, "mid_block_add_attention": False}
 
 

@@ -31,6 +31,7 @@ from aedr_jax.interruption import deferred, interruptible, kept_handlers
 from aedr_jax.scoring import scorer as scoring
 from aedr_jax.scoring.job import Finished, Setup
 
+pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
 
 
@@ -80,21 +81,32 @@ def of_paper(world):
     return ["--preset", "paper", "--calibrations", str(world / "paper")]
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
-def test_score_to_a_file(world, tmp_path, capsys, ending):
-    out = tmp_path / f"scores.{ending}"
+def test_score_to_a_file(world, tmp_path, capsys, monkeypatch):
+    """Into each ending the command itself writes; the images are measured for the first."""
+    whole, measured = scoring.Scorer.score, []
+
+    def once(self, items, on_progress):
+        if measured:
+            assert len(list(items)) == len(measured)
+        else:
+            measured.extend(whole(self, items, on_progress=on_progress))
+        yield from measured
+
+    monkeypatch.setattr(scoring.Scorer, "score", once)
     inputs = [str(world / "own" / "*.png"), str(world / "bad.png")]
-    assert main(["score", *inputs, "--model", str(world / "m1"), "--out", str(out)]) == 0
-    assert "7 images, 1 unreadable, 7 rows" in capsys.readouterr().out
-    if ending == "parquet":
-        rows = pq.read_table(out).to_pylist()
-    elif ending == "csv":
-        rows = list(csv.DictReader(io.StringIO(out.read_text())))
-    else:
-        rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [row["status"] for row in rows] == ["ok"] * 6 + ["error"]
-    assert [row["id"] for row in rows][-1].endswith("bad.png")  # the order of the inputs
-    assert all(float(row["signal"]) > 0 for row in rows[:6])
+    readers = {
+        "parquet": lambda file: pq.read_table(file).to_pylist(),
+        "csv": lambda file: list(csv.DictReader(io.StringIO(file.read_text()))),
+        "jsonl": lambda file: [json.loads(line) for line in file.read_text().splitlines()],
+    }
+    for ending, read in readers.items():
+        out = tmp_path / f"scores.{ending}"
+        assert main(["score", *inputs, "--model", str(world / "m1"), "--out", str(out)]) == 0
+        assert "7 images, 1 unreadable, 7 rows" in capsys.readouterr().out
+        rows = read(out)
+        assert [row["status"] for row in rows] == ["ok"] * 6 + ["error"]
+        assert [row["id"] for row in rows][-1].endswith("bad.png")  # the order of the inputs
+        assert all(float(row["signal"]) > 0 for row in rows[:6])
 
 
 def test_score_prints_csv_or_json(world, capsys):
@@ -366,6 +378,7 @@ def containers(world, tmp_path):
     return tmp_path
 
 
+@pytest.mark.usefixtures("decoder_processes")
 def test_attribute_reads_every_container(calibrations, containers, capsys):
     endings = ("csv", "tsv", "jsonl", "txt", "parquet", "tar", "tar.zst", "zip")
     inputs = [str(containers / "images"), *(str(containers / f"t.{ending}") for ending in endings)]
@@ -514,6 +527,7 @@ def test_a_failed_run_exits_with_1(world, capsys, monkeypatch):
     assert "the device went away" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("decoder_processes")
 def test_interruption_keeps_what_is_finished(world, capsys, monkeypatch, tmp_path):
     whole = scoring.Scorer.score
 
@@ -609,6 +623,7 @@ def test_where_nothing_could_be_scored_the_run_has_failed(world, calibrations, t
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+@pytest.mark.usefixtures("decoder_processes")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_what_is_finished_is_kept_where_a_signal_ends_the_run(world, tmp_path, capsys, monkeypatch, name):
     number = getattr(signal, name)

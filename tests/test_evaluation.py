@@ -30,6 +30,7 @@ from aedr_jax.study.folders import find_sources
 from aedr_jax.study.metrics import average_precision, balanced_accuracy, tpr_at
 from aedr_jax.study.tables import tables, write_tables
 
+pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 SIDE = 16
 TINY = {**KL, "mid_block_add_attention": False, "layers_per_block": 1}
 LIMITS = {"latenttracer": Limits(count=4, steps=2), "ronan": Limits(count=10, steps=2, models=("m1",))}
@@ -284,7 +285,7 @@ def test_the_default_is_scored_by_its_standing():
     broken = aedr.from_functions(lambda p, x: x[:, ::2, ::2], lambda p, z: jnp.nan * z.repeat(2, 1).repeat(2, 2))
     score = jax.jit(functools.partial(method.score, clamp=True))
     found, lost = (score(ae, images, gray, keys) for ae in (sound, broken))
-    expected = align(sound, images[:1])
+    expected = jax.jit(align)(sound, images[:1])
     np.testing.assert_allclose(found.score[0], expected.alignment[0] / expected.error[0], rtol=1e-3)
     np.testing.assert_allclose(found.alignment[0], expected.alignment[0], rtol=1e-3)
     np.testing.assert_allclose(found.alignment_error[0], expected.error[0], rtol=1e-3)
@@ -405,6 +406,7 @@ def test_what_is_no_source_is_left_out_with_the_reason(world, tmp_path):
         assert any(reason in text for text in found.left_out), reason
 
 
+@pytest.mark.usefixtures("decoder_processes")
 def test_an_image_that_keeps_its_decoder_busy_is_left_out(world, tmp_path, monkeypatch):
     """Pillow reads a comment byte by byte."""
     for source in ("m1", "Real"):
@@ -443,6 +445,7 @@ def test_methods_of_lpips_know_its_weights():
     assert all(found[0][name] != found[2][name] for name in found[0])
 
 
+@pytest.mark.usefixtures("decoder_processes")
 def test_the_command(world, models, tmp_path, capsys):
     call = ["evaluate", str(world / "images"), "--out", str(tmp_path / "out"), "--models", ",".join(models)]
     call += ["--side", str(SIDE), "--count", "12", "--batch-size", "6"]

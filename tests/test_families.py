@@ -42,8 +42,7 @@ class PatchArchitecture(Architecture):
 class AutoencoderPatch(GaussianNetwork):
     """One convolution there, one back."""
 
-    def __init__(self, config, numerics, rngs, *, quantize=None):
-        super().__init__(config, numerics, quantize=quantize)
+    def make_layers(self, numerics, rngs):
         p, z = self.architecture.patch_size, self.architecture.z_dim
         options = {"strides": p, "padding": "VALID", "precision": "highest", "rngs": rngs}
         self.down = nnx.Conv(4, 2 * z, (p, p), **options)

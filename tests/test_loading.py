@@ -46,8 +46,9 @@ def x():
     return jax.random.uniform(jax.random.key(0), (1, 8, 8, 3), minval=-1.0, maxval=1.0)
 
 
+@jax.jit
 def reconstruct(autoencoder, x):
-    return np.asarray(autoencoder.decode(autoencoder.encode(x)))
+    return autoencoder.decode(autoencoder.encode(x))
 
 
 def sha256(path):
@@ -125,9 +126,11 @@ def test_quantize_is_the_models_own_unless_said(movq_folder, tmp_path, monkeypat
     assert load_autoencoder("vqdm").quantize_on_decode is True
     kandinsky, official = load_autoencoder("kandinsky2.1"), load_autoencoder("kandinsky2.1", quantize=True)
     assert (kandinsky.quantize_on_decode, official.quantize_on_decode) == (False, True)
-    latents = kandinsky.encode(x)
-    assert not np.allclose(kandinsky.decode(latents), official.decode(latents))
-    np.testing.assert_array_equal(kandinsky.decode(latents, quantize=True), official.decode(latents))
+    decode = jax.jit(lambda ae, z, quantize=None: ae.decode(z, quantize=quantize), static_argnames="quantize")
+    latents = jax.jit(lambda ae, x: ae.encode(x))(kandinsky, x)
+    quantized = decode(official, latents)
+    assert not np.allclose(decode(kandinsky, latents), quantized)
+    np.testing.assert_array_equal(decode(kandinsky, latents, quantize=True), quantized)
 
 
 def test_codebook_where_there_is_none_is_an_error(kl_folder):
@@ -169,9 +172,9 @@ def test_dtype_is_what_is_computed_in(kl_folder, dtype, x):
     assert autoencoder.numerics.dtype == jnp.dtype(dtype)
     assert autoencoder.numerics.precision == "default"
     with jax.numpy_dtype_promotion("standard"):  # flax mixes its float32 statistics with the layers' dtype
-        latents = autoencoder.encode(x)
+        latents = jax.eval_shape(autoencoder.encode, x)
         assert latents.dtype == jnp.dtype(dtype)
-        assert autoencoder.decode(latents).dtype == jnp.float32
+        assert jax.eval_shape(autoencoder.decode, latents).dtype == jnp.float32
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int8", "half-ish", jnp.int32, complex, 3])

@@ -5,6 +5,7 @@ import pytest
 
 import aedr_jax as aedr
 
+pytestmark = pytest.mark.usefixtures("two_devices")
 # model folder -> the number of published images with a published homogeneity
 IMAGES = ("FLUX", "KD2.1", "Real", "SD2base", "SD3.5", "SDXL", "VQDM")
 
@@ -77,6 +78,6 @@ def test_published_images_go_through_the_command_line(shared, tmp_path):
     config = {**KL, "mid_block_add_attention": False, "layers_per_block": 1}
     candidate = load_candidate(str(write_folder(tmp_path / "m", config, make_tensors(config))))
     items = find_images([shared / "data" / "published" / "images" / name for name in ("VQDM", "Real")])
-    rows = list(Scorer([candidate], batch_size=4, multiple=256).score(items))
+    rows = list(Scorer([candidate], batch_size=2, multiple=256).score(items))
     assert {row.status for row in rows} == {"ok"}
     assert {row.format for row in rows} == {"PNG", "JPEG"}

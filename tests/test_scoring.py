@@ -20,6 +20,7 @@ from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.scoring.tables import as_record
 from aedr_jax.signal.alignment import align_together
 
+pytestmark = pytest.mark.usefixtures("two_devices")
 CONTRACT = [
     "id",
     "path",
@@ -101,12 +102,13 @@ def test_one_row_for_each_image_and_model(rows, photos):
 
 
 def test_values_are_those_of_the_pure_functions(rows, photos, candidates):
+    measure = jax.jit(aedr.measure)
     for name in ("b.png", "c.jpg"):
         pixels = aedr.read_image(photos / name)[:64, :70]  # cropped right and bottom to even sides
         images = jnp.asarray(pixels[None], jnp.float32) / 127.5 - 1
-        gray = aedr.read_gray(photos / name)[None]  # in the original size
+        homogeneity = jax.jit(aedr.homogeneity)(aedr.read_gray(photos / name)[None])  # in the original size
         for candidate in candidates:
-            expected = jax.jit(aedr.measure)(candidate.autoencoder, images, gray=gray)
+            expected = measure(candidate.autoencoder, images, homogeneity=homogeneity)
             row = rows[name, candidate.name]
             for column in ("first_loss", "second_loss", "ratio", "homogeneity", "signal"):
                 np.testing.assert_allclose(getattr(row.measured, column), getattr(expected, column)[0], rtol=1e-4)
@@ -192,7 +194,7 @@ def test_a_batch_is_fetched_after_the_next_is_sent(candidates, photos, monkeypat
 
 
 def test_what_is_computed_of_an_image_is_computed_once(photos):
-    """Though two models see different crops of it, and a batch is filled up."""
+    """Though two models see different crops of it, and a batch is filled up; over all eight devices."""
     asked = []
 
     def extra(photo):
@@ -203,7 +205,9 @@ def test_what_is_computed_of_an_image_is_computed_once(photos):
         return {"width": batch.extra["width"] + offset, "gray": batch.extra["gray"], "pixels": batch.pixels[:, 0, 0, 0]}
 
     decoder = Decoder(2, crops=(1, 2))
-    engine = Engine(seen, [jnp.float32(0), jnp.float32(1)], batch_size=4, fit_of=[0, 1], extra=extra)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    program = aedr.make_sharded(seen, mesh=mesh)
+    engine = Engine(program, [jnp.float32(0), jnp.float32(1)], batch_size=4, fit_of=[0, 1], extra=extra)
     files = [photos / name for name in ("a.png", "c.jpg", "e.png")]
     (measured,) = engine(map(decoder, find_images(files)))
     assert asked == ["a.png", "c.jpg", "e.png"]

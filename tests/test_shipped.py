@@ -17,6 +17,7 @@ from aedr_jax.generate import demo
 from aedr_jax.generate.miniature import load_flow
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 
+pytestmark = pytest.mark.usefixtures("two_devices")
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = miniature_models()
 STUDIED = [name for name, entry in REGISTRY.items() if entry.repository is None and not entry.by_default]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +65,11 @@ class Architecture(abc.ABC):
         """What cannot be rebuilt although each field alone is well, one sentence each."""
         return []
 
+    def not_rgb(self, *names: str) -> list[str]:
+        """The problems of these fields, which are to be the three channels of an image."""
+        numbers = {name: getattr(self, name) for name in names}
+        return [f"{name} = {number}; images have 3 channels here" for name, number in numbers.items() if number != 3]
+
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderConfig:
@@ -77,19 +82,26 @@ class AutoencoderConfig:
 
 
 class Network(nnx.Module):
-    """An autoencoder of a family. A subclass builds its layers and says how they are applied.
-
-    A subclass takes `(config, numerics, rngs, *, quantize)`, and passes all but `rngs` on.
-    """
+    """An autoencoder of a family. A subclass makes its layers, and where its encoder and decoder are not all, says how
+    they are applied."""
 
     architecture: Architecture
+    encoder: Callable[..., Any]
+    decoder: Callable[..., Any]
 
-    def __init__(self, config: AutoencoderConfig, numerics: Numerics, *, quantize: bool | None) -> None:
+    def __init__(
+        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
+    ) -> None:
         if quantize and not isinstance(self, CodebookNetwork):
             raise AutoencoderError(f"quantize=True, but an {config.family.class_name} has no codebook")
         self.architecture, self.numerics = config.architecture, numerics
         self.image_range = config.image_range
         self.scaling_factor = nnx.Variable(jnp.asarray(config.scaling_factor, jnp.float32))
+        self.make_layers(numerics, rngs)
+
+    def make_layers(self, numerics: Numerics, rngs: nnx.Rngs) -> None:
+        """Sets `encoder`, `decoder` and whatever stands beside them, of `self.architecture`."""
+        raise NotImplementedError
 
     @property
     def factor(self) -> int:
@@ -97,11 +109,11 @@ class Network(nnx.Module):
 
     def apply_encoder(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hz wz z"]:
         """Latents (a `GaussianNetwork`: their mean and log variance, side by side) of images in the network's range."""
-        raise NotImplementedError
+        return self.encoder(x)
 
     def apply_decoder(self, z: Float[Array, "n hz wz z"]) -> Float[Array, "n h w c"]:
         """Images in the network's range, of latents in its dtype."""
-        raise NotImplementedError
+        return self.decoder(z)
 
     def encode(self, images: Float[Array, "n h w 3"], key: Array | None = None) -> Float[Array, "n hz wz c"]:
         """Latents. The encoder is deterministic: a key changes nothing."""
@@ -148,14 +160,17 @@ class GaussianNetwork(Network):
 class CodebookNetwork(Network):
     """Latents have a nearest codebook entry, which is what is decoded where the model generates so.
 
-    A subclass sets `quantizer`.
+    A subclass makes a `quantizer` too.
     """
 
     quantizer: Quantizer
+    quantizes: ClassVar[bool] = True  # unless said otherwise, as diffusers' class does
 
-    def __init__(self, config: AutoencoderConfig, numerics: Numerics, *, quantize: bool | None) -> None:
-        super().__init__(config, numerics, quantize=quantize)
-        self.quantize_on_decode = quantize is not False
+    def __init__(
+        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
+    ) -> None:
+        super().__init__(config, numerics, rngs, quantize=quantize)
+        self.quantize_on_decode = self.quantizes if quantize is None else quantize
 
     def quantize(self, latents: Float[Array, "n hz wz c"]) -> Float[Array, "n hz wz c"]:
         """The nearest codebook entries (gradients pass straight through)."""
@@ -216,8 +231,7 @@ def build(config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quan
     Raises:
       AutoencoderError: on `quantize=True` for a model without a codebook.
     """
-    network: Callable[..., Network] = config.family.network
-    return network(config, numerics, rngs, quantize=quantize)
+    return config.family.network(config, numerics, rngs, quantize=quantize)
 
 
 def _rescale(x: Array, source: tuple[float, float], target: tuple[float, float]) -> Array:

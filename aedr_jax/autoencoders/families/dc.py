@@ -17,15 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.blocks import (
-    Numerics,
-    conv,
-    from_squares,
-    mean_of_runs,
-    to_squares,
-    upsampled,
-)
-from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, Network
+from aedr_jax.autoencoders.blocks import Numerics, conv, from_squares, mean_of_runs, to_squares, upsampled
+from aedr_jax.autoencoders.family import Architecture, Family, Network
 from aedr_jax.autoencoders.grouped import DepthwiseConv, GroupedConv
 from aedr_jax.autoencoders.norms import BatchNorm, RMSNorm
 
@@ -136,9 +129,7 @@ class DCArchitecture(Architecture):
         ):
             if getattr(self, name) not in known:
                 problems.append(f"{name} = {getattr(self, name)!r}; only {' or '.join(map(repr, known))} is supported")
-        if self.in_channels != 3:
-            problems.append(f"in_channels = {self.in_channels}; images have 3 channels here")
-        return problems
+        return problems + self.not_rgb("in_channels")
 
     def _shortcut_problems(self, levels: Mapping[str, tuple[Level, ...]]) -> list[str]:
         """Widths that the shortcuts, which average or repeat channels, cannot bring to each other."""
@@ -384,18 +375,9 @@ class AutoencoderDC(Network):
 
     architecture: DCArchitecture
 
-    def __init__(
-        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
-    ) -> None:
-        super().__init__(config, numerics, quantize=quantize)
+    def make_layers(self, numerics: Numerics, rngs: nnx.Rngs) -> None:
         self.encoder = Encoder(self.architecture, numerics, rngs)
         self.decoder = Decoder(self.architecture, numerics, rngs)
-
-    def apply_encoder(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hz wz z"]:
-        return self.encoder(x)
-
-    def apply_decoder(self, z: Float[Array, "n hz wz z"]) -> Float[Array, "n h w c"]:
-        return self.decoder(z)
 
 
 DC = Family(class_name="AutoencoderDC", architecture=DCArchitecture, network=AutoencoderDC)

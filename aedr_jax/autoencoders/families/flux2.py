@@ -11,7 +11,7 @@ from flax import nnx
 
 from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.families.kl import AutoencoderKL, KLArchitecture
-from aedr_jax.autoencoders.family import AutoencoderConfig, Family
+from aedr_jax.autoencoders.family import Family
 from aedr_jax.autoencoders.vae import Decoder
 
 __all__ = ["FLUX2", "AutoencoderKLFlux2", "Flux2Architecture"]
@@ -46,10 +46,8 @@ class AutoencoderKLFlux2(AutoencoderKL):
 
     architecture: Flux2Architecture
 
-    def __init__(
-        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
-    ) -> None:
-        super().__init__(config, numerics, rngs, quantize=quantize)
+    def make_layers(self, numerics: Numerics, rngs: nnx.Rngs) -> None:
+        super().make_layers(numerics, rngs)
         self.decoder = Decoder(self.architecture.decoder, numerics, rngs)
 
 

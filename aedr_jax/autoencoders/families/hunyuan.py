@@ -25,7 +25,7 @@ from aedr_jax.autoencoders.blocks import (
     mean_of_runs,
     to_squares,
 )
-from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, GaussianNetwork
+from aedr_jax.autoencoders.family import Architecture, Family, GaussianNetwork
 
 __all__ = ["HUNYUAN_IMAGE", "AutoencoderKLHunyuanImage", "HunyuanImageArchitecture"]
 
@@ -53,11 +53,7 @@ class HunyuanImageArchitecture(Architecture):
 
     def problems(self) -> list[str]:
         widths, z = self.block_out_channels, self.latent_channels
-        problems = [
-            f"{name} = {getattr(self, name)}; images have 3 channels here"
-            for name in ("in_channels", "out_channels")
-            if getattr(self, name) != 3
-        ]
+        problems = self.not_rgb("in_channels", "out_channels")
         if 2 ** (len(widths) - 1) != self.spatial_compression_ratio:
             # Blocks that change the width without resampling add the wrong branch in diffusers, which raises.
             problems.append(
@@ -160,18 +156,9 @@ class AutoencoderKLHunyuanImage(GaussianNetwork):
 
     architecture: HunyuanImageArchitecture
 
-    def __init__(
-        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
-    ) -> None:
-        super().__init__(config, numerics, quantize=quantize)
+    def make_layers(self, numerics: Numerics, rngs: nnx.Rngs) -> None:
         self.encoder = Encoder(self.architecture, numerics, rngs)
         self.decoder = Decoder(self.architecture, numerics, rngs)
-
-    def apply_encoder(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hz wz z"]:
-        return self.encoder(x)
-
-    def apply_decoder(self, z: Float[Array, "n hz wz z"]) -> Float[Array, "n h w c"]:
-        return self.decoder(z)
 
 
 HUNYUAN_IMAGE = Family(

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.blocks import Numerics, conv
-from aedr_jax.autoencoders.family import AutoencoderConfig, Family, GaussianNetwork
+from aedr_jax.autoencoders.family import Family, GaussianNetwork
 from aedr_jax.autoencoders.vae import BlockArchitecture, Decoder, Encoder
 
 __all__ = ["KL", "AutoencoderKL", "KLArchitecture"]
@@ -34,10 +34,7 @@ class AutoencoderKL(GaussianNetwork):
 
     architecture: KLArchitecture
 
-    def __init__(
-        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
-    ) -> None:
-        super().__init__(config, numerics, quantize=quantize)
+    def make_layers(self, numerics: Numerics, rngs: nnx.Rngs) -> None:
         a, z = self.architecture, self.architecture.latent_channels
         self.encoder = Encoder(a, 2 * z, numerics, rngs)
         self.decoder = Decoder(a, numerics, rngs)

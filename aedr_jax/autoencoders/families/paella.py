@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.blocks import Numerics, conv, from_squares, to_squares
-from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, CodebookNetwork, Family
+from aedr_jax.autoencoders.family import Architecture, CodebookNetwork, Family
 from aedr_jax.autoencoders.grouped import DepthwiseConv
 from aedr_jax.autoencoders.norms import BatchNorm, layer_norm
 from aedr_jax.autoencoders.quantizer import Quantizer
@@ -52,11 +52,7 @@ class PaellaArchitecture(Architecture):
         return f"Paella, {self.latent_channels} channels"
 
     def problems(self) -> list[str]:
-        problems = [
-            f"{name} = {getattr(self, name)}; images have 3 channels here"
-            for name in ("in_channels", "out_channels")
-            if getattr(self, name) != 3
-        ]
+        problems = self.not_rgb("in_channels", "out_channels")
         if self.levels > 16 or not all(self.widths):
             problems.append(f"embed_dim {self.embed_dim} is too narrow for {self.levels} levels")
         return problems
@@ -95,12 +91,9 @@ class PaellaVQModel(CodebookNetwork):
     """Squares of pixels to channels, mixing blocks with halvings between them, and back."""
 
     architecture: PaellaArchitecture
+    quantizes = False  # unlike `VQModel`, diffusers' class passes the codebook by unless told otherwise
 
-    def __init__(
-        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
-    ) -> None:
-        # Unlike `VQModel`, diffusers' class passes the codebook by unless told otherwise.
-        super().__init__(config, numerics, quantize=bool(quantize))
+    def make_layers(self, numerics: Numerics, rngs: nnx.Rngs) -> None:
         a, widths, z = self.architecture, self.architecture.widths, self.architecture.latent_channels
         pixels = a.up_down_scale_factor**2
         self.in_block = conv(a.in_channels * pixels, widths[0], 1, numerics, rngs)

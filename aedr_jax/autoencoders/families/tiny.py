@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.blocks import GroupNorm, Numerics, upsample_nearest
-from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, Network
+from aedr_jax.autoencoders.family import Architecture, Family, Network
 
 __all__ = ["TINY", "AutoencoderTiny", "TinyArchitecture"]
 
@@ -49,11 +49,7 @@ class TinyArchitecture(Architecture):
         return f"tiny, {self.latent_channels} channels"
 
     def problems(self) -> list[str]:
-        problems = [
-            f"{name} = {getattr(self, name)}; images have 3 channels here"
-            for name in ("in_channels", "out_channels")
-            if getattr(self, name) != 3
-        ]
+        problems = self.not_rgb("in_channels", "out_channels")
         for part in ("encoder", "decoder"):
             widths, blocks = getattr(self, f"{part}_block_out_channels"), getattr(self, f"num_{part}_blocks")
             if len(widths) != len(blocks):
@@ -72,15 +68,9 @@ class AutoencoderTiny(Network):
 
     architecture: TinyArchitecture
 
-    def __init__(
-        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
-    ) -> None:
-        super().__init__(config, numerics, quantize=quantize)
+    def make_layers(self, numerics: Numerics, rngs: nnx.Rngs) -> None:
         self.encoder = make_encoder(self.architecture, numerics, rngs)
         self.decoder = make_decoder(self.architecture, numerics, rngs)
-
-    def apply_encoder(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hz wz z"]:
-        return self.encoder(x)
 
     def apply_decoder(self, z: Float[Array, "n hz wz z"]) -> Float[Array, "n h w c"]:
         return self.decoder(3 * jnp.tanh(z / 3))

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.blocks import SPATIAL_NORM_GROUPS, Numerics, conv
-from aedr_jax.autoencoders.family import AutoencoderConfig, CodebookNetwork, Family
+from aedr_jax.autoencoders.family import CodebookNetwork, Family
 from aedr_jax.autoencoders.quantizer import Quantizer
 from aedr_jax.autoencoders.vae import BlockArchitecture, Decoder, Encoder
 
@@ -59,10 +59,7 @@ class VQModel(CodebookNetwork):
 
     architecture: VQArchitecture
 
-    def __init__(
-        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
-    ) -> None:
-        super().__init__(config, numerics, quantize=quantize)
+    def make_layers(self, numerics: Numerics, rngs: nnx.Rngs) -> None:
         a = self.architecture
         self.encoder = Encoder(a, a.latent_channels, numerics, rngs)
         self.decoder = Decoder(a, numerics, rngs, spatial=a.spatial)

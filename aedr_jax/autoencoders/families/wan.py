@@ -30,7 +30,7 @@ from aedr_jax.autoencoders.blocks import (
     mean_of_runs,
     to_squares,
 )
-from aedr_jax.autoencoders.family import Architecture, AutoencoderConfig, Family, GaussianNetwork
+from aedr_jax.autoencoders.family import Architecture, Family, GaussianNetwork
 from aedr_jax.autoencoders.norms import UnitNorm
 
 __all__ = [
@@ -356,10 +356,7 @@ class WanAutoencoder(GaussianNetwork):
 
     architecture: FrameArchitecture
 
-    def __init__(
-        self, config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quantize: bool | None = None
-    ) -> None:
-        super().__init__(config, numerics, quantize=quantize)
+    def make_layers(self, numerics: Numerics, rngs: nnx.Rngs) -> None:
         z = self.architecture.z_dim
         self.encoder = Encoder(self.architecture, 2 * z, numerics, rngs)
         self.decoder = Decoder(self.architecture, numerics, rngs)
