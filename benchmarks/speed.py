@@ -30,7 +30,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import math
 import os
 import resource
 import subprocess
@@ -44,6 +43,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.authors import Authors, find
+from benchmarks.counting import count_multiply_adds
 
 WHAT = ("torch", "paper", "tiled", "outside", "torch-compile", "latenttracer")
 STEPS = (2, 4, 10)  # of LatentTracer: two that are run, and the one extrapolated to
@@ -171,37 +171,6 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Subject:
         memory = held / 2**20
     count = count_multiply_adds(traced.jaxpr, jax.default_backend())
     return Subject(lambda: jax.block_until_ready(program(*arguments)), seconds, count, memory)
-
-
-def count_multiply_adds(jaxpr: Any, platform: str) -> int:
-    """Of the convolutions and products of a traced program, in the branches that are lowered for `platform`."""
-    total = 0
-    for equation in jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
-        if name == "dot_general":
-            (contracted, _), _ = params["dimension_numbers"]
-            summed = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-            total += math.prod(equation.outvars[0].aval.shape) * summed
-        elif name == "conv_general_dilated":
-            kernel, numbers = equation.invars[1].aval.shape, params["dimension_numbers"]
-            summed = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
-            zeros = math.prod(params["lhs_dilation"])  # of a gradient: what is spread with zeros costs no more for it
-            total += math.prod(equation.outvars[0].aval.shape) * summed // zeros
-        elif name == "cond":
-            branches = params["branches"]
-            if (platforms := params.get("branches_platforms")) is not None:
-                named = [i for i, names in enumerate(platforms) if names and platform in names]
-                branches = [branches[named[0] if named else -1]]
-            total += max(count_multiply_adds(branch.jaxpr, platform) for branch in branches)
-        else:
-            inner = sum(count_multiply_adds(one, platform) for one in _inner(params))
-            total += inner * (params["length"] if name == "scan" else 1)
-    return total
-
-
-def _inner(params: Mapping[str, Any]) -> list[Any]:
-    found = [getattr(value, "jaxpr", value) for value in params.values()]
-    return [value for value in found if hasattr(value, "eqns")]
 
 
 def subjects(case: Case, what: list[str], threads: int) -> dict[str, Callable[[], Subject]]:
