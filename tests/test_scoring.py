@@ -17,6 +17,7 @@ from aedr_jax.scoring import engine
 from aedr_jax.scoring.engine import Batch, Engine, Measured
 from aedr_jax.scoring.rows import column_types, rows_to_measurement
 from aedr_jax.scoring.scorer import Scorer, load_candidate
+from aedr_jax.scoring.scorer import _homogeneity as homogeneity_program
 from aedr_jax.scoring.tables import as_record
 from aedr_jax.signal.alignment import align_together
 
@@ -168,12 +169,15 @@ def test_a_crop_does_not_depend_on_other_candidates(candidates, tmp_path):
 
 
 def test_few_programs_for_many_sizes(candidates, photos):
-    scorer = Scorer(candidates, batch_size=2, multiple=64)
+    before = homogeneity_program._cache_size()
+    scorer = Scorer(candidates, config=aedr.SignalConfig(gamma=0.25), batch_size=2, multiple=64)
     rows = list(scorer.score(find_images([photos])))
     assert {(r.used_width, r.used_height) for r in rows if r.status == "ok"} == {(64, 64)}
     assert {r.size_rule for r in rows} == {"crop64"}
     assert scorer.engine._program.jitted._cache_size() == len(candidates)
-    assert scorer._homogeneity._cache_size() == 2  # heights to 64 and above it
+    assert homogeneity_program._cache_size() - before <= 2  # heights to 64 and above it
+    again = Scorer(candidates, config=aedr.SignalConfig(gamma=0.25), batch_size=2, multiple=64)
+    assert again.engine._program is scorer.engine._program  # of equal settings: compiled once
 
 
 def test_no_collective_in_what_is_scored_with(candidates):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from aedr_jax.autoencoders.checkpoints import encoder_hash, weights_hash
 from aedr_jax.autoencoders.loading import load_autoencoder
@@ -33,6 +35,7 @@ from aedr_jax.inputs.sources import Item
 from aedr_jax.inputs.workers import decode_all
 from aedr_jax.scoring.engine import Batch, Engine
 from aedr_jax.scoring.rows import Row, of_numbers
+from aedr_jax.scoring.sharding import Sharded, make_sharded
 from aedr_jax.signal import texture
 from aedr_jax.signal.alignment import align_together
 from aedr_jax.signal.measurement import Measurement, SignalConfig, measure
@@ -155,13 +158,12 @@ class Scorer:
         self._fit_of = [fits.index(fit) for fit in wanted]
         together = _Together.of(candidates, wanted, shared_encoders=tiled is not None)
         self._place = together.place
-        self._homogeneity = jax.jit(lambda gray: texture.homogeneity(gray, kind=config.kind)[0])
         self.engine = Engine(
-            self._aligned if tiled else self._measure,
+            _program(config, tuple(jax.local_devices())),
             [tuple(candidates[i].autoencoder for i in group) for group in together.groups],
             batch_size=batch_size,
             fit_of=[self._fit_of[group[0]] for group in together.groups],
-            extra=lambda photo: () if tiled else self._homogeneity(_padded(photo.gray)),
+            extra=lambda photo: () if tiled else _homogeneity(_padded(photo.gray), kind=config.kind),
         )
         self.candidates = tuple(
             dataclasses.replace(candidate, autoencoder=self.engine.autoencoders[group][member])
@@ -210,17 +212,6 @@ class Scorer:
                     for model, (group, member) in enumerate(self._place)
                     for i, photo in enumerate(batch.photos)
                 ]
-
-    def _measure(self, autoencoders: tuple[Any, ...], batch: Batch) -> tuple[Measurement, ...]:
-        options: dict[str, Any] = {"homogeneity": batch.extra, "config": self.config, "key": batch.keys}
-        return tuple(measure(autoencoder, batch.images, **options) for autoencoder in autoencoders)
-
-    def _aligned(self, autoencoders: tuple[Any, ...], batch: Batch) -> tuple[Measurement, ...]:
-        """What `measure` gives, of images that come as their tiles."""
-        assert self.config.alignment is not None
-        flat = jnp.asarray(prepare(batch.pixels.reshape(-1, *batch.pixels.shape[2:])))
-        found = align_together(autoencoders, flat.reshape(batch.pixels.shape), config=self.config.alignment)
-        return tuple(Measurement.of_alignment(one.alignment, one.error) for one in found)
 
     def _measured_row(self, photo: Decoded, model: int, measured: Measurement) -> Row:
         used_height, used_width = photo.used[self._fit_of[model]]
@@ -271,6 +262,29 @@ class Scorer:
             quantize=identity.quantize,
             **known,
         )
+
+
+@functools.lru_cache(maxsize=16)
+def _program(config: SignalConfig, devices: tuple[Any, ...]) -> Sharded:
+    """What a scorer's engine runs; scorers of equal settings compile it once."""
+
+    def measured(autoencoders: tuple[Any, ...], batch: Batch) -> tuple[Measurement, ...]:
+        options: dict[str, Any] = {"homogeneity": batch.extra, "config": config, "key": batch.keys}
+        return tuple(measure(autoencoder, batch.images, **options) for autoencoder in autoencoders)
+
+    def aligned(autoencoders: tuple[Any, ...], batch: Batch) -> tuple[Measurement, ...]:
+        """What `measure` gives, of images that come as their tiles."""
+        assert config.alignment is not None
+        flat = jnp.asarray(prepare(batch.pixels.reshape(-1, *batch.pixels.shape[2:])))
+        found = align_together(autoencoders, flat.reshape(batch.pixels.shape), config=config.alignment)
+        return tuple(Measurement.of_alignment(one.alignment, one.error) for one in found)
+
+    return make_sharded(aligned if config.loss is None else measured)
+
+
+@functools.partial(jax.jit, static_argnames="kind")
+def _homogeneity(gray: Int[Array | np.ndarray, "1 h w"], *, kind: str) -> Float[Array, ""]:
+    return texture.homogeneity(gray, kind=kind)[0]
 
 
 class _Together(NamedTuple):
