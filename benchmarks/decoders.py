@@ -2,7 +2,7 @@
 
     python -m benchmarks.decoders measure --data DATA --work WORK [--models mini-wan,mini-dc]
     python -m benchmarks.decoders print --work WORK
-    python -m benchmarks.decoders images --data DATA --work WORK      # own images as WORK/MODEL/*.png, for aedr attribute
+    python -m benchmarks.decoders images --data DATA --work WORK      # own images as WORK/MODEL/*.png
 
 A model's own images are decodes of perturbed latents of photographs that no weights saw, the middle square of each: to
 each latent channel noise of half its standard deviation over them is added, and what is decoded is rounded to 8 bits.
