@@ -2,6 +2,7 @@
 
     python -m benchmarks.decoders measure --data DATA --work WORK [--models mini-wan,mini-dc]
     python -m benchmarks.decoders print --work WORK
+    python -m benchmarks.decoders images --data DATA --work WORK      # own images as WORK/MODEL/*.png
 
 A model's own images are decodes of perturbed latents of photographs that no weights saw, the middle square of each: to
 each latent channel noise of half its standard deviation over them is added, and what is decoded is rounded to 8 bits.
@@ -21,6 +22,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from aedr_jax import AlignmentConfig, Measurement, Null, SignalConfig, load_autoencoder, measure, prepare
@@ -117,7 +119,7 @@ def accepted(null: Null, of: Mapping[str, np.ndarray]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("measure", "print"))
+    parser.add_argument("step", choices=("measure", "print", "images"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument(
@@ -139,6 +141,11 @@ def main() -> None:
                 found = list(squares(kind, args.data, side, half=1))[:MOST]
                 images = (processed(image, process, i) for i, image in enumerate(found))
                 keep(args.work / model / f"{kind}-{process}.npz", autoencoder, images, measuring)
+    for model in models if args.step == "images" else ():
+        folder = args.work / model
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(own_images(load_autoencoder(model), args.data, REGISTRY[model].native_size or 0)):
+            Image.fromarray(image).save(folder / f"{i:03d}.png")
     if args.step == "print":
         report(args.work, models)
 

@@ -190,7 +190,7 @@ def test_attribute_needs_no_calibration(world, tmp_path, capsys, monkeypatch):
     assert "foreign p: of" in " ".join(rest)
     assert "own p" not in " ".join(rest)
     # By default the candidates are those whose weights are here.
-    monkeypatch.setattr(decisions, "list_models", lambda: ["m1", "m2"])
+    monkeypatch.setattr(decisions, "default_models", lambda: ["m1", "m2"])
     monkeypatch.setattr(decisions, "local_folder", {"m1": world / "m1", "m2": None}.get)
     monkeypatch.setattr(decisions, "named", lambda models: 1 / 0)
     monkeypatch.setattr(Setup, "scorer", lambda self, places: places["m2"])

@@ -13,7 +13,7 @@ import numpy as np
 
 from aedr_jax.api.scores import Progress, Run, named, score_source, unseen
 from aedr_jax.autoencoders.names import match_models
-from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, list_models, local_folder
+from aedr_jax.autoencoders.registry import calibration_file, default_models, list_models, local_folder
 from aedr_jax.decision import calibration as decision
 from aedr_jax.decision.attribution import NONE, check_false_names
 from aedr_jax.decision.calibration import Calibration
@@ -180,11 +180,7 @@ def attribute(
                 "(aedr calibrate, and --calibrations DIR)"
             )
         chosen: dict[str, list[Calibration]] = {}
-        places = (
-            named(models)
-            if models
-            else {name: name for name in list_models() if REGISTRY[name].by_default and local_folder(name)}
-        )
+        places = named(models) if models else {name: name for name in default_models() if local_folder(name)}
     else:
         made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
         pasts = {name: decision.pasts_of(known) for name, known in made.items()}

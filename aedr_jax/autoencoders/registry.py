@@ -14,7 +14,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-__all__ = ["REGISTRY", "Entry", "calibration_file", "list_models", "local_folder", "miniature_models", "other_folders"]
+__all__ = [
+    "REGISTRY",
+    "Entry",
+    "calibration_file",
+    "default_models",
+    "list_models",
+    "local_folder",
+    "miniature_models",
+    "other_folders",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +121,14 @@ def list_models() -> tuple[str, ...]:
     return tuple(REGISTRY)
 
 
+def default_models() -> tuple[str, ...]:
+    """The names that take part where no models are named."""
+    return tuple(name for name, entry in REGISTRY.items() if entry.by_default)
+
+
 def miniature_models() -> tuple[str, ...]:
     """The models that ship with weights, calibration and sampler; of the others that ship see `Entry.by_default`."""
-    return tuple(name for name, entry in REGISTRY.items() if entry.repository is None and entry.by_default)
+    return tuple(name for name in default_models() if REGISTRY[name].repository is None)
 
 
 def weight_roots() -> list[Path]:
