@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aedr_jax import __version__
+from aedr_jax.cli.examples import FIRST, examples_of
 from aedr_jax.scoring.tables import for_terminal
 
 if TYPE_CHECKING:
@@ -36,11 +37,22 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of every command; `args.command` is its name."""
-    parser = _Parser(prog="aedr", description="Which generative model made this image?")
+    parser = _Parser(
+        prog="aedr",
+        description="Which generative model made this image?",
+        epilog=FIRST,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"aedr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, add_arguments) in COMMANDS.items():
-        command: _Parser = commands.add_parser(name, help=text, description=text)
+        command: _Parser = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=examples_of(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_argument("--json", action="store_true", help="print JSON")
         add_arguments(command)
     return parser
