@@ -21,3 +21,6 @@ from .scores import Setup as Setup
 from .scores import open_source as open_source
 from .scores import score as score
 from .scores import score_dataset as score_dataset
+from .verification import Difference as Difference
+from .verification import Verified as Verified
+from .verification import verify as verify

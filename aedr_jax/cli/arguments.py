@@ -168,6 +168,7 @@ def _attribute(parser: _Parser) -> None:
         help="also turn away what is unlike a model's own images: JSON files from aedr calibrate, or shipped",
     )
     parser.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
+    parser.add_argument("--record", metavar="FILE", help="also write versions, hashes and figures, for aedr verify")
     parser.add_argument(
         "--search",
         action="store_true",
@@ -177,6 +178,18 @@ def _attribute(parser: _Parser) -> None:
         "--false-names", type=float, default=0.05, metavar="SHARE", help="of images of no candidate (default .05)"
     )
     _add_measuring(parser)
+
+
+def _verify(parser: _Parser) -> None:
+    parser.add_argument("record", help="a file of attribute --record, or a page of aedr report")
+    _add_inputs(parser)
+    parser.add_argument(
+        "--models",
+        type=_list,
+        metavar="NAME=SOURCE",
+        help="where models of the record lie that are not in the registry",
+    )
+    parser.add_argument("--calibrations", metavar="DIR", help="where the record's verdicts are with calibrations")
 
 
 def _evaluate(parser: _Parser) -> None:
@@ -327,5 +340,6 @@ COMMANDS: Mapping[str, tuple[str, Callable[[_Parser], None]]] = {
     "score": ("losses, ratio, homogeneity and signal of each image with each model", _score),
     "calibrate": ("a model's threshold from images known to belong to it", _calibrate),
     "attribute": ("a verdict for each image: a model, several, or none of the candidates", _attribute),
+    "verify": ("compute what a record says again, and say whether it holds", _verify),
     "evaluate": ("the paper's experiments on a folder of folders, tables and plots", _evaluate),
 }

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from aedr_jax import api
 from aedr_jax.cli.arguments import limits_of, setup_of
+from aedr_jax.cli.checks import CHECKS
+from aedr_jax.cli.codes import FAILED, INTERRUPTED, OK
 from aedr_jax.cli.printing import (
     bar,
     complain,
@@ -32,9 +34,7 @@ from aedr_jax.scoring.tables import as_record, check_output, to_json, write_csv
 if TYPE_CHECKING:
     from aedr_jax.api import Run
 
-__all__ = ["COMMANDS", "FAILED", "INTERRUPTED", "OK", "WRONG_CALL"]
-
-OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
+__all__ = ["COMMANDS"]
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -250,6 +250,8 @@ def attribute(args: argparse.Namespace) -> int:
         search=args.search,
         setup=setup_of(args),
         out=args.out,
+        record=args.record,
+        command=args.typed,
         **_columns(args),
         progress=bar,
         on_run=tell_run,
@@ -311,5 +313,5 @@ def _say(args: argparse.Namespace, text: str) -> None:
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = MappingProxyType(
-    {run.__name__: run for run in (demo, models, convert, generate, score, calibrate, attribute, evaluate)}
+    {run.__name__: run for run in (demo, models, convert, generate, score, calibrate, attribute, *CHECKS, evaluate)}
 )

@@ -33,6 +33,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "aedr attribute photo.png",
             "aedr attribute photos --models sd1.5,mine=weights/vae --out verdicts.csv",
             "aedr attribute photos --calibrations calibrations --json",
+            "aedr attribute photo.png --record photo.json",
+        ),
+        "verify": (
+            "aedr verify photo.json photo.png",
+            "aedr verify photos.json photos --models mine=weights/vae",
         ),
         "evaluate": ("aedr evaluate folders --out results --methods aedr --no-plots",),
     }

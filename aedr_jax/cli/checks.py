@@ -1,0 +1,44 @@
+"""The commands that show and check again: `aedr verify`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from aedr_jax import api
+from aedr_jax.cli.codes import FAILED, OK
+from aedr_jax.cli.printing import bar, tell_run
+from aedr_jax.cli.verdicts import wrapped
+from aedr_jax.scoring.tables import to_json
+
+__all__ = ["CHECKS"]
+
+
+def verify(args: argparse.Namespace) -> int:
+    """`aedr verify`."""
+    found = api.verify(
+        args.record,
+        args.inputs,
+        models=args.models,
+        calibrations=args.calibrations,
+        image_column=args.image_column,
+        id_column=args.id_column,
+        progress=bar,
+        on_run=tell_run,
+    )
+    if args.json:
+        values: dict[str, Any] = {**found._asdict(), "differences": [one._asdict() for one in found.differences]}
+        print(to_json(values))
+        return OK if found.holds else FAILED
+    for difference in found.differences:
+        print(wrapped(str(difference), "  | "))
+    for note in found.notes:
+        print(wrapped(f"note: {note}", "  | "))
+    if found.unchecked:
+        print(wrapped(f"not given, so not checked: {', '.join(found.unchecked)}", "  | "))
+    count = f"{found.images} image{'s' if found.images != 1 else ''}"
+    print(f"the record holds for {count}" if found.holds else f"the record does not hold ({count} measured again)")
+    return OK if found.holds else FAILED
+
+
+CHECKS = (verify,)
