@@ -134,7 +134,7 @@ def test_attribute_prints_a_table_with_the_caveat(world, calibrations, capsys):
     assert main(["attribute", *inputs, "--calibrations", str(calibrations)]) == 0
     out = capsys.readouterr().out
     header, own, bad, why, *rest = out.splitlines()
-    assert re.split("  +", header) == ["image", "verdict", "foreign p", "own p"]
+    assert re.split("  +", header) == ["image", "verdict", "foreign p (+others)", "own p"]
     assert re.search(r" m[12] \S+ \(\+1\) ", own)
     assert "error" in bad
     assert why.startswith("  | ")
@@ -175,7 +175,7 @@ def test_attribute_needs_no_calibration(world, tmp_path, capsys, monkeypatch):
     assert verdict["accepted"] == {name: name in accepted for name in ("m1", "m2")}
     assert main(call) == 0
     header, row, *rest = capsys.readouterr().out.splitlines()
-    assert header.split() == ["image", "verdict", "foreign", "p"]
+    assert re.split("  +", header) == ["image", "verdict", "foreign p (+others)"]
     assert re.search(r" m[12] \S+ \(\+1\)$", row)
     assert "foreign p: share of" in " ".join(rest)
     assert "own p" not in " ".join(rest)

@@ -1,5 +1,6 @@
 """What a table of verdicts says, in 80 columns."""
 
+import dataclasses
 import io
 import re
 import sys
@@ -58,7 +59,7 @@ def test_the_named_model_or_the_nearest_has_its_p_value(capsys):
         verdict("none", {"a": 0.7}, image="l"),
     ]
     assert [re.split("  +", line) for line in printed(capsys, verdicts)] == [
-        ["image", "verdict", "foreign p"],
+        ["image", "verdict", "foreign p (+others)"],
         ["i", "a", "a <0.010 (+1)"],
         ["j", "none", "b 0.500 (+2)"],
         ["k", "b", "b 0.020 (+1)"],
@@ -75,7 +76,7 @@ def test_a_line_behind_says_why_there_is_no_verdict_and_what_has_no_room(capsys)
         verdict("not assessable", {"a": 0.5}, image="l"),
     ]
     lines = printed(capsys, verdicts)
-    assert lines[:3] == ["image  verdict         foreign p", "i      not assessable", "  | a: too small"]
+    assert lines[:3] == ["image  verdict         foreign p (+others)", "i      not assessable", "  | a: too small"]
     assert lines[3] == "j      error"
     behind = [line for line in lines[4:] if "much" in line]
     assert len(behind) > 1
@@ -105,10 +106,11 @@ def test_with_calibrations_there_are_two(capsys):
 
 def test_the_legend_is_one_line_and_no_line_is_wider_than_a_terminal():
     shown = [verdict("a", {"a": 0.01}, {"a": 0.05}, belonging={"a": 1000, "b": 99999}, image="i")]
+    shown.append(dataclasses.replace(shown[0], foreign=1_000_000))
     lines = legend(shown).splitlines()
     assert len(legend([verdict("a", {"a": 0.01})]).splitlines()) == 1
     assert max(map(len, [*lines, MINIATURE_ONLY, *wrapped(CAVEAT).splitlines()])) <= WIDTH
-    assert "99+ foreign images" in lines[0]
+    assert "1000000+ foreign images" in lines[0]
     assert wrapped(CAVEAT).replace("\n", " ") == CAVEAT
     assert legend([verdict("error", {})]) == ""
 
@@ -164,7 +166,7 @@ def test_colours_are_for_terminals(monkeypatch, file, environment, coloured):
     text = sys.stdout.getvalue()
     assert ("\x1b" in text) == coloured
     header, named, none, error, why = text.splitlines()
-    assert (header, why) == ("image  verdict  foreign p", "  | gone")
+    assert (header, why) == ("image  verdict  foreign p (+others)", "  | gone")
     assert "\x1b" not in none
     if coloured:
         assert named == "i      \x1b[32ma      \x1b[0m  a <0.010"

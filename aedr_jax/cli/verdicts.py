@@ -45,10 +45,10 @@ def legend(verdicts: Sequence[Verdict]) -> str:
     """A line for each kind of p-value that is shown: what it is, and for whom it speaks."""
     lines = []
     if foreign := max((v.foreign for v in verdicts), default=0):
-        lines.append(f"foreign p: share of {foreign}+ foreign images that fit so well; small: the model's own")
+        lines.append(f"foreign p: share of {foreign}+ foreign images that fit so well; small: its own")
     if belonging := [n for v in verdicts for n in v.belonging.values()]:
         least = f"{min(belonging)}{'+' if max(belonging) > min(belonging) else ''}"
-        lines.append(f"own p: share of {least} own images that fit so badly; small: not the model's own")
+        lines.append(f"own p: share of {least} own images that fit so badly; small: not its own")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -67,7 +67,7 @@ def print_verdicts(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
         for verdict in verdicts:
             print(to_json(vars(verdict)))
         return
-    columns: dict[str, Callable[[Verdict], str]] = {"verdict": _short_verdict, "foreign p": _foreign}
+    columns: dict[str, Callable[[Verdict], str]] = {"verdict": _short_verdict, "foreign p (+others)": _foreign}
     if any(v.p_values for v in verdicts):
         columns["own p"] = _own
     cells = [list(columns), *([for_terminal(cell(v)) for cell in columns.values()] for v in verdicts)]
