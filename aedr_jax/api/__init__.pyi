@@ -6,6 +6,9 @@ from .decisions import Attributed as Attributed
 from .decisions import attribute as attribute
 from .decisions import calibrate as calibrate
 from .decisions import load_calibrations as load_calibrations
+from .health import Check as Check
+from .health import Examined as Examined
+from .health import doctor as doctor
 from .inventory import Inventory as Inventory
 from .inventory import ModelRecord as ModelRecord
 from .inventory import models as models

@@ -341,5 +341,6 @@ COMMANDS: Mapping[str, tuple[str, Callable[[_Parser], None]]] = {
     "calibrate": ("a model's threshold from images known to belong to it", _calibrate),
     "attribute": ("a verdict for each image: a model, several, or none of the candidates", _attribute),
     "verify": ("compute what a record says again, and say whether it holds", _verify),
+    "doctor": ("what is installed and whether it works: devices, weights, caches, a self-test", lambda parser: None),
     "evaluate": ("the paper's experiments on a folder of folders, tables and plots", _evaluate),
 }

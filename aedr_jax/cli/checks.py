@@ -1,4 +1,4 @@
-"""The commands that show and check again: `aedr verify`."""
+"""The commands that show and check again: `aedr verify` and `aedr doctor`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from aedr_jax import api
 from aedr_jax.cli.codes import FAILED, OK
-from aedr_jax.cli.printing import bar, tell_run
+from aedr_jax.cli.printing import bar, plain, tell_run
 from aedr_jax.cli.verdicts import wrapped
 from aedr_jax.scoring.tables import to_json
 
@@ -41,4 +41,20 @@ def verify(args: argparse.Namespace) -> int:
     return OK if found.holds else FAILED
 
 
-CHECKS = (verify,)
+def doctor(args: argparse.Namespace) -> int:
+    """`aedr doctor`."""
+    if not args.json:
+        plain("looking, and asking a miniature model about two images: ten seconds, most of them compiling")
+    found = api.doctor()
+    if args.json:
+        checks = [check._asdict() for check in found.checks]
+        print(to_json({"healthy": found.healthy, "seconds": found.seconds, "checks": checks}))
+        return OK if found.healthy else FAILED
+    signs = {True: "ok", False: "WRONG", None: "-"}
+    for check in found.checks:
+        print(wrapped(f"{signs[check.ok]:5}  {check.what}: {check.said}", "       "))
+    print(f"\n{'all is well' if found.healthy else 'something is wrong'}; the self-test took {found.seconds:.0f} s")
+    return OK if found.healthy else FAILED
+
+
+CHECKS = (verify, doctor)

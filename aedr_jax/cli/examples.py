@@ -39,6 +39,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "aedr verify photo.json photo.png",
             "aedr verify photos.json photos --models mine=weights/vae",
         ),
+        "doctor": ("aedr doctor", "aedr doctor --json"),
         "evaluate": ("aedr evaluate folders --out results --methods aedr --no-plots",),
     }
 )
