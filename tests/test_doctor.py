@@ -3,6 +3,7 @@
 import json
 from importlib import metadata
 
+import jax
 import pytest
 
 from aedr_jax.api import Attributed, Run, health
@@ -52,6 +53,13 @@ def test_missing_weights_are_wrong(monkeypatch):
     found = {check.what: check for check in health._weights()}
     assert not found["miniature models"].ok
     assert "aedr convert" in found["real generators"].said
+
+
+def test_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("AEDR_LOCK", str(tmp_path / "lock.json"))
+    found = {check.what: check.said for check in health._caches()}
+    assert found["compiled programs"] == jax.config.jax_compilation_cache_dir  # the suite's own
+    assert found["hashes of downloads"] == f"{tmp_path / 'lock.json'} (not there yet)"
 
 
 def judged(texture, reconstruction):

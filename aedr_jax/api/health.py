@@ -138,7 +138,7 @@ def _caches() -> Iterator[Check]:
 
     from aedr_jax.autoencoders.hub import lock_path
 
-    programs = jax.config.read("jax_compilation_cache_dir")
+    programs = getattr(jax.config, "jax_compilation_cache_dir", None)  # not among its typed attributes
     kept = programs or "not kept (JAX_COMPILATION_CACHE_DIR=FOLDER keeps them: large models then start sooner)"
     yield Check("compiled programs", None, kept)
     for what, place in (("downloads", constants.HF_HUB_CACHE), ("hashes of downloads", lock_path())):
