@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 
+from aedr_jax.api.inventory import MINIATURE_ONLY
 from aedr_jax.autoencoders.registry import miniature_models
 from aedr_jax.cli.printing import COMPILING, bar
-from aedr_jax.cli.verdicts import MINIATURE_ONLY, WIDTH, legend, miniature_only, print_verdicts, three, wrapped
+from aedr_jax.cli.verdicts import WIDTH, legend, miniature_only, print_verdicts, three, wrapped
 from aedr_jax.decision.attribution import CAVEAT
 from aedr_jax.decision.calibration import Calibration
 from aedr_jax.scoring.rows import Row

@@ -17,6 +17,8 @@ from .making import convert as convert
 from .making import convert_pickles as convert_pickles
 from .making import demo as demo
 from .making import generate as generate
+from .reporting import Reported as Reported
+from .reporting import report as report
 from .scores import Counts as Counts
 from .scores import Progress as Progress
 from .scores import Run as Run

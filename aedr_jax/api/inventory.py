@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from aedr_jax.autoencoders.registry import REGISTRY, Entry, calibration_file, local_folder, miniature_models
 from aedr_jax.errors import SourceError
 
-__all__ = ["Inventory", "ModelRecord", "are_miniature", "models"]
+__all__ = ["MINIATURE_ONLY", "Inventory", "ModelRecord", "are_miniature", "models"]
+
+MINIATURE_ONLY = "No real generator was checked: only the miniature models were candidates."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

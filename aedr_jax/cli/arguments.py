@@ -156,6 +156,23 @@ def _calibrate(parser: _Parser) -> None:
 
 def _attribute(parser: _Parser) -> None:
     _add_inputs(parser)
+    _add_candidates(parser)
+    parser.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
+    parser.add_argument("--record", metavar="FILE", help="also write versions, hashes and figures, for aedr verify")
+    _add_measuring(parser)
+
+
+def _report(parser: _Parser) -> None:
+    _add_inputs(parser)
+    _add_candidates(parser)
+    parser.add_argument("--out", required=True, metavar="FILE.html", help="one file that loads nothing (extra report)")
+    parser.add_argument(
+        "--most-images", type=_positive, default=20, metavar="N", help="how many are pictured, a MiB each (default 20)"
+    )
+    _add_measuring(parser)
+
+
+def _add_candidates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models",
         type=_list,
@@ -167,8 +184,6 @@ def _attribute(parser: _Parser) -> None:
         metavar="DIR",
         help="also turn away what is unlike a model's own images: JSON files from aedr calibrate, or shipped",
     )
-    parser.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
-    parser.add_argument("--record", metavar="FILE", help="also write versions, hashes and figures, for aedr verify")
     parser.add_argument(
         "--search",
         action="store_true",
@@ -177,7 +192,6 @@ def _attribute(parser: _Parser) -> None:
     parser.add_argument(
         "--false-names", type=float, default=0.05, metavar="SHARE", help="of images of no candidate (default .05)"
     )
-    _add_measuring(parser)
 
 
 def _verify(parser: _Parser) -> None:
@@ -340,6 +354,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[_Parser], None]]] = {
     "score": ("losses, ratio, homogeneity and signal of each image with each model", _score),
     "calibrate": ("a model's threshold from images known to belong to it", _calibrate),
     "attribute": ("a verdict for each image: a model, several, or none of the candidates", _attribute),
+    "report": ("verdicts as one page to show: pictures, charts, facts, and the record", _report),
     "verify": ("compute what a record says again, and say whether it holds", _verify),
     "doctor": ("what is installed and whether it works: devices, weights, caches, a self-test", lambda parser: None),
     "evaluate": ("the paper's experiments on a folder of folders, tables and plots", _evaluate),

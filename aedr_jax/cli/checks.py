@@ -1,4 +1,4 @@
-"""The commands that show and check again: `aedr verify` and `aedr doctor`."""
+"""The commands that show and check again: `aedr report`, `aedr verify` and `aedr doctor`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import argparse
 from typing import Any
 
 from aedr_jax import api
+from aedr_jax.cli.arguments import setup_of
 from aedr_jax.cli.codes import FAILED, OK
-from aedr_jax.cli.printing import bar, plain, tell_run
-from aedr_jax.cli.verdicts import wrapped
+from aedr_jax.cli.printing import bar, counted, plain, tell_run
+from aedr_jax.cli.verdicts import miniature_only, wrapped
 from aedr_jax.scoring.tables import to_json
 
 __all__ = ["CHECKS"]
@@ -57,4 +58,31 @@ def doctor(args: argparse.Namespace) -> int:
     return OK if found.healthy else FAILED
 
 
-CHECKS = (verify, doctor)
+def report(args: argparse.Namespace) -> int:
+    """`aedr report`."""
+    made = api.report(
+        args.inputs,
+        args.out,
+        models=args.models,
+        calibrations=args.calibrations,
+        false_names=args.false_names,
+        search=args.search,
+        most_images=args.most_images,
+        setup=setup_of(args),
+        command=args.typed,
+        image_column=args.image_column,
+        id_column=args.id_column,
+        progress=bar,
+        on_run=tell_run,
+    )
+    size = made.out.stat().st_size
+    summary = {"out": str(made.out), **made.run.counts._asdict(), "pictured": made.pictured, "bytes": size}
+    if args.json:
+        print(to_json(summary))
+    else:
+        print(miniature_only(made.run.rows), end="")
+        print(wrapped(f"{made.out}: {counted(made.run.counts)}, {made.pictured} pictured, {size / 2**20:.1f} MiB"))
+    return FAILED if made.run.problems or made.run.nothing_scored else OK
+
+
+CHECKS = (report, verify, doctor)

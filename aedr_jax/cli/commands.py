@@ -27,7 +27,7 @@ from aedr_jax.cli.printing import (
     tell_passed_over,
     tell_run,
 )
-from aedr_jax.cli.verdicts import MINIATURE_ONLY, legend, miniature_only, print_verdicts, wrapped
+from aedr_jax.cli.verdicts import legend, miniature_only, print_verdicts, wrapped
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.scoring.tables import as_record, check_output, to_json, write_csv
 
@@ -39,6 +39,7 @@ __all__ = ["COMMANDS"]
 
 def demo(args: argparse.Namespace) -> int:
     """`aedr demo`."""
+    from aedr_jax.api.inventory import MINIATURE_ONLY
     from aedr_jax.decision.attribution import CAVEAT
 
     found = api.demo(args.n, out=args.out, progress=bar)

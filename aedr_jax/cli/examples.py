@@ -35,8 +35,13 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "aedr attribute photos --calibrations calibrations --json",
             "aedr attribute photo.png --record photo.json",
         ),
+        "report": (
+            "aedr report photo.png --out photo.html",
+            "aedr report photos --models sd1.5 --most-images 5 --out photos.html",
+        ),
         "verify": (
             "aedr verify photo.json photo.png",
+            "aedr verify photo.html photo.png",
             "aedr verify photos.json photos --models mine=weights/vae",
         ),
         "doctor": ("aedr doctor", "aedr doctor --json"),

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from aedr_jax.scoring.rows import Row
     from aedr_jax.scoring.verdicts import Verdict
 
-__all__ = ["MINIATURE_ONLY", "WIDTH", "legend", "miniature_only", "print_verdicts", "three", "wrapped"]
+__all__ = ["WIDTH", "legend", "miniature_only", "print_verdicts", "three", "wrapped"]
 
 WIDTH = 80
 LEAST_NAME = 24  # columns that an image's name has where others need room
-MINIATURE_ONLY = "No real generator was checked: only the miniature models were candidates."
 BEHIND = "  | "  # no name of a file can look like a row behind it
 COLOURS = {"named": "32", "ambiguous": "33", "not assessable": "35", "error": "31"}
 
@@ -35,7 +34,7 @@ def three(p: float, n: int) -> str:
 
 def miniature_only(rows: Iterable[Row]) -> str:
     """The line that says so where the candidates of rows are miniature models alone, or ""."""
-    from aedr_jax.api.inventory import are_miniature
+    from aedr_jax.api.inventory import MINIATURE_ONLY, are_miniature
 
     weights = {row.weights_hash for row in rows}
     return f"{MINIATURE_ONLY}\n" if weights and are_miniature(weights) else ""
