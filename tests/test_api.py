@@ -245,6 +245,7 @@ RENAMED = {
     "score": {"model": "models", "preset": "config", "resource": "resources"},
     "calibrate": {"preset": "config"},
     "attribute": {"preset": "config"},
+    "report": {"preset": "config"},
     "convert": {"source": "model"},
     "evaluate": {"folder": "inputs", "no_plots": "plots"},
 }
