@@ -234,7 +234,7 @@ def test_no_place_is_taken_from_a_record(world, file, tmp_path, monkeypatch):
 
     monkeypatch.setattr(api.Setup, "scorer", load)
     own = world / "images" / "0.png"
-    with pytest.raises(SourceError, match="'m1' is not in the registry, and nothing is loaded on a file's word"):
+    with pytest.raises(SourceError, match="'m1' is none whose weights are here by that name, and nothing is down"):
         api.verify(file, own)
     with pytest.raises(SourceError, match=r"no model m2 in the record \(there are: m1\)"):
         api.verify(file, own, models=[f"m2={world / 'm1'}"])
@@ -243,8 +243,10 @@ def test_no_place_is_taken_from_a_record(world, file, tmp_path, monkeypatch):
         return lambda values: values.update(models={to: values["models"]["m1"]})
 
     for name in (str(world / "m1"), "stranger/weights/vae", f"m1={world / 'm1'}"):
-        with pytest.raises(SourceError, match="not in the registry"):
+        with pytest.raises(SourceError, match="none whose weights are here"):
             api.verify(forged(file, tmp_path / "p.json", rename(name)), own)
+    with pytest.raises(SourceError, match=r"say where it is: --models flux$"):  # nor is a registry's model downloaded
+        api.verify(forged(file, tmp_path / "p.json", rename("flux")), own)
     with pytest.raises(SourceError, match="a record without a model"):
         api.verify(forged(file, tmp_path / "p.json", lambda values: values.update(models={})), own)
 

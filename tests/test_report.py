@@ -144,6 +144,7 @@ def test_what_it_shows(world, made):
     assert "JPEG, last saved at quality 90" in page.text
     assert "too few blocks with detail" in page.text
     assert "not an image of a known format" in page.text
+    assert hashlib.sha256(b"no image").hexdigest() in page.text
     assert MINIATURE_ONLY not in page.text
     for sentence in words.NOT_MEANT:
         assert sentence in page.text
@@ -316,6 +317,8 @@ def test_facts(world):
     found = dict(facts.facts_of(data, decode_photo(data, name="1.jpg"), quality=90).pairs)
     assert found["sha256"] == hashlib.sha256(data).hexdigest()
     assert found["Size"] == f"64 × 64 pixels, {len(data):,} bytes"
+    refused = facts.facts_of(b"no image", None)
+    assert refused.pairs == (("sha256", hashlib.sha256(b"no image").hexdigest()), ("Size", "8 bytes"))
 
 
 CHROMIUM = chromium.find()

@@ -191,13 +191,15 @@ class _Viewer:
         """An image's part of the page, with facts, and pictures where a model has something to say."""
         try:
             data = item.read()
+            if verdict.status != "ok":  # what the decoder's own process refused is not decoded in this one
+                return listed._replace(facts=facts_of(data, None))
             photo = decode_photo(data, name=item.path, most_pixels=self._setup.most_decoded)
         except ImageError:
-            return listed  # its verdict says so
+            return listed  # it cannot be read, which its verdict says, or no longer
         quality = next((row.jpeg_quality for row in rows.values()), 0)
         listed = listed._replace(facts=facts_of(data, photo, quality=quality))
         nearest = verdict.nearest
-        if nearest is None or verdict.status != "ok":
+        if nearest is None:
             return listed._replace(whole=picture(photo.image, f"The image {verdict.id}"))
         if nearest not in self._scorers:
             self._scorers[nearest] = self._setup.scorer({nearest: self._places[nearest]})

@@ -13,7 +13,7 @@ import numpy as np
 from aedr_jax.api.decisions import Calibrations, attribute, candidates_of
 from aedr_jax.api.scores import Progress, Run, unseen
 from aedr_jax.autoencoders.names import name_models
-from aedr_jax.autoencoders.registry import REGISTRY
+from aedr_jax.autoencoders.registry import REGISTRY, local_folder
 from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.scoring.job import Setup
@@ -79,8 +79,8 @@ def verify(
       record: the file that `attribute(record=)` wrote, or a page of `report`.
       inputs: as for `attribute`: the images that are to be looked at. An image is found in the record by its bytes, or
         else by its name.
-      models: where models that are not in the registry lie, `NAME=SOURCE`, by the record's names. A record says no
-        place, and none would be believed.
+      models: where models lie whose weights are not here by their registry's name, `NAME=SOURCE` by the record's names,
+        or a registry's name that may be downloaded. A record says no place, and none would be believed.
       calibrations: as for `attribute`, where the record's verdicts are with calibrations.
       setup: in place of the record's.
       image_column, id_column: of tables and datasets, where they cannot be told.
@@ -141,10 +141,11 @@ def _places(record: Record, models: Sequence[str]) -> list[str]:
     given = name_models(models)
     if unknown := [name for name in given if name not in record.models]:
         raise SourceError(f"no model {', '.join(unknown)} in the record (there are: {', '.join(record.models)})")
-    if lost := [name for name in record.models if name not in given and name not in REGISTRY]:
+    if lost := [name for name in record.models if name not in given and not (name in REGISTRY and local_folder(name))]:
+        where = lost[0] if lost[0] in REGISTRY else f"{lost[0]}=FOLDER"
         raise SourceError(
-            f"the record's model {lost[0]!r} is not in the registry, and nothing is loaded on a file's word; say where "
-            f"it is: --models {lost[0]}=FOLDER"
+            f"the record's model {lost[0]!r} is none whose weights are here by that name, and nothing is downloaded on "
+            f"a file's word; say where it is: --models {where}"
         )
     return [f"{name}={given[name]}" if name in given else name for name in record.models]
 

@@ -31,21 +31,24 @@ class Facts(NamedTuple):
     pairs: tuple[tuple[str, str], ...]
 
 
-def facts_of(data: bytes, photo: Photo, *, quality: int = 0) -> Facts:
+def facts_of(data: bytes, photo: Photo | None, *, quality: int = 0) -> Facts:
     """The facts of a file.
 
     Args:
       data: its bytes.
-      photo: what it was decoded to.
+      photo: what it was decoded to; None for a file that was refused, of which nothing more is read.
       quality: that a JPEG was last saved at; 0 for other formats.
     """
+    sha256 = ("sha256", hashlib.sha256(data).hexdigest())
+    if photo is None:
+        return Facts((sha256, ("Size", f"{len(data):,} bytes")))
     height, width = photo.gray.shape
     orientation = bare(data).orientation
     turned = f"{orientation} ({ORIENTATIONS[orientation]}{'' if orientation == 1 else ', applied'})"
     if photo.format == "TIFF":
         turned = "as its tag says, applied"
     pairs = [
-        ("sha256", hashlib.sha256(data).hexdigest()),
+        sha256,
         ("Format", f"{photo.format}, last saved at quality {quality}" if quality else photo.format),
         ("Size", f"{width} × {height} pixels, {len(data):,} bytes"),
         ("Orientation (EXIF)", turned),

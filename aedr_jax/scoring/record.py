@@ -243,5 +243,7 @@ def _inside(page: str) -> str:
     """The record in a page of `aedr report`: the text of its one element with the id "record"."""
     import html
 
-    start = page.index(">", page.index('id="record"')) + 1
-    return html.unescape(page[start : page.index("<", start)])
+    _, found, rest = page.partition('<pre id="record"')
+    if not found:
+        raise ValueError("a page without a record")
+    return html.unescape(rest.partition(">")[2].partition("<")[0])
