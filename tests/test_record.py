@@ -114,7 +114,7 @@ def test_what_a_record_holds(world, file):
 
 def test_it_holds(world, file, here):
     found = api.verify(file, world / "images", **here)
-    assert found == (True, (), (), 3, ())
+    assert found == (True, (), (), 3, (), TOLERANCE)
     part = api.verify(file, world / "images" / "1.png", **here)
     assert (part.holds, part.images, part.unchecked) == (True, 1, ("0.png", "bad.png"))
 
@@ -299,7 +299,7 @@ def _more(folder):
 def test_the_command(world, file, tmp_path, capsys):
     model = ["--models", f"m1={world / 'm1'}"]
     assert main(["verify", str(file), str(world / "images"), *model]) == 0
-    assert capsys.readouterr().out == "the record holds for 3 images\n"
+    assert capsys.readouterr().out == "the record holds for 3 images, alignments within 0.002\n"
     path = forged(file, tmp_path / "f.json", change_verdict)
     call = ["verify", str(path), str(world / "images" / "0.png"), *model]
     assert main(call) == 1

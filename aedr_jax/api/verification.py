@@ -46,6 +46,7 @@ class Verified(NamedTuple):
       notes: what is different and need not make a difference: versions, the device.
       images: how many were measured again.
       unchecked: the recorded images that were not given, of which nothing is said.
+      tolerance: by which alignments and other scores may differ (`TOLERANCE`).
     """
 
     holds: bool
@@ -53,6 +54,7 @@ class Verified(NamedTuple):
     notes: tuple[str, ...]
     images: int
     unchecked: tuple[str, ...]
+    tolerance: float = TOLERANCE
 
 
 def verify(

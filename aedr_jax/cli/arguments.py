@@ -199,7 +199,7 @@ def _verify(parser: _Parser) -> None:
         "--models",
         type=names,
         metavar="NAME=SOURCE",
-        help="where models of the record lie that are not in the registry",
+        help="where models of the record lie whose weights are not here by name",
     )
     parser.add_argument("--calibrations", metavar="DIR", help="where the record's verdicts are with calibrations")
 

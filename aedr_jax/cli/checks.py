@@ -38,7 +38,8 @@ def verify(args: argparse.Namespace) -> int:
     if found.unchecked:
         print(wrapped(f"not given, so not checked: {', '.join(found.unchecked)}", "  | "))
     count = f"{found.images} image{'s' if found.images != 1 else ''}"
-    print(f"the record holds for {count}" if found.holds else f"the record does not hold ({count} measured again)")
+    held = f"the record holds for {count}, alignments within {found.tolerance:g}"
+    print(held if found.holds else f"the record does not hold ({count} measured again)")
     return OK if found.holds else FAILED
 
 

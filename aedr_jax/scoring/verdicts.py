@@ -232,9 +232,7 @@ def after_search(
     if result.verdicts[0] in (NONE, NOT_ASSESSABLE):
         return verdict
     models = list(found)
-    labels = result.verdicts[0].removeprefix(AMBIGUOUS).split(", ")  # names hold neither "," nor "|"
-    named = [name for name in models if any(name in label.split("|") for label in labels)]
-    return dataclasses.replace(
+    again = dataclasses.replace(
         verdict,
         verdict=result.verdicts[0],
         scores=_by_model(models, result.scores[0]),
@@ -242,8 +240,10 @@ def after_search(
         p_values={},  # calibrations were asked of the image as it is, not of what was found
         likelihood_ratios={},
         accepted=dict(zip(models, result.accepted[0].tolist(), strict=True)),
-        found="; ".join(f"{name}: {found[name]}" for name in named) if len(named) > 1 else str(found[named[0]]),
     )
+    named = again.named
+    said = "; ".join(f"{name}: {found[name]}" for name in named) if len(named) > 1 else str(found[named[0]])
+    return dataclasses.replace(again, found=said)
 
 
 def families_of(rows: Sequence[Row]) -> dict[str, str]:
