@@ -143,7 +143,7 @@ def test_what_it_shows(world, made):
     assert "6 (turned by 90°, applied)" in page.text
     assert "JPEG, last saved at quality 90" in page.text
     assert "too few blocks with detail" in page.text
-    assert "not an image of a known format" in page.text
+    assert "The reason: 3-bad.png: not an image of a known format" in page.text
     assert hashlib.sha256(b"no image").hexdigest() in page.text
     assert MINIATURE_ONLY not in page.text
     for sentence in words.NOT_MEANT:
@@ -257,7 +257,7 @@ def test_a_histogram_holds_all_values_and_the_marked_one():
 
 def verdict(text, p, accepted=(), **options):
     yes = {name: name in accepted for name in p}
-    return Verdict("i", "i", "", text, {}, p, {}, {}, yes, "ok", options.pop("error", ""), foreign=99, **options)
+    return Verdict("i", "/x/i", "", text, {}, p, {}, {}, yes, "ok", options.pop("error", ""), foreign=99, **options)
 
 
 def test_verdicts_in_plain_words():

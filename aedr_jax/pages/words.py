@@ -65,7 +65,8 @@ def in_words(verdict: Verdict) -> tuple[str, ...]:
             said += [f"The nearest is {nearest}. {odds(verdict, nearest)}"] if nearest else []
             said += [_own(verdict, nearest)] if nearest else []
         case _:
-            said = [f"The reason: {verdict.unsaid}."]
+            why = verdict.unsaid.replace(verdict.path, verdict.id) if verdict.path else verdict.unsaid
+            said = [f"The reason: {why}."]  # a page is passed on, and folders are nobody's business
     return tuple(filter(None, said))
 
 
