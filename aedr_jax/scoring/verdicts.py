@@ -85,8 +85,8 @@ class Verdict:
 
     @property
     def nearest(self) -> str | None:
-        """Of the named models, or else of all, the one that most speaks for: the least foreign p-value, and of equal
-        ones the least score. None where there is none."""
+        """Of the named models, or else of all, the one for which most speaks: the least foreign p-value, and of equal
+        ones the least score; where there are none, the largest p-value of its own. None where nothing is known."""
         among = self.named or tuple(self.accepted)
         known = [m for m in among if m in self.foreign_p_values or m in self.p_values]
         return min(known, key=self._distance, default=None)
@@ -98,8 +98,8 @@ class Verdict:
         return why or ("a model gives it no defined score" if self.verdict == NOT_ASSESSABLE else "")
 
     def _distance(self, model: str) -> tuple[float, float, float]:
-        own = self.p_values.get(model, 1.0)
-        return self.foreign_p_values.get(model, 1.0), self.scores.get(model, math.inf), -own
+        own = 0.0 if model in self.foreign_p_values else -self.p_values[model]
+        return self.foreign_p_values.get(model, 1.0), own, self.scores.get(model, math.inf)
 
 
 def not_assessable(rows: Sequence[Row]) -> str:
