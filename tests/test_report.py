@@ -199,6 +199,15 @@ def test_how_many_are_pictured(world, tmp_path, capsys):
         api.report(world / "own", tmp_path)
 
 
+def test_what_was_changed_in_between_is_not_shown(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(reporting, "decode_photo", lambda *a, **o: decode_photo(*a, **o)._replace(sha256="0" * 64))
+    made = api.report(world / "own" / "0.png", tmp_path / "p.html", models=[f"m1={world / 'm1'}"])
+    assert made.pictured == 0
+    page = Elements(made.out.read_text(encoding="utf-8"))
+    assert reporting.CHANGED in page.text
+    assert page.all("img") == []
+
+
 def test_without_jinja2_the_error_names_the_extra(world, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(aedr.AedrError, match=r'pip install "aedr-jax\[report\]"'):

@@ -40,6 +40,7 @@ from aedr_jax.signal.reconstruction import double_reconstruct
 __all__ = ["Reported", "report"]
 
 VIEW = 384  # pixels: the side of the square that is shown pixel by pixel of a larger image
+CHANGED = "The file was changed after it was measured: it is not shown."
 VIEW_FACTORS = 8  # and at least so many of the autoencoder's, so that the map has blocks
 
 
@@ -196,6 +197,8 @@ class _Viewer:
             photo = decode_photo(data, name=item.path, most_pixels=self._setup.most_decoded)
         except ImageError:
             return listed  # it cannot be read, which its verdict says, or no longer
+        if photo.sha256 != verdict.sha256:
+            return listed._replace(words=(*listed.words, CHANGED))
         quality = next((row.jpeg_quality for row in rows.values()), 0)
         listed = listed._replace(facts=facts_of(data, photo, quality=quality))
         nearest = verdict.nearest
