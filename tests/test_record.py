@@ -101,7 +101,7 @@ def test_what_a_record_holds(world, file):
     weights = aedr.weights_hash(aedr.load_autoencoder(world / "m1"))
     assert model.protocol.identity.weights_hash == weights
     assert model.fingerprint == model.protocol.fingerprint()
-    assert (model.protocol.size_rule, record.measuring.setup()) == ("crop1", api.Setup())
+    assert (model.protocol.size_rule, record.measuring.setup()) == ("crop1", api.Setup(aedr.SignalConfig.tiles()))
     assert [image.id for image in record.images] == ["0.png", "1.png", "bad.png"]
     found = api.attribute(world / "images", models=[f"m1={world / 'm1'}"])
     for image, verdict in zip(record.images, found.verdicts, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -242,7 +241,6 @@ def _searched(
     """The verdicts, those of images that no model accepts from a search."""
     unnamed = {(verdict.id, verdict.path): i for i, verdict in enumerate(verdicts) if verdict.verdict == NONE}
     models = {candidate.name: candidate.autoencoder for candidate in scorer.candidates}
-    decoder = dataclasses.replace(scorer.decoder, tilings=())  # a search needs the whole
     families = families_of(run.rows)
     found = list(verdicts)
     with progress(len(unnamed), "searching") as advance:
@@ -250,7 +248,7 @@ def _searched(
             place = unnamed.get((item.id, str(item.path)))
             if place is None:
                 continue
-            decoded = decoder(item)
+            decoded = scorer.decoder.whole(item)
             if not isinstance(decoded, Refused) and (able := searchable(models, decoded.images[0])):
                 geometries = search_many(able, decoded.images[0])
                 found[place] = after_search(found[place], geometries, false_names=false_names, families=families)

@@ -208,7 +208,7 @@ class _Viewer:
         if nearest not in self._scorers:
             self._scorers[nearest] = self._setup.scorer({nearest: self._places[nearest]})
         scorer = self._scorers[nearest]
-        decoded = scorer.decoder(item)
+        decoded = scorer.decoder.whole(item)
         if isinstance(decoded, Refused):
             return listed
         pixels, region = _window(decoded.images[0], scorer.candidates[0].autoencoder.factor)
