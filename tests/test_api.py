@@ -246,6 +246,7 @@ RENAMED = {
     "score": {"model": "models", "preset": "config", "resource": "resources"},
     "calibrate": {"preset": "config"},
     "attribute": {"preset": "config"},
+    "report": {"preset": "config"},
     "convert": {"source": "model"},
     "evaluate": {"folder": "inputs", "no_plots": "plots"},
 }
@@ -259,7 +260,7 @@ def test_every_argument_of_a_command_is_a_parameter():
         known = {parameter for signature in signatures for parameter in signature.parameters}
         if "setup" in known:
             known |= {field.name for field in dataclasses.fields(api.Setup)}
-        # Each of the two calls `convert_pickles`.
+        # Each of the last two calls `convert_pickles`.
         options = {action.dest for action in command._actions} - {"help", "json", "pickle", "lpips"}
         assert {RENAMED.get(name, {}).get(option, option) for option in options} <= known, name
     assert tuple(measurement.PRESETS) == arguments.PRESETS

@@ -10,7 +10,7 @@ import aedr_jax as aedr
 from aedr_jax.decision.null import Null
 from aedr_jax.images.geometry import Geometry
 from aedr_jax.scoring.rows import Row, of_numbers
-from aedr_jax.scoring.verdicts import after_search, not_assessable, verdict_rows
+from aedr_jax.scoring.verdicts import Verdict, after_search, not_assessable, verdict_rows
 from aedr_jax.signal.search import Found
 
 HASHES = {"a": "0" * 64, "b": "1" * 64, "twin of a": "0" * 64, "closed": ""}
@@ -126,3 +126,18 @@ def test_after_a_search_names_may_have_spaces_and_p_values_of_the_image_as_it_wa
     assert several.verdict == "ambiguous: b, my model"
     assert several.found == "my model: mirrored; b: mirrored; offset 0, 1"
     assert after(my_model=0.0, b=math.nan) == before
+
+
+def test_the_named_model_or_the_nearest():
+    def judged(text, foreign, *, own=None, scores=None, accepted=()):
+        names = {**foreign, **(own or {})}
+        yes = {name: name in accepted for name in names}
+        return Verdict("i", "i", "", text, scores or {}, foreign, own or {}, {}, yes, "ok", "")
+
+    family = judged("ambiguous: a|b, c", {"a": 0.01, "b": 0.01, "c": 0.005, "d": 0.001}, accepted=["a", "b", "c", "d"])
+    assert (family.named, family.nearest) == (("a", "b", "c"), "c")  # d accepts it too, and others are firmer
+    none = judged("none", {"none": 0.5, "a": 0.4})
+    assert (none.named, none.nearest) == ((), "a")
+    assert judged("none", {"a": 0.5, "b": 0.5}, scores={"a": 0.1, "b": -0.1}).nearest == "b"
+    assert judged("none", {}, own={"a": 0.01, "b": 0.04}, scores={"a": -9.0, "b": 9.0}).nearest == "b"
+    assert judged("error", {}).nearest is None

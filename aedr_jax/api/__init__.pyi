@@ -6,6 +6,9 @@ from .decisions import Attributed as Attributed
 from .decisions import attribute as attribute
 from .decisions import calibrate as calibrate
 from .decisions import load_calibrations as load_calibrations
+from .health import Check as Check
+from .health import Examined as Examined
+from .health import doctor as doctor
 from .inventory import Inventory as Inventory
 from .inventory import ModelRecord as ModelRecord
 from .inventory import models as models
@@ -14,6 +17,8 @@ from .making import convert as convert
 from .making import convert_pickles as convert_pickles
 from .making import demo as demo
 from .making import generate as generate
+from .reporting import Reported as Reported
+from .reporting import report as report
 from .scores import Counts as Counts
 from .scores import Progress as Progress
 from .scores import Run as Run
@@ -21,3 +26,6 @@ from .scores import Setup as Setup
 from .scores import open_source as open_source
 from .scores import score as score
 from .scores import score_dataset as score_dataset
+from .verification import Difference as Difference
+from .verification import Verified as Verified
+from .verification import verify as verify

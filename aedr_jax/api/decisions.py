@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from aedr_jax.inputs.containers import as_source
 from aedr_jax.inputs.decoding import Refused
 from aedr_jax.inputs.sources import Source
 from aedr_jax.scoring.job import Setup
+from aedr_jax.scoring.record import Record
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.tables import check_output, write_rows
@@ -31,7 +31,7 @@ from aedr_jax.scoring.verdicts import Verdict, after_search, check_calibrations,
 from aedr_jax.signal.measurement import SignalConfig
 from aedr_jax.signal.search import search_many, searchable
 
-__all__ = ["Attributed", "Calibrations", "attribute", "calibrate", "load_calibrations"]
+__all__ = ["Attributed", "Calibrations", "attribute", "calibrate", "candidates_of", "load_calibrations"]
 
 SHIPPED = "shipped"
 VERDICTS = Setup(SignalConfig.tiles())
@@ -129,6 +129,34 @@ def calibrate(
     return made
 
 
+def candidates_of(
+    models: Sequence[str] | None, calibrations: str | os.PathLike[str] | Calibrations | None, setup: Setup
+) -> tuple[dict[str, str], dict[str, list[Calibration]]]:
+    """The candidates that a call of `attribute` asks for: name -> what `load_autoencoder` takes, and name ->
+    calibrations.
+
+    Raises:
+      CalibrationError, SourceError, AutoencoderError: as `attribute`, whose arguments these are.
+    """
+    if calibrations is None:
+        if setup.config.alignment is None:
+            raise CalibrationError(
+                f"settings {setup.config.name!r} have no alignment: verdicts then need calibrations "
+                "(aedr calibrate, and --calibrations DIR)"
+            )
+        chosen: dict[str, list[Calibration]] = {}
+        places = named(models) if models else {name: name for name in default_models() if local_folder(name)}
+    else:
+        made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
+        pasts = {name: decision.pasts_of(known) for name, known in made.items()}
+        sources = {name: known[0].provenance.source if known else None for name, known in pasts.items()}
+        given = match_models(models or pasts, sources)
+        chosen = {name: pasts[name] for name in given}
+        check_calibrations(chosen)
+        places = {name: given[name] or known[0].trusted_source(models or ()) for name, known in chosen.items()}
+    return places, chosen
+
+
 def attribute(
     inputs: Any,
     *,
@@ -138,6 +166,8 @@ def attribute(
     search: bool = False,
     setup: Setup = VERDICTS,
     out: str | os.PathLike[str] | None = None,
+    record: str | os.PathLike[str] | None = None,
+    command: str | None = None,
     image_column: str | None = None,
     id_column: str | None = None,
     progress: Progress = unseen,
@@ -160,6 +190,8 @@ def attribute(
       setup: how images are measured, by default on their tiles alone: as the calibrations' were.
       out: also write the verdicts: .parquet, .csv, .jsonl, or without an ending a folder of Parquet, which
         holds nothing else.
+      record: also write the run's provenance to this file, for `verify`.
+      command: what was typed, for the record.
       image_column, id_column: of tables and datasets, where they cannot be told.
       progress: shown while images are scored.
       on_run: given the run before its rows are judged.
@@ -172,23 +204,10 @@ def attribute(
     """
     if out is not None:
         check_output(out, alone=True)
+    if record is not None and not Path(record).parent.is_dir():
+        raise SourceError(f"{record}: the folder {Path(record).parent} does not exist")
     check_false_names(false_names)
-    if calibrations is None:
-        if setup.config.alignment is None:
-            raise CalibrationError(
-                f"settings {setup.config.name!r} have no alignment: verdicts then need calibrations "
-                "(aedr calibrate, and --calibrations DIR)"
-            )
-        chosen: dict[str, list[Calibration]] = {}
-        places = named(models) if models else {name: name for name in default_models() if local_folder(name)}
-    else:
-        made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
-        pasts = {name: decision.pasts_of(known) for name, known in made.items()}
-        sources = {name: known[0].provenance.source if known else None for name, known in pasts.items()}
-        given = match_models(models or pasts, sources)
-        chosen = {name: pasts[name] for name in given}
-        check_calibrations(chosen)
-        places = {name: given[name] or known[0].trusted_source(models or ()) for name, known in chosen.items()}
+    places, chosen = candidates_of(models, calibrations, setup)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
     scorer = setup.scorer(places)
     for candidate in scorer.candidates:
@@ -202,6 +221,17 @@ def attribute(
         verdicts = _searched(verdicts, run, source, scorer, rate, progress)
     if out is not None:
         write_rows(verdicts, out)
+    if record is not None:
+        made = Record.of(
+            verdicts,
+            run.rows,
+            setup=setup,
+            calibrations=chosen,
+            false_names=false_names,
+            search=search,
+            command=command,
+        )
+        made.save(record)
     return Attributed(verdicts, run)
 
 
@@ -211,7 +241,6 @@ def _searched(
     """The verdicts, those of images that no model accepts from a search."""
     unnamed = {(verdict.id, verdict.path): i for i, verdict in enumerate(verdicts) if verdict.verdict == NONE}
     models = {candidate.name: candidate.autoencoder for candidate in scorer.candidates}
-    decoder = dataclasses.replace(scorer.decoder, tilings=())  # a search needs the whole
     families = families_of(run.rows)
     found = list(verdicts)
     with progress(len(unnamed), "searching") as advance:
@@ -219,7 +248,7 @@ def _searched(
             place = unnamed.get((item.id, str(item.path)))
             if place is None:
                 continue
-            decoded = decoder(item)
+            decoded = scorer.decoder.whole(item)
             if not isinstance(decoded, Refused) and (able := searchable(models, decoded.images[0])):
                 geometries = search_many(able, decoded.images[0])
                 found[place] = after_search(found[place], geometries, false_names=false_names, families=families)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aedr_jax.autoencoders.registry import REGISTRY, Entry, calibration_file, local_folder
+from aedr_jax.autoencoders.registry import REGISTRY, Entry, calibration_file, local_folder, miniature_models
 from aedr_jax.errors import SourceError
 
-__all__ = ["Inventory", "ModelRecord", "models"]
+__all__ = ["MINIATURE_ONLY", "Inventory", "ModelRecord", "are_miniature", "models"]
+
+MINIATURE_ONLY = "No real generator was checked: only the miniature models were candidates."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,12 @@ def models(calibrations: str | os.PathLike[str] | None = None) -> Inventory:
         record = ModelRecord(model=name, source=source, weights=here, family=_family(None, files), **_listed(files))
         found.append(record)
     return Inventory(found, broken)
+
+
+def are_miniature(weights: Iterable[str]) -> bool:
+    """Whether all hashes of weights are those of the miniature models that ship, whatever they are called."""
+    files = [file for name in miniature_models() if (file := calibration_file(name))]
+    return set(weights) <= {_summary(file)["weights_hash"] for file in files}
 
 
 def _place(entry: Entry) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aedr_jax import __version__
+from aedr_jax.cli.examples import FIRST, examples_of
+from aedr_jax.cli.values import names, positive, processing, resource, share
 from aedr_jax.scoring.tables import for_terminal
 
 if TYPE_CHECKING:
-    from aedr_jax.images.processing import Processing
     from aedr_jax.rivals import Limits
     from aedr_jax.scoring.job import Setup
 
@@ -36,18 +37,29 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of every command; `args.command` is its name."""
-    parser = _Parser(prog="aedr", description="Which generative model made this image?")
+    parser = _Parser(
+        prog="aedr",
+        description="Which generative model made this image?",
+        epilog=FIRST,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"aedr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, add_arguments) in COMMANDS.items():
-        command: _Parser = commands.add_parser(name, help=text, description=text)
+        command: _Parser = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=examples_of(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_argument("--json", action="store_true", help="print JSON")
         add_arguments(command)
     return parser
 
 
 def _demo(parser: _Parser) -> None:
-    parser.add_argument("-n", type=_positive, default=3, metavar="N", help="images of each model (default 3)")
+    parser.add_argument("-n", type=positive, default=3, metavar="N", help="images of each model (default 3)")
     parser.add_argument("--out", metavar="DIR", help="keep the images here (default: a folder that is deleted)")
 
 
@@ -79,7 +91,7 @@ def _generate(parser: _Parser) -> None:
     parser.add_argument("--guidance", type=float, help="scale (default: the paper's)")
     parser.add_argument("--size", type=int, help="side in pixels (default: the model's native size)")
     parser.add_argument(
-        "--batch-size", type=_positive, metavar="N", help="images at once (default: 1; 8 miniature ones)"
+        "--batch-size", type=positive, metavar="N", help="images at once (default: 1; 8 miniature ones)"
     )
     parser.add_argument("--device", help="such as cuda:1 (default: the first GPU, or else the CPU)")
     parser.add_argument(
@@ -99,14 +111,12 @@ def _score(parser: _Parser) -> None:
     large = parser.add_argument_group(
         "with a folder as --out: large sources, resumed by the same command (docs/large.md)"
     )
-    large.add_argument(
-        "--shard", type=_share, metavar="I/N", help="this process's share; auto: as jax.distributed says"
-    )
+    large.add_argument("--shard", type=share, metavar="I/N", help="this process's share; auto: as jax.distributed says")
     large.add_argument("--workers", type=int, metavar="N", help="decoder processes (default: one a CPU, at most 16)")
     large.add_argument("--engine", choices=("local", "ray"), help="ray: a cluster (extra ray)")
     large.add_argument("--address", help="of the Ray cluster (default: the one that runs here, or a new one)")
     large.add_argument(
-        "--resource", type=_resource, metavar="NAME=N", help="what an actor takes, such as GPU=1 or TPU=4"
+        "--resource", type=resource, metavar="NAME=N", help="what an actor takes, such as GPU=1 or TPU=4"
     )
 
 
@@ -122,7 +132,7 @@ def _calibrate(parser: _Parser) -> None:
     )
     parser.add_argument(
         "--processing",
-        type=_processing,
+        type=processing,
         default="none",
         metavar="P",
         help="do this to each image first: jpeg75, webp80, resize0.5, crop0.8, blur1, noise0.02 (default none)",
@@ -144,9 +154,26 @@ def _calibrate(parser: _Parser) -> None:
 
 def _attribute(parser: _Parser) -> None:
     _add_inputs(parser)
+    _add_candidates(parser)
+    parser.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
+    parser.add_argument("--record", metavar="FILE", help="also write versions, hashes and figures, for aedr verify")
+    _add_measuring(parser, preset="tiles")
+
+
+def _report(parser: _Parser) -> None:
+    _add_inputs(parser)
+    _add_candidates(parser)
+    parser.add_argument("--out", required=True, metavar="FILE.html", help="one file that loads nothing (extra report)")
+    parser.add_argument(
+        "--most-images", type=positive, default=20, metavar="N", help="how many are pictured, a MiB each (default 20)"
+    )
+    _add_measuring(parser, preset="tiles")
+
+
+def _add_candidates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models",
-        type=_list,
+        type=names,
         metavar="A,B",
         help=f"the candidates, each {MODEL} (default: every model whose weights are here)",
     )
@@ -155,7 +182,6 @@ def _attribute(parser: _Parser) -> None:
         metavar="DIR",
         help="also turn away what is unlike a model's own images: JSON files from aedr calibrate, or shipped",
     )
-    parser.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
     parser.add_argument(
         "--search",
         action="store_true",
@@ -164,27 +190,38 @@ def _attribute(parser: _Parser) -> None:
     parser.add_argument(
         "--false-names", type=float, default=0.05, metavar="SHARE", help="of images of no candidate (default .05)"
     )
-    _add_measuring(parser, preset="tiles")
+
+
+def _verify(parser: _Parser) -> None:
+    parser.add_argument("record", help="a file of attribute --record, or a page of aedr report")
+    _add_inputs(parser)
+    parser.add_argument(
+        "--models",
+        type=names,
+        metavar="NAME=SOURCE",
+        help="where models of the record lie whose weights are not here by name",
+    )
+    parser.add_argument("--calibrations", metavar="DIR", help="where the record's verdicts are with calibrations")
 
 
 def _evaluate(parser: _Parser) -> None:
     parser.add_argument("folder", metavar="DIR", help="a folder for each model, and one named real")
     parser.add_argument("--out", required=True, metavar="RESULTS", help="a folder; the same command goes on in it")
-    parser.add_argument("--models", type=_list, metavar="A,B", help=f"each {MODEL} (default: the miniature models)")
+    parser.add_argument("--models", type=names, metavar="A,B", help=f"each {MODEL} (default: the miniature models)")
     parser.add_argument(
         "--methods",
-        type=_list,
+        type=names,
         metavar="A,B",
         help="default: all but those that resize images first, such as latenttracer-512 (a wrong name lists all)",
     )
-    parser.add_argument("--count", type=_positive, default=1000, metavar="N", help="images a source, half test (1000)")
+    parser.add_argument("--count", type=positive, default=1000, metavar="N", help="images a source, half test (1000)")
     parser.add_argument(
-        "--side", type=_positive, metavar="N", help="crop to N pixels (default: the models' native size)"
+        "--side", type=positive, metavar="N", help="crop to N pixels (default: the models' native size)"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the order of the images, and so of the halves (default 0)"
     )
-    parser.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images at once (default 8)")
+    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images at once (default 8)")
     parser.add_argument(
         "--robustness", type=int, default=0, metavar="N", help="AEDR on N test images a source, processed"
     )
@@ -203,11 +240,11 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group(f"how far {name} goes, which is dear")
         every = "all" if limits.count is None else str(limits.count)
         asked = "all" if rival.first_models is None else f"the first {rival.first_models}"
-        group.add_argument(f"--{name}-count", type=_positive, metavar="N", help=f"images a source (default {every})")
+        group.add_argument(f"--{name}-count", type=positive, metavar="N", help=f"images a source (default {every})")
         if limits.steps is not None:
             steps = f"of its descent (default {limits.steps}; published: {rival.published_steps or 'unknown'})"
-            group.add_argument(f"--{name}-steps", type=_positive, metavar="N", help=steps)
-        group.add_argument(f"--{name}-models", type=_list, metavar="A,B", help=f"asked about these (default: {asked})")
+            group.add_argument(f"--{name}-steps", type=positive, metavar="N", help=steps)
+        group.add_argument(f"--{name}-models", type=names, metavar="A,B", help=f"asked about these (default: {asked})")
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -226,62 +263,19 @@ def _add_measuring(parser: argparse.ArgumentParser, *, preset: str = "default") 
     parser.add_argument("--preset", choices=PRESETS, default=preset, help=f"what to measure (default: {preset})")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="what to compute in")
     parser.add_argument("--precision", choices=("highest", "high", "default"), default="highest", help="of products")
-    parser.add_argument("--batch-size", type=_positive, metavar="N", help="images at once (default: 1 a CPU, 8 a GPU)")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="images at once (default: 1 a CPU, 8 a GPU)")
     parser.add_argument(
-        "--multiple", type=_positive, metavar="N", help="crop to a multiple of N pixels; 64 compiles less on many sizes"
+        "--multiple", type=positive, metavar="N", help="crop to a multiple of N pixels; 64 compiles less on many sizes"
     )
     parser.add_argument(
         "--most-pixels",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="of an image with more, measure the middle (default: 2^20, such as 1024×1024)",
     )
     parser.add_argument(
-        "--most-decoded", type=_positive, metavar="N", help="an image with more pixels is an error row (default: 2^27)"
+        "--most-decoded", type=positive, metavar="N", help="an image with more pixels is an error row (default: 2^27)"
     )
-
-
-def _processing(text: str) -> Processing:
-    from aedr_jax.images.processing import Processing
-
-    try:
-        return Processing.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a positive number")
-    return value
-
-
-def _list(text: str) -> list[str]:
-    from aedr_jax.autoencoders.names import split_list
-
-    names = split_list(text)
-    if not names:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected names with commas between them")
-    return names
-
-
-def _share(text: str) -> tuple[int, int] | str:
-    if text == "auto":
-        return text
-    try:
-        index, shares = map(int, text.split("/"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: expected I/N, such as 0/4, or auto") from None
-    return index, shares
-
-
-def _resource(text: str) -> dict[str, float]:
-    name, _, amount = text.partition("=")
-    try:
-        return {name: float(amount)}
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: expected NAME=N, such as GPU=1") from None
 
 
 def setup_of(args: argparse.Namespace) -> Setup:
@@ -289,8 +283,8 @@ def setup_of(args: argparse.Namespace) -> Setup:
     from aedr_jax.scoring.job import Setup
     from aedr_jax.signal.measurement import SignalConfig
 
-    names = ("batch_size", "multiple", "dtype", "precision", "most_pixels", "most_decoded")
-    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    options = ("batch_size", "multiple", "dtype", "precision", "most_pixels", "most_decoded")
+    given = {name: value for name in options if (value := getattr(args, name)) is not None}
     return Setup(SignalConfig.preset(args.preset), **given)
 
 
@@ -315,5 +309,8 @@ COMMANDS: Mapping[str, tuple[str, Callable[[_Parser], None]]] = {
     "score": ("losses, ratio, homogeneity and signal of each image with each model", _score),
     "calibrate": ("a model's threshold from images known to belong to it", _calibrate),
     "attribute": ("a verdict for each image: a model, several, or none of the candidates", _attribute),
+    "report": ("verdicts as one page to show: pictures, charts, facts, and the record", _report),
+    "verify": ("compute what a record says again, and say whether it holds", _verify),
+    "doctor": ("what is installed and whether it works: devices, weights, caches, a self-test", lambda parser: None),
     "evaluate": ("the paper's experiments on a folder of folders, tables and plots", _evaluate),
 }

@@ -15,43 +15,44 @@ from typing import TYPE_CHECKING, Any
 
 from aedr_jax import api
 from aedr_jax.cli.arguments import limits_of, setup_of
+from aedr_jax.cli.checks import CHECKS
+from aedr_jax.cli.codes import FAILED, INTERRUPTED, OK
 from aedr_jax.cli.printing import (
     bar,
     complain,
     counted,
-    least,
     plain,
     print_table,
-    print_verdicts,
-    report,
-    report_passed_over,
     said_warnings,
+    tell_passed_over,
+    tell_run,
 )
+from aedr_jax.cli.verdicts import legend, miniature_only, print_verdicts, wrapped
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.scoring.tables import as_record, check_output, to_json, write_csv
 
 if TYPE_CHECKING:
     from aedr_jax.api import Run
 
-__all__ = ["COMMANDS", "FAILED", "INTERRUPTED", "OK", "WRONG_CALL"]
-
-OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
+__all__ = ["COMMANDS"]
 
 
 def demo(args: argparse.Namespace) -> int:
     """`aedr demo`."""
+    from aedr_jax.api.inventory import MINIATURE_ONLY
     from aedr_jax.decision.attribution import CAVEAT
 
     found = api.demo(args.n, out=args.out, progress=bar)
     if not found.photographs:
         print('no photographs: pip install "aedr-jax[demo]" brings some', file=sys.stderr)
+    _say(args, f"{MINIATURE_ONLY}\n")
     print_verdicts(found.verdicts, as_json=args.json)
     result = found.outcome
-    _say(
-        args,
-        f"\n{result.right} of {len(found.verdicts)} right, {result.ambiguous} more name the right model beside "
-        f"another, {result.wrong} wrong\n{least(found.verdicts)}{CAVEAT}",
+    counts = (
+        f"{result.right} of {len(found.verdicts)} right, {result.ambiguous} more name the right model beside another, "
+        f"{result.wrong} wrong"
     )
+    _say(args, f"\n{wrapped(counts)}\n{legend(found.verdicts)}{wrapped(CAVEAT)}")
     return OK
 
 
@@ -134,7 +135,7 @@ def score(args: argparse.Namespace) -> int:
     if alone := [name for name in names if getattr(args, name) is not None]:
         raise SourceError(f"--{alone[0].replace('_', '-')} needs a folder as --out (a name without an ending)")
     run = api.score(args.inputs, args.model, setup=setup_of(args), out=out, **_columns(args), progress=bar)
-    report(run)
+    tell_run(run)
     records = [as_record(row) for row in run.rows]
     if out:
         summary = {"out": str(out), **run.counts._asdict()}
@@ -169,7 +170,7 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
         complain("interrupted: finished images are kept; the same command goes on with the rest")
         return INTERRUPTED
     finally:
-        report_passed_over(source.passed_over())
+        tell_passed_over(source.passed_over())
     text = f"{out}: {done.scored} images scored, {done.unreadable} of them unreadable, {done.skipped} there already"
     if done.not_finite:
         text += f"; on {done.not_finite} a model is not finite (see their rows' error)"
@@ -186,7 +187,7 @@ def calibrate(args: argparse.Namespace) -> int:
 
     def on_run(run: Run) -> None:
         runs.append(run)
-        report(run)
+        tell_run(run)
         for row in run.rows if not run.interrupted else ():
             if row.status != "ok":
                 complain(f"left out: {row.error}")
@@ -250,10 +251,14 @@ def attribute(args: argparse.Namespace) -> int:
         search=args.search,
         setup=setup_of(args),
         out=args.out,
+        record=args.record,
+        command=args.typed,
         **_columns(args),
         progress=bar,
-        on_run=report,
+        on_run=tell_run,
     )
+    if first := miniature_only(run.rows):
+        _say(args, first)
     if not args.out:
         print_verdicts(verdicts, as_json=args.json)
     elif args.json:
@@ -265,7 +270,7 @@ def attribute(args: argparse.Namespace) -> int:
             "caveat": CAVEAT,
         }
         print(to_json(summary))
-    _say(args, f"\n{counted(run.counts)}\n{least(verdicts)}{CAVEAT}")
+    _say(args, f"\n{counted(run.counts)}\n{legend(verdicts)}{wrapped(CAVEAT)}")
     return _code(run)
 
 
@@ -309,5 +314,5 @@ def _say(args: argparse.Namespace, text: str) -> None:
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = MappingProxyType(
-    {run.__name__: run for run in (demo, models, convert, generate, score, calibrate, attribute, evaluate)}
+    {run.__name__: run for run in (demo, models, convert, generate, score, calibrate, attribute, *CHECKS, evaluate)}
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
 from aedr_jax.cli.arguments import make_parser
-from aedr_jax.cli.commands import COMMANDS, FAILED, INTERRUPTED, OK, WRONG_CALL
+from aedr_jax.cli.codes import FAILED, INTERRUPTED, OK, WRONG_CALL
+from aedr_jax.cli.commands import COMMANDS
 from aedr_jax.cli.printing import complain
 from aedr_jax.compilation import keep_programs
 from aedr_jax.errors import AedrError, RunError
@@ -17,7 +19,7 @@ from aedr_jax.interruption import interruptible
 
 __all__ = ["console", "main"]
 
-COMPUTING = ("attribute", "calibrate", "demo", "evaluate", "score")  # they import JAX, and compile much
+COMPUTING = ("attribute", "calibrate", "demo", "doctor", "evaluate", "report", "score", "verify")  # they compile much
 
 
 def console() -> None:
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for a wrong call, 130 after Ctrl-C, and 128 + its number after SIGTERM or SIGHUP, which write what is finished too.
     """
     args = make_parser().parse_args(argv)
+    args.typed = shlex.join(["aedr", *(sys.argv[1:] if argv is None else argv)])
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     with interruptible() as received:

@@ -109,6 +109,11 @@ class Decoder:
     crops: tuple[int, ...] = ()
     tilings: tuple[Tiling, ...] = ()
 
+    @property
+    def whole(self) -> Decoder:
+        """The same, of images that are not cut into tiles."""
+        return dataclasses.replace(self, tilings=())
+
     def __call__(self, item: Item) -> Decoded | Refused:
         """Decode an item; whatever is wrong with it is a `Refused` that names the file and the reason."""
         try:

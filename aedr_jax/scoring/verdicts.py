@@ -78,6 +78,30 @@ class Verdict:
     foreign: int = 0
     belonging: dict[str, int] = dataclasses.field(default_factory=dict)
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The models that the verdict names."""
+        labels = self.verdict.removeprefix(AMBIGUOUS).split(", ")  # names hold neither "," nor "|"
+        return tuple(m for m, yes in self.accepted.items() if yes and any(m in label.split("|") for label in labels))
+
+    @property
+    def nearest(self) -> str | None:
+        """Of the named models, or else of all, the one for which most speaks: the least foreign p-value, and of equal
+        ones the least score; where there are none, the largest p-value of its own. None where nothing is known."""
+        among = self.named or tuple(self.accepted)
+        known = [m for m in among if m in self.foreign_p_values or m in self.p_values]
+        return min(known, key=self._distance, default=None)
+
+    @property
+    def unsaid(self) -> str:
+        """Why there is no verdict, or "" where there is one: p-values beside "not assessable" would mean nothing."""
+        why = self.error or self.reason
+        return why or ("a model gives it no defined score" if self.verdict == NOT_ASSESSABLE else "")
+
+    def _distance(self, model: str) -> tuple[float, float, float]:
+        own = 0.0 if model in self.foreign_p_values else -self.p_values[model]
+        return self.foreign_p_values.get(model, 1.0), own, self.scores.get(model, math.inf)
+
 
 def not_assessable(rows: Sequence[Row]) -> str:
     """Why nothing can be said of an image, or "".
@@ -210,9 +234,7 @@ def after_search(
     if result.verdicts[0] in (NONE, NOT_ASSESSABLE):
         return verdict
     models = list(found)
-    labels = result.verdicts[0].removeprefix(AMBIGUOUS).split(", ")  # names hold neither "," nor "|"
-    named = [name for name in models if any(name in label.split("|") for label in labels)]
-    return dataclasses.replace(
+    again = dataclasses.replace(
         verdict,
         verdict=result.verdicts[0],
         scores=_by_model(models, result.scores[0]),
@@ -220,8 +242,10 @@ def after_search(
         p_values={},  # calibrations were asked of the image as it is, not of what was found
         likelihood_ratios={},
         accepted=dict(zip(models, result.accepted[0].tolist(), strict=True)),
-        found="; ".join(f"{name}: {found[name]}" for name in named) if len(named) > 1 else str(found[named[0]]),
     )
+    named = again.named
+    said = "; ".join(f"{name}: {found[name]}" for name in named) if len(named) > 1 else str(found[named[0]])
+    return dataclasses.replace(again, found=said)
 
 
 def families_of(rows: Sequence[Row]) -> dict[str, str]:

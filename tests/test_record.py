@@ -1,0 +1,327 @@
+"""`attribute(record=)` and `verify`: what holds, and that a forgery, a changed pixel and a changed weight do not."""
+
+import dataclasses
+import html
+import json
+
+import numpy as np
+import pytest
+from make_tiny import KL as ATTENTIVE
+from make_tiny import make_tensors, write_folder
+from PIL import Image
+
+import aedr_jax as aedr
+from aedr_jax.api import verification
+from aedr_jax.api.verification import P_TOLERANCE, TOLERANCE
+from aedr_jax.cli.main import main
+from aedr_jax.decision.null import Null
+from aedr_jax.errors import CalibrationWarning, RunError, SourceError
+from aedr_jax.images.codec import MAX_PIXELS
+from aedr_jax.images.processing import Processing
+from aedr_jax.scoring.record import Measuring, Record, RecordedImage, null_hash
+from aedr_jax.scoring.tables import to_json
+from aedr_jax.signal.protocol import told_apart
+
+api = aedr.api
+KL = {**ATTENTIVE, "mid_block_add_attention": False}
+
+
+def textured(rng, side=64):
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+    soft = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
+    return Image.fromarray((soft + rng.normal(0, 12, soft.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A model, the same with one other weight, two images, and a file that is none."""
+    root = tmp_path_factory.mktemp("world")
+    tensors = make_tensors(KL)
+    write_folder(root / "m1", KL, tensors)
+    name = next(name for name, value in sorted(tensors.items()) if name.startswith("decoder") and value.ndim == 4)
+    tensors[name].flat[0] += 0.5
+    write_folder(root / "changed", KL, tensors)
+    (root / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        textured(rng).save(root / "images" / f"{i}.png")
+    (root / "images" / "bad.png").write_text("no image")
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_scorer_for_each_setup():
+    """Equal setups share a scorer, and so its programs."""
+    made, build = {}, api.Setup.scorer
+
+    def scorer(self, models, *, processing=Processing("none")):
+        key = repr((self, dict(models), processing))
+        if key not in made:
+            made[key] = build(self, models, processing=processing)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api.Setup, "scorer", scorer)
+        yield
+
+
+@pytest.fixture(scope="module")
+def file(world):
+    """A record of the folder, as the command writes it."""
+    out = world / "record.json"
+    assert main(["attribute", str(world / "images"), "--models", str(world / "m1"), "--record", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def here(world):
+    """Where the record's model lies."""
+    return {"models": [f"m1={world / 'm1'}"]}
+
+
+def forged(file, to, change):
+    """A record that was changed by somebody who can compute a digest."""
+    values = json.loads(file.read_text())
+    change(values)
+    del values["digest"]
+    to.write_text(json.dumps({**values, "digest": told_apart(values)}))
+    return to
+
+
+def test_what_a_record_holds(world, file):
+    record, intact = Record.load(file)
+    assert intact
+    assert record.command == f"aedr attribute {world / 'images'} --models {world / 'm1'} --record {file}"
+    assert record.versions["aedr-jax"] == aedr.__version__
+    assert {"jax", "flax", "numpy", "python"} <= record.versions.keys()
+    assert record.backend.startswith("cpu")
+    assert record.null == null_hash(Null.shipped())
+    assert (record.false_names, record.search, record.calibrations) == (0.05, False, {})
+    model = record.models["m1"]
+    weights = aedr.weights_hash(aedr.load_autoencoder(world / "m1"))
+    assert model.protocol.identity.weights_hash == weights
+    assert model.fingerprint == model.protocol.fingerprint()
+    assert (model.protocol.size_rule, record.measuring.setup()) == ("crop1", api.Setup(aedr.SignalConfig.tiles()))
+    assert [image.id for image in record.images] == ["0.png", "1.png", "bad.png"]
+    found = api.attribute(world / "images", models=[f"m1={world / 'm1'}"])
+    for image, verdict in zip(record.images, found.verdicts, strict=True):
+        assert (image.sha256, image.verdict, image.scores) == (verdict.sha256, verdict.verdict, verdict.scores)
+        assert image.alignments == verdict.scores
+    rest = json.loads(file.read_text())
+    del rest["command"]  # which says what was typed
+    assert str(world) not in json.dumps(rest)
+
+
+def test_it_holds(world, file, here):
+    found = api.verify(file, world / "images", **here)
+    assert found == (True, (), (), 3, (), TOLERANCE)
+    part = api.verify(file, world / "images" / "1.png", **here)
+    assert (part.holds, part.images, part.unchecked) == (True, 1, ("0.png", "bad.png"))
+
+
+def test_a_page_holds_its_record_too(world, file, here, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(f'<!doctype html><title>x</title><pre id="record">{html.escape(file.read_text())}</pre>')
+    assert Record.load(page) == Record.load(file)
+
+
+def test_a_changed_pixel_is_detected(world, file, here, tmp_path):
+    pixels = np.array(Image.open(world / "images" / "0.png"))
+    pixels[30, 30, 0] ^= 1
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    found = api.verify(file, tmp_path / "0.png", **here)
+    assert not found.holds
+    assert (found.differences[0].of, found.differences[0].what) == ("0.png", "bytes (sha256)")
+    Image.fromarray(pixels).save(tmp_path / "unknown.png")
+    (other,) = api.verify(file, tmp_path / "unknown.png", **here).differences
+    assert (other.of, other.recorded) == ("unknown.png", "not in the record")
+
+
+def test_a_changed_weight_is_detected_and_said_first(world, file):
+    found = api.verify(file, world / "images" / "0.png", models=[f"m1={world / 'changed'}"])
+    assert not found.holds
+    assert (found.differences[0].of, found.differences[0].what) == ("m1", "weights_hash")
+    assert any(one.what == "alignments with m1" for one in found.differences[1:])
+
+
+def change_verdict(values):
+    values["images"][0]["verdict"] = "m1"
+
+
+def change_p_value(values):
+    values["images"][0]["foreign_p_values"]["m1"] /= 1.5
+
+
+def change_alignment(values):
+    image = values["images"][0]
+    image["alignments"]["m1"] -= 0.3
+    image["scores"]["m1"] -= 0.3
+
+
+def change_error(values):
+    values["images"][0]["alignment_errors"]["m1"] *= 2
+
+
+def leave_a_score_out(values):
+    values["images"][0]["scores"] = {}
+
+
+def change_null(values):
+    values["null"] = "ab" * 32
+
+
+def change_fingerprint(values):
+    values["models"]["m1"]["fingerprint"] = "0" * 16
+
+
+def change_settings(values):
+    values["models"]["m1"]["protocol"]["settings"]["alignment"]["tiles"] = 9
+
+
+@pytest.mark.parametrize(
+    ("change", "of", "what"),
+    [
+        (change_verdict, "0.png", "verdict"),
+        (change_p_value, "0.png", "foreign_p_values with m1"),
+        (change_alignment, "0.png", "alignments with m1"),
+        (change_error, "0.png", "alignment_errors with m1"),
+        (leave_a_score_out, "0.png", "scores with m1"),
+        (change_null, "null", "hash"),
+        (change_fingerprint, "m1", "fingerprint"),
+        (change_settings, "m1", "tiles"),
+    ],
+)
+def test_a_forged_record_is_detected(world, file, here, tmp_path, change, of, what):
+    found = api.verify(forged(file, tmp_path / "f.json", change), world / "images" / "0.png", **here)
+    assert not found.holds
+    assert (found.differences[0].of, found.differences[0].what) == (of, what)
+    # By hand, without a new digest, it is noticed before anything is measured.
+    values = json.loads(file.read_text())
+    change(values)
+    (tmp_path / "g.json").write_text(json.dumps(values))
+    assert not Record.load(tmp_path / "g.json")[1]
+
+
+def test_an_edited_file_is_said_first(world, file, here, tmp_path):
+    (tmp_path / "r.json").write_text(file.read_text().replace('"search": false', '"search": false, "note": ""'))
+    with pytest.raises(SourceError, match="note unknown"):
+        Record.load(tmp_path / "r.json")
+    (tmp_path / "r.json").write_text(file.read_text().replace("aedr attribute", "aedr  attribute"))
+    found = api.verify(tmp_path / "r.json", world / "images" / "0.png", **here)
+    assert [(one.of, one.what) for one in found.differences] == [("record", "digest")]
+
+
+def image(**values):
+    empty = RecordedImage("i", "ab", "m", "ok", "", "", {}, {}, {}, {}, {})
+    return dataclasses.replace(empty, **values)
+
+
+@pytest.mark.parametrize(
+    ("field", "tolerance"), [("alignments", TOLERANCE), ("scores", TOLERANCE), ("p_values", P_TOLERANCE)]
+)
+def test_figures_may_differ_by_the_tolerance_and_no_more(field, tolerance):
+    def compared(other):
+        return verification._of_image(image(**{field: {"m": 0.5}}), image(**{field: {"m": other}}))
+
+    assert compared(0.5 + 0.9 * tolerance) == []
+    assert [one.what for one in compared(0.5 + 1.1 * tolerance)] == [f"{field} with m"]
+    assert compared(float("nan"))
+
+
+def test_no_place_is_taken_from_a_record(world, file, tmp_path, monkeypatch):
+    def load(self, models, **options):
+        raise AssertionError("models are loaded")
+
+    monkeypatch.setattr(api.Setup, "scorer", load)
+    own = world / "images" / "0.png"
+    with pytest.raises(SourceError, match="'m1' is none whose weights are here by that name, and nothing is down"):
+        api.verify(file, own)
+    with pytest.raises(SourceError, match=r"no model m2 in the record \(there are: m1\)"):
+        api.verify(file, own, models=[f"m2={world / 'm1'}"])
+
+    def rename(to):
+        return lambda values: values.update(models={to: values["models"]["m1"]})
+
+    for name in (str(world / "m1"), "stranger/weights/vae", f"m1={world / 'm1'}"):
+        with pytest.raises(SourceError, match="none whose weights are here"):
+            api.verify(forged(file, tmp_path / "p.json", rename(name)), own)
+    with pytest.raises(SourceError, match=r"say where it is: --models flux$"):  # nor is a registry's model downloaded
+        api.verify(forged(file, tmp_path / "p.json", rename("flux")), own)
+    with pytest.raises(SourceError, match="a record without a model"):
+        api.verify(forged(file, tmp_path / "p.json", lambda values: values.update(models={})), own)
+
+
+@pytest.mark.parametrize(
+    ("measuring", "message"),
+    [({"preset": "custom"}, "settings 'custom'"), ({"most_decoded": 2 * MAX_PIXELS}, "on a file's word")],
+)
+def test_what_no_file_can_ask_for(measuring, message):
+    made = dataclasses.replace(Measuring.of(api.Setup()), **measuring)
+    with pytest.raises(SourceError, match=message):
+        made.setup()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "<html></html>", '{"format": "aedr_jax record 1"}', "[" * 100_000])
+def test_what_is_no_record_is_refused(tmp_path, text):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(SourceError, match=r"r\.json: no record that can be read"):
+        Record.load(tmp_path / "r.json")
+    with pytest.raises(SourceError, match="no record that can be read"):
+        Record.load(tmp_path / "missing.json")
+
+
+def test_with_calibrations(world, tmp_path):
+    with pytest.warns(CalibrationWarning):
+        made = api.calibrate(_more(tmp_path), f"m1={world / 'm1'}")
+    made.save(tmp_path / "cal" / "m1.json")
+    assert json.loads((tmp_path / "cal" / "m1.json").read_text())["digest"] == made.digest()
+    out, own = tmp_path / "r.json", world / "images" / "0.png"
+    api.attribute(own, calibrations=tmp_path / "cal", record=out)
+    assert Record.load(out)[0].calibrations == {"m1": (made.digest(),)}
+    here = {"models": [f"m1={world / 'm1'}"]}
+    with pytest.raises(SourceError, match="its verdicts are with calibrations; say where"):
+        api.verify(out, own, **here)
+    assert api.verify(out, own, calibrations=tmp_path / "cal", **here).holds
+    provenance = dataclasses.replace(made.provenance, created="yesterday")
+    other = dataclasses.replace(made, provenance=provenance)
+    (difference,) = api.verify(out, own, calibrations={"m1": other}, **here).differences
+    assert (difference.of, difference.what) == ("m1", "calibrations")
+
+
+def _more(folder):
+    (folder / "own").mkdir()
+    rng = np.random.default_rng(3)
+    for i in range(6):
+        textured(rng).save(folder / "own" / f"{i}.png")
+    return folder / "own"
+
+
+def test_the_command(world, file, tmp_path, capsys):
+    model = ["--models", f"m1={world / 'm1'}"]
+    assert main(["verify", str(file), str(world / "images"), *model]) == 0
+    assert capsys.readouterr().out == "the record holds for 3 images, alignments within 0.002\n"
+    path = forged(file, tmp_path / "f.json", change_verdict)
+    call = ["verify", str(path), str(world / "images" / "0.png"), *model]
+    assert main(call) == 1
+    told = capsys.readouterr().out
+    assert told.startswith("0.png: verdict: recorded m1, now ")
+    assert "not given, so not checked: 1.png, bad.png" in told
+    assert told.endswith("the record does not hold (1 image measured again)\n")
+    assert main([*call, "--json"]) == 1
+    found = api.verify(path, world / "images" / "0.png", models=[f"m1={world / 'm1'}"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(
+        to_json({**found._asdict(), "differences": [one._asdict() for one in found.differences]})
+    )
+    assert main(["verify", str(tmp_path / "missing.json"), "x.png"]) == 2
+
+
+def test_a_run_that_breaks_off_is_no_verification(world, file, here, monkeypatch):
+    run = api.Run([], problems=("the disk went away",))
+    monkeypatch.setattr(verification, "attribute", lambda *args, **options: api.Attributed([], run))
+    with pytest.raises(RunError, match="the disk went away"):
+        api.verify(file, world / "images", **here)
+    stopped = api.Attributed([], run._replace(interrupted=True))
+    monkeypatch.setattr(verification, "attribute", lambda *args, **options: stopped)
+    with pytest.raises(KeyboardInterrupt):
+        api.verify(file, world / "images", **here)
