@@ -157,9 +157,15 @@ class Calibration:
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        values = {"format": FORMAT, **dataclasses.asdict(self), "protocol": self.protocol.record()}
         with whole_file(path) as partial:
-            partial.write_text(json.dumps({**values, "digest": told_apart(values)}, indent=1) + "\n")
+            partial.write_text(json.dumps({**self._values(), "digest": self.digest()}, indent=1) + "\n")
+
+    def digest(self) -> str:
+        """sha256 over all that `save` writes, which writes it too: equal for equal calibrations."""
+        return told_apart(self._values())
+
+    def _values(self) -> dict[str, Any]:
+        return {"format": FORMAT, **dataclasses.asdict(self), "protocol": self.protocol.record()}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:

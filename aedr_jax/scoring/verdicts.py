@@ -77,6 +77,30 @@ class Verdict:
     foreign: int = 0
     belonging: dict[str, int] = dataclasses.field(default_factory=dict)
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The models that the verdict names."""
+        labels = self.verdict.removeprefix(AMBIGUOUS).split(", ")  # names hold neither "," nor "|"
+        return tuple(m for m, yes in self.accepted.items() if yes and any(m in label.split("|") for label in labels))
+
+    @property
+    def nearest(self) -> str | None:
+        """Of the named models, or else of all, the one that most speaks for: the least foreign p-value, and of equal
+        ones the least score. None where there is none."""
+        among = self.named or tuple(self.accepted)
+        known = [m for m in among if m in self.foreign_p_values or m in self.p_values]
+        return min(known, key=self._distance, default=None)
+
+    @property
+    def unsaid(self) -> str:
+        """Why there is no verdict, or "" where there is one: p-values beside "not assessable" would mean nothing."""
+        why = self.error or self.reason
+        return why or ("a model gives it no defined score" if self.verdict == NOT_ASSESSABLE else "")
+
+    def _distance(self, model: str) -> tuple[float, float, float]:
+        own = self.p_values.get(model, 1.0)
+        return self.foreign_p_values.get(model, 1.0), self.scores.get(model, math.inf), -own
+
 
 def not_assessable(rows: Sequence[Row]) -> str:
     """Why nothing can be said of an image, or "".
