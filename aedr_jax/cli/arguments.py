@@ -96,6 +96,10 @@ def _score(parser: _Parser) -> None:
     parser.add_argument("--model", action="append", required=True, metavar="M", help=f"{MODEL}; may be repeated")
     parser.add_argument("--out", help="scores.parquet, .csv or .jsonl, or a folder for Parquet (default: print CSV)")
     _add_measuring(parser)
+    _add_workers(_add_large(parser))
+
+
+def _add_large(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     large = parser.add_argument_group(
         "with a folder as --out: large sources, resumed by the same command (docs/large.md)"
     )
@@ -108,6 +112,11 @@ def _score(parser: _Parser) -> None:
     large.add_argument(
         "--resource", type=_resource, metavar="NAME=N", help="what an actor takes, such as GPU=1 or TPU=4"
     )
+    return large
+
+
+def _add_workers(where: argparse._ActionsContainer) -> None:
+    where.add_argument("--workers", type=int, metavar="N", help="decoder processes (default: one a CPU, at most 16)")
 
 
 def _calibrate(parser: _Parser) -> None:
@@ -143,7 +152,12 @@ def _calibrate(parser: _Parser) -> None:
 
 
 def _attribute(parser: _Parser) -> None:
-    _add_inputs(parser)
+    _add_inputs(parser, nargs="*")
+    parser.add_argument(
+        "--scores",
+        metavar="SCORES",
+        help="in place of INPUT: judge what aedr score wrote, a folder or a file; no image is decoded again",
+    )
     parser.add_argument(
         "--models",
         type=_list,
@@ -165,6 +179,8 @@ def _attribute(parser: _Parser) -> None:
         "--false-names", type=float, default=0.05, metavar="SHARE", help="of images of no candidate (default .05)"
     )
     _add_measuring(parser, preset="tiles")
+    _add_workers(parser)
+    _add_large(parser)
 
 
 def _evaluate(parser: _Parser) -> None:
@@ -210,9 +226,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}-models", type=_list, metavar="A,B", help=f"asked about these (default: {asked})")
 
 
-def _add_inputs(parser: argparse.ArgumentParser) -> None:
+def _add_inputs(parser: argparse.ArgumentParser, *, nargs: str = "+") -> None:
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="folders, patterns, image files, archives, tables (docs/large.md)"
+        "inputs", nargs=nargs, metavar="INPUT", help="folders, patterns, image files, archives, tables (docs/large.md)"
     )
     _add_columns(parser)
 

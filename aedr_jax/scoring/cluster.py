@@ -1,7 +1,7 @@
 """Many machines through Ray Data: one actor for each accelerator, each of which does what one machine does.
 
-A piece (an archive, a row group, some files) goes to an actor as a description, and the actor reads, decodes, scores,
-judges and writes it, so no pixels cross the network. Ray gives a lost actor's pieces to another. What that one writes has the
+A piece (an archive, a row group, some files) goes to an actor as a description, and the actor reads, decodes, scores
+and writes it, so no pixels cross the network. Ray gives a lost actor's pieces to another. What that one writes has the
 same names, since the images of a part follow from the piece alone: a retry replaces, and doubles nothing.
 """
 

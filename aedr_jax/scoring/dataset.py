@@ -1,5 +1,5 @@
-"""A source of any size into a Parquet folder of scores, or of verdicts (`fill`): here, as one of several processes, or on
-a cluster."""
+"""A source of any size into a Parquet folder, of scores or (`fill`) of what follows from them: here, as one of several
+processes, or on a cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from aedr_jax.scoring.sharding import pod_share
 from aedr_jax.scoring.store import Fresh, Parts
 from aedr_jax.signal.measurement import SignalConfig
 
-__all__ = ["Running", "fill", "score_dataset"]
+__all__ = ["Running", "check_workers", "fill", "score_dataset"]
 
 LINE_SECONDS = 60.0
 PART_IMAGES = 1000

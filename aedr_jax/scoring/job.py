@@ -1,4 +1,4 @@
-"""What is done to the items of a source, in a form that travels to other machines: scores here, verdicts in `judging`."""
+"""What is done to the items of a source, in a form that travels to other machines: scores here, `judging` verdicts."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ SCORES = Layout(_key, as_table)
 
 
 class Finished(NamedTuple):
-    """What a call of `score_dataset` or `attribute_dataset` did, in images: scored (of which unreadable), and skipped as
-    finished before; and those of the scored on which a model was not finite."""
+    """What a run into a folder did, in images: scored (of which unreadable), and skipped as finished before; and those
+    of the scored on which a model was not finite."""
 
     scored: int
     unreadable: int
@@ -126,8 +126,7 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Plan(Work):
-    """Models (name -> what `load_autoencoder` takes, or an autoencoder), setup and decoder processes: images to scores.
-    """
+    """Images to scores: models (name -> what `load_autoencoder` takes, or an autoencoder), setup, decoder processes."""
 
     models: Mapping[str, Any]
     setup: Setup = Setup()

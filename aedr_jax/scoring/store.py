@@ -1,7 +1,7 @@
 """The folder that rows are written into, part by part, so that a run can stop anywhere and go on.
 
-- A part holds whole images: a row for each of the models, or the one verdict. It is written under another name, flushed
-  to the disk and renamed, so it is whole or absent; its name is a hash of the ids (and models) in it, so that writing it
+- A part holds whole images: a row for each of the models, or a verdict. It is written under another name, flushed to
+  the disk and renamed, so it is whole or absent; its name is a hash of the ids (and models) in it, so that writing it
   twice is writing it once.
 - `FOLDER.run.json`, beside the folder, holds the settings. A run with others is refused: their rows do not mix.
 - An image whose id is in a part is finished, whether scored or an error, and skipped by the next run; another image of

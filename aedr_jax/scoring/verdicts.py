@@ -161,14 +161,15 @@ def verdict_rows(
     }
     judged: dict[tuple[str, str], Verdict] = {}
     if ready:
-        measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
-        reasons = [not_assessable(list(group.values())) for group in ready.values()]
-        first = next(iter(ready.values()))
+        groups = _filled(list(ready.values()))
+        measured = {name: rows_to_measurement([group[name] for group in groups]) for name in models}
+        reasons = [not_assessable(list(group.values())) for group in groups]
+        first = groups[0]
         result = attribute(
             measured,
             {name: made for name, made in calibrations.items() if name in models},
             assessable=np.array([not reason for reason in reasons]),
-            sizes={name: np.array([_size(group[name]) for group in ready.values()]) for name in models},
+            sizes={name: np.array([_size(group[name]) for group in groups]) for name in models},
             false_names=false_names,
             families=families_of(list(first.values())),
         )
@@ -193,6 +194,12 @@ def verdict_rows(
                 belonging=belonging,
             )
     return [judged.get(image) or _unjudged(list(group.values())) for image, group in by_image.items()]
+
+
+def _filled(groups: list[dict[str, Row]]) -> list[dict[str, Row]]:
+    """Up to a power of two with the last, whose verdict is not looked at: what is compiled for a number of images then
+    serves all, and a run of any size compiles it a few times."""
+    return groups + [groups[-1]] * ((1 << (len(groups) - 1).bit_length()) - len(groups))
 
 
 def check_calibrations(calibrations: Mapping[str, Calibration | Sequence[Calibration]]) -> None:
