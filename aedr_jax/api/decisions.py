@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -289,8 +288,6 @@ def _searched(
 ) -> list[Verdict]:
     """The verdicts, those of images that no model accepts from a search."""
     unnamed = {(verdict.id, verdict.path): i for i, verdict in enumerate(verdicts) if verdict.verdict == NONE}
-    models = {candidate.name: candidate.autoencoder for candidate in scorer.candidates}
-    decoder = dataclasses.replace(scorer.decoder, tilings=())  # a search needs the whole
     families = families_of(run.rows)
     found = list(verdicts)
     with progress(len(unnamed), "searching") as advance:

@@ -106,7 +106,6 @@ def _add_large(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     large.add_argument(
         "--shard", type=_share, metavar="I/N", help="this process's share; auto: as jax.distributed says"
     )
-    large.add_argument("--workers", type=int, metavar="N", help="decoder processes (default: one a CPU, at most 16)")
     large.add_argument("--engine", choices=("local", "ray"), help="ray: a cluster (extra ray)")
     large.add_argument("--address", help="of the Ray cluster (default: the one that runs here, or a new one)")
     large.add_argument(

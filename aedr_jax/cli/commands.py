@@ -186,9 +186,8 @@ def _fill(
     if done.not_finite:
         text += f"; on {done.not_finite} a model is not finite (see their rows' error)"
     summary = {"out": str(out), **done._asdict(), "passed_over": source.passed_over(), **found()}
-    for name, count in summary.get("verdicts", {}).items():
-        text += f"\n{count} {for_terminal(name)}"
-    print(to_json(summary) if args.json else f"{text}\n{summary['caveat']}" if "caveat" in summary else text)
+    lines = [text, *(f"{count} {for_terminal(name)}" for name, count in summary.get("verdicts", {}).items())]
+    print(to_json(summary) if args.json else "\n".join([*lines, *([summary["caveat"]] if "caveat" in summary else [])]))
     if done.scored and done.unreadable == done.scored and not done.skipped:
         raise RunError(f"none of the {done.scored} images could be scored: the rows in {out} say why")
     return OK
