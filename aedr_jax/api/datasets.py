@@ -46,8 +46,7 @@ def attribute_dataset(
       inputs: a `Source`, or what `open_source` reads, one or a list; or `Scores`, whose rows are judged: no image is
         decoded again and no model loaded, and candidates are called as in the rows.
       out: the folder.
-      models, calibrations, false_names, search, setup: as for `attribute`; without calibrations `models` may also be
-        names and what to load, or autoencoders, such as those of `from_functions`.
+      models, calibrations, false_names, search, setup: as for `attribute`.
       workers, shard, part_images, part_seconds, engine, address, resources, progress: as for `score_dataset`.
       image_column, id_column: of tables and datasets, where they cannot be told.
 
@@ -74,8 +73,6 @@ def attribute_dataset(
         scores, chosen = scored_candidates(inputs, None if models is None else list(models), calibrations)
         return fill(JudgeScores(scores, Judging(chosen, false_names)), scores, out, running)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
-    if isinstance(models, Mapping) and calibrations is not None:
-        raise SourceError("models with what to load, and calibrations: name the models, NAME=SOURCE")
     places, chosen = candidates_of(models, calibrations, setup)
     plan = Plan(places, setup, workers)
     return fill(JudgeImages(plan, Judging(chosen, false_names, search)), source, out, running)

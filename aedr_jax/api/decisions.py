@@ -165,6 +165,8 @@ def candidates_of(
         given = match_models(models or pasts, sources)
         chosen = {name: pasts[name] for name in given}
         check_calibrations(chosen)
+        if isinstance(models, Mapping):
+            return dict(models), chosen
         places = {name: given[name] or known[0].trusted_source(models or ()) for name, known in chosen.items()}
     return places, chosen
 
@@ -198,7 +200,7 @@ def scored_candidates(
 def attribute(
     inputs: Any,
     *,
-    models: Sequence[str] | None = None,
+    models: Sequence[str] | Mapping[str, Any] | None = None,
     calibrations: str | os.PathLike[str] | Calibrations | None = None,
     false_names: float = 0.05,
     search: bool = False,
@@ -215,8 +217,9 @@ def attribute(
     Args:
       inputs: a `Source`, or what `open_source` reads, one or a list; or `Scores`, whose rows are judged: no image is
         decoded again and no model loaded, and candidates are called as in the rows.
-      models: the candidates: registry names, folders or hub paths, or `NAME=SOURCE`; with calibrations, by these
-        calibrations' names. None: every model of the registry whose weights are here, or every one with a calibration.
+      models: the candidates: registry names, folders or hub paths, or `NAME=SOURCE`; or name -> one of these or an
+        autoencoder, such as one of `from_functions`; with calibrations, by these calibrations' names. None: every model
+        of the registry whose weights are here, or every one with a calibration.
       calibrations: a folder or a file of `calibrate`, name -> calibrations, or "shipped" for those beside the weights;
         None: for none. (Of `Scores` without `models` those are candidates that have rows and calibrations.)
       false_names: as for `aedr_jax.attribute`.
@@ -245,7 +248,7 @@ def attribute(
     if isinstance(inputs, Scores):
         if search:
             raise SourceError(f"{inputs.where}: a search needs the images, and scores have none")
-        scores, chosen = scored_candidates(inputs, models, calibrations)
+        scores, chosen = scored_candidates(inputs, None if models is None else list(models), calibrations)
         Judging(chosen).check(scores.protocols())
         run = _run_of(scores, progress)
         on_run(run)
