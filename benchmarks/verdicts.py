@@ -12,7 +12,6 @@ own count: every image once. Linux only (it reads /proc).
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import io
 import json
 import os
@@ -182,9 +181,8 @@ def watch(process: subprocess.Popen, out: Path, images: int, *, kill_at: int | N
         if done > before and first is None:
             first = (time.monotonic(), done)
         for name, mark in (("a_tenth", images // 10), ("end", images - images // 20)):
-            if done >= mark and resident:
-                if name == "end" or name not in marks:
-                    marks[name] = {"images": done, "MiB": round(resident)}
+            if done >= mark and done > before and resident and (name == "end" or name not in marks):
+                marks[name] = {"images": done, "MiB": round(resident)}
         if kill_at is not None and done >= kill_at:
             marks["killed"] = {"images": done, "MiB": round(resident)}
             process.kill()
