@@ -102,7 +102,7 @@ def test_some_models_have_calibrations():
 def test_what_is_said_of_an_image_does_not_depend_on_its_company(alone):
     """To the last bit: a resumed run writes what an uninterrupted one writes."""
     rng = np.random.default_rng(0)
-    own, others = (LOWEST / 5 + rng.normal(shift, 0.05, 60) for shift in (0.0, 0.3))
+    own, others = (LOWEST / 5 + rng.normal(shift, 0.2, 60) for shift in (0.0, 0.3))
     made = aedr.calibrate(own, validation=others, size_rule="crop8")
     identity = aedr.Identity("a", HASHES["a"], None, "float32", "highest")
     protocol = aedr.Protocol(identity, settings=made.protocol.settings, size_rule="crop8")
