@@ -135,6 +135,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(args.work or temporary)
+        work.mkdir(parents=True, exist_ok=True)
         if args.what == "scores" and not (work / "scores").exists():
             make_scores(work / "scores", args.images)
         print(json.dumps(watched(args.what, work, args.images), indent=1))
@@ -157,6 +158,8 @@ def watched(what: str, work: Path, images: int) -> dict:
     call = [sys.executable, __file__, what, "--images", str(images), "--work", str(work), "--alone"]
     first = watch(subprocess.Popen(call), work / "verdicts", images, kill_at=images // 2)
     second = watch(subprocess.Popen(call), work / "verdicts", images)
+    if second["exit_code"]:
+        raise SystemExit("the run that went on has failed")
     table = pq.read_table(work / "verdicts", columns=["id", "verdict"])
     ids = table["id"].to_pylist()
     verdicts = {row["values"]: row["counts"] for row in table["verdict"].value_counts().to_pylist()}
