@@ -66,7 +66,7 @@ class Null:
         found = jnp.asarray(standings)
         found = found if found.dtype == jnp.float64 else found.astype(jnp.float32)
         counts = [
-            (1 + jnp.searchsorted(jnp.asarray(group, found.dtype), found, side="right")).astype(found.dtype)
+            (1 + jnp.searchsorted(jnp.asarray(np.asarray(group, found.dtype)), found, side="right")).astype(found.dtype)
             / (1 + len(group))
             for group in self.groups.values()
         ]

@@ -31,6 +31,9 @@ from aedr_jax.typed import build
 __all__ = ["Kind", "Scored", "Scores"]
 
 READ_ROWS = 4096
+COLUMNS = column_types()
+NUMBERS = [name for name, kind in COLUMNS.items() if kind is float]
+BESIDE = [name for name in COLUMNS if name not in Measurement._fields]
 ENDINGS = (".parquet", ".csv", ".jsonl")
 ALL = "score all candidates in one run"
 
@@ -228,13 +231,13 @@ def _parquet(file: Path) -> Iterator[dict[str, Any]]:
 
     with pq.ParquetFile(file) as table:
         _check_columns(table.schema_arrow.names, file)
-        for batch in table.iter_batches(READ_ROWS, columns=list(column_types()), use_threads=False):
+        for batch in table.iter_batches(READ_ROWS, columns=list(COLUMNS), use_threads=False):
             yield from batch.to_pylist()
 
 
 def _csv(file: Path) -> Iterator[dict[str, Any]]:
     parse: dict[Any, Callable[[str], Any]] = {str: unquoted, int: int, float: float, bool | None: _flag}
-    columns = {name: parse[kind] for name, kind in column_types().items()}
+    columns = {name: parse[kind] for name, kind in COLUMNS.items()}
     with open(file, newline="", encoding="utf-8") as lines:
         reader = csv.DictReader(lines, strict=True)
         _check_columns(reader.fieldnames or (), file)
@@ -249,13 +252,12 @@ def _flag(text: str) -> bool | None:
 def _jsonl(file: Path) -> Iterator[dict[str, Any]]:
     """JSON has neither NaN nor infinity, and both are null: where alignments were measured, an error that is null is
     infinite."""
-    numbers = [name for name, kind in column_types().items() if kind is float]
     with open(file, encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
             _check_columns(record, file)
             nothing = math.inf if _aligned(record["preset"], file) and record["status"] == "ok" else math.nan
-            record |= {name: math.nan for name in numbers if record[name] is None}
+            record |= {name: math.nan for name in NUMBERS if record[name] is None}
             if math.isnan(record["alignment_error"]):
                 record["alignment_error"] = nothing
             yield record
@@ -270,7 +272,7 @@ def _aligned(preset: str, file: Path) -> bool:
 
 
 def _check_columns(names: Iterable[str], file: Path) -> None:
-    if missing := column_types().keys() - set(names):
+    if missing := COLUMNS.keys() - set(names):
         raise SourceError(
             f"{file}: not scores of this version: no column {', '.join(sorted(missing))}; score the images again"
         )
@@ -282,5 +284,4 @@ def _row(record: Mapping[str, Any], file: Path) -> Row:
             f"{file}: rows of version {record['schema_version']}, expected {SCHEMA_VERSION}; score the images again"
         )
     measured = Measurement(*(record[name] for name in Measurement._fields))
-    others = {name: record[name] for name in column_types() if name not in Measurement._fields}
-    return Row(**others, measured=measured)
+    return Row(**{name: record[name] for name in BESIDE}, measured=measured)
