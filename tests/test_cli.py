@@ -533,8 +533,8 @@ def test_a_failed_run_exits_with_1(world, capsys, monkeypatch):
 def test_interruption_keeps_what_is_finished(world, capsys, monkeypatch, tmp_path):
     whole = scoring.Scorer.score
 
-    def interrupted(self, items, on_progress):
-        for i, row in enumerate(whole(self, items, on_progress=on_progress)):
+    def interrupted(self, items, **options):
+        for i, row in enumerate(whole(self, items, **options)):
             if i == 3:
                 raise KeyboardInterrupt
             yield row
