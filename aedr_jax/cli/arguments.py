@@ -112,9 +112,7 @@ def _score(parser: _Parser) -> None:
 
 
 def _add_large(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    large = parser.add_argument_group(
-        "with a folder as --out: large sources, resumed by the same command (docs/large.md)"
-    )
+    large = parser.add_argument_group("with a folder as --out: large sources, resumed (docs/large.md)")
     large.add_argument("--shard", type=share, metavar="I/N", help="this process's share; auto: as jax.distributed says")
     large.add_argument("--engine", choices=("local", "ray"), help="ray: a cluster (extra ray)")
     large.add_argument("--address", help="of the Ray cluster (default: the one that runs here, or a new one)")
