@@ -12,7 +12,8 @@ import aedr_jax
 
 ROOT = Path(aedr_jax.__file__).parent
 ASSUMED = {"np": np, "jax": jax, "jnp": jnp, "aedr": aedr_jax}  # what an example may take to be imported
-LATER = ("from_flax_diffusers", "score_dataset")  # need diffusers, or compile a whole network: with the parity suite
+# They need diffusers, or compile a whole network: with the parity suite.
+LATER = ("attribute_dataset", "from_flax_diffusers", "score_dataset")
 
 
 def examples() -> dict[str, str]:

@@ -85,11 +85,11 @@ def test_score_to_a_file(world, tmp_path, capsys, monkeypatch):
     """Into each ending the command itself writes; the images are measured for the first."""
     whole, measured = scoring.Scorer.score, []
 
-    def once(self, items, on_progress):
+    def once(self, items, on_progress, workers):
         if measured:
             assert len(list(items)) == len(measured)
         else:
-            measured.extend(whole(self, items, on_progress=on_progress))
+            measured.extend(whole(self, items, on_progress=on_progress, workers=workers))
         yield from measured
 
     monkeypatch.setattr(scoring.Scorer, "score", once)
@@ -533,8 +533,8 @@ def test_a_failed_run_exits_with_1(world, capsys, monkeypatch):
 def test_interruption_keeps_what_is_finished(world, capsys, monkeypatch, tmp_path):
     whole = scoring.Scorer.score
 
-    def interrupted(self, items, on_progress):
-        for i, row in enumerate(whole(self, items, on_progress=on_progress)):
+    def interrupted(self, items, **options):
+        for i, row in enumerate(whole(self, items, **options)):
             if i == 3:
                 raise KeyboardInterrupt
             yield row

@@ -26,7 +26,7 @@ from aedr_jax.inputs.ids import Ids
 from aedr_jax.inputs.sources import Files, Item, Listed, Source
 from aedr_jax.scoring.cluster import Cluster
 from aedr_jax.scoring.dataset import progress_bar, score_dataset
-from aedr_jax.scoring.job import Finished, Plan, Setup
+from aedr_jax.scoring.job import SCORES, Finished, Plan, Setup
 from aedr_jax.scoring.store import Parts
 
 COUNT = 13
@@ -158,7 +158,7 @@ def test_parts_are_small_and_named_by_what_is_in_them(score, tmp_path):
     assert len(files(tmp_path / "a")) == 2
     part = pq.read_table(tmp_path / "a" / files(tmp_path / "a")[0]).to_pylist()
     keys = [(row["id"], row["model"]) for row in part]
-    assert Parts(tmp_path / "a", tag="").name(reversed(keys)) in files(tmp_path / "a")
+    assert Parts(tmp_path / "a", tag="", layout=SCORES).name(reversed(keys)) in files(tmp_path / "a")
     score("c", part_seconds=0.0)
     assert len(files(tmp_path / "c")) == 3  # the error row, a batch, the rest
 
@@ -498,11 +498,12 @@ def test_ids_in_little_memory():
 
 HOLD = """
 import sys
+from aedr_jax.scoring.job import SCORES
 from aedr_jax.scoring.store import Parts
 from pathlib import Path
 index, shares = int(sys.argv[2]), int(sys.argv[3])
 try:
-    with Parts(Path(sys.argv[1]), tag="x").going_on({}, (index, shares)):
+    with Parts(Path(sys.argv[1]), tag="x", layout=SCORES).going_on({}, (index, shares)):
         print("held", flush=True)
         sys.stdin.read()
 except Exception as error:
@@ -520,7 +521,7 @@ def test_two_processes_do_not_do_the_same_share(tmp_path):
     assert said == "held\n"
     others = {share: start(*share) for share in ((1, 2), (0, 2), (0, 1))}
     assert others[1, 2][1] == "held\n"
-    assert "another process is scoring into it, share 0/2" in others[0, 2][1]
+    assert "another process is writing into it, share 0/2" in others[0, 2][1]
     assert "share of another N" in others[0, 1][1]
     for process in (first, *(process for process, _ in others.values())):
         process.kill()

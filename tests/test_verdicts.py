@@ -107,6 +107,21 @@ def test_some_models_have_calibrations():
     assert both[0].belonging == {"a": 60}
 
 
+@pytest.mark.parametrize("alone", [1, 3, 65])
+def test_what_is_said_of_an_image_does_not_depend_on_its_company(alone):
+    """To the last bit: a resumed run writes what an uninterrupted one writes."""
+    rng = np.random.default_rng(0)
+    own, others = (LOWEST / 5 + rng.normal(shift, 0.2, 60) for shift in (0.0, 0.3))
+    made = aedr.calibrate(own, validation=others, size_rule="crop8")
+    identity = aedr.Identity("a", HASHES["a"], None, "float32", "highest")
+    protocol = aedr.Protocol(identity, settings=made.protocol.settings, size_rule="crop8")
+    calibrations = {"a": aedr.Calibration(**{**vars(made), "protocol": protocol})}
+    rows = [row(chr(200 + i), "a", alignment) for i, alignment in enumerate(LOWEST / 5 + rng.normal(0.1, 0.2, 150))]
+    together = verdict_rows(rows, calibrations)
+    assert len({tuple(verdict.likelihood_ratios.items()) for verdict in together}) > 50
+    assert [verdict_rows(rows[i : i + alone], calibrations)[0] for i in range(0, 150, 30)] == together[::30]
+
+
 def test_after_a_search_names_may_have_spaces_and_p_values_of_the_image_as_it_was_are_gone():
     """The one that accepts is said with its geometry; of several, each with its own."""
     (before,) = verdict_rows([row("x", "a", 0.0)])

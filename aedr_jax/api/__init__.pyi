@@ -2,6 +2,8 @@
 
 from .comparison import Evaluated as Evaluated
 from .comparison import evaluate as evaluate
+from .datasets import Scores as Scores
+from .datasets import attribute_dataset as attribute_dataset
 from .decisions import Attributed as Attributed
 from .decisions import attribute as attribute
 from .decisions import calibrate as calibrate

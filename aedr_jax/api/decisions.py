@@ -20,18 +20,29 @@ from aedr_jax.decision.validation import check_choice
 from aedr_jax.errors import CalibrationError, RunError, SourceError
 from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.containers import as_source
-from aedr_jax.inputs.decoding import Refused
-from aedr_jax.inputs.sources import Source
+from aedr_jax.inputs.sources import Source, until_failure
+from aedr_jax.scoring.dataset import check_workers
 from aedr_jax.scoring.job import Setup
+from aedr_jax.scoring.judging import Judging, searched
 from aedr_jax.scoring.record import Record
 from aedr_jax.scoring.rows import Row, rows_to_measurement
+from aedr_jax.scoring.scored import Scores
 from aedr_jax.scoring.scorer import Scorer
-from aedr_jax.scoring.tables import check_output, write_rows
-from aedr_jax.scoring.verdicts import Verdict, after_search, check_calibrations, families_of, verdict_rows
-from aedr_jax.signal.measurement import SignalConfig
-from aedr_jax.signal.search import search_many, searchable
+from aedr_jax.scoring.tables import check_output
+from aedr_jax.scoring.verdict_table import write_verdicts
+from aedr_jax.scoring.verdicts import Verdict, check_calibrations, families_of, verdict_rows
+from aedr_jax.signal.measurement import PRESETS, SignalConfig
 
-__all__ = ["Attributed", "Calibrations", "attribute", "calibrate", "candidates_of", "load_calibrations"]
+__all__ = [
+    "VERDICTS",
+    "Attributed",
+    "Calibrations",
+    "attribute",
+    "calibrate",
+    "candidates_of",
+    "load_calibrations",
+    "scored_candidates",
+]
 
 SHIPPED = "shipped"
 VERDICTS = Setup(SignalConfig.tiles())
@@ -130,8 +141,10 @@ def calibrate(
 
 
 def candidates_of(
-    models: Sequence[str] | None, calibrations: str | os.PathLike[str] | Calibrations | None, setup: Setup
-) -> tuple[dict[str, str], dict[str, list[Calibration]]]:
+    models: Sequence[str] | Mapping[str, Any] | None,
+    calibrations: str | os.PathLike[str] | Calibrations | None,
+    setup: Setup,
+) -> tuple[dict[str, Any], dict[str, list[Calibration]]]:
     """The candidates that a call of `attribute` asks for: name -> what `load_autoencoder` takes, and name ->
     calibrations.
 
@@ -153,14 +166,42 @@ def candidates_of(
         given = match_models(models or pasts, sources)
         chosen = {name: pasts[name] for name in given}
         check_calibrations(chosen)
+        if isinstance(models, Mapping):
+            return dict(models), chosen
         places = {name: given[name] or known[0].trusted_source(models or ()) for name, known in chosen.items()}
     return places, chosen
+
+
+def scored_candidates(
+    scores: Scores, models: Sequence[str] | None, calibrations: str | os.PathLike[str] | Calibrations | None
+) -> tuple[Scores, dict[str, list[Calibration]]]:
+    """The scores of the candidates that a call of `attribute` asks for, and name -> calibrations.
+
+    Raises:
+      CalibrationError, SourceError: as `attribute`, whose arguments these are.
+    """
+    if calibrations is None:
+        wanted = tuple(scores.kinds if models is None else models)
+        chosen: dict[str, list[Calibration]] = {}
+    else:
+        made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
+        wanted = tuple(name for name in made if name in scores.kinds) if models is None else tuple(models)
+        if not wanted:
+            known = ", ".join(made) or "none"
+            raise SourceError(f"{scores.where}: no rows of a model with a calibration (there are: {known})")
+        chosen = {name: decision.pasts_of(made.get(name, ())) for name in wanted}
+        check_calibrations(chosen)
+    found = Scores(scores.where, models=wanted)
+    presets = {found.kinds[name].preset for name in wanted}
+    if calibrations is None and any(name in PRESETS and PRESETS[name].alignment is None for name in presets):
+        raise CalibrationError(f"{scores.where}: scores without alignment; verdicts then need calibrations")
+    return found, chosen
 
 
 def attribute(
     inputs: Any,
     *,
-    models: Sequence[str] | None = None,
+    models: Sequence[str] | Mapping[str, Any] | None = None,
     calibrations: str | os.PathLike[str] | Calibrations | None = None,
     false_names: float = 0.05,
     search: bool = False,
@@ -168,6 +209,7 @@ def attribute(
     out: str | os.PathLike[str] | None = None,
     record: str | os.PathLike[str] | None = None,
     command: str | None = None,
+    workers: int | None = None,
     image_column: str | None = None,
     id_column: str | None = None,
     progress: Progress = unseen,
@@ -176,22 +218,24 @@ def attribute(
     """A verdict for each image: a model, several, or none of the candidates. Nothing needs to be calibrated.
 
     Args:
-      inputs: a `Source`, or what `open_source` reads, one or a list.
-      models: the candidates: registry names, folders or hub paths, or `NAME=SOURCE`; with calibrations, by these
-        calibrations' names. None: every model of the registry whose weights are here, but for those that take part only
-        when they are named (`Entry.by_default`), or every one with a calibration.
+      inputs: a `Source`, or what `open_source` reads, one or a list; or `Scores`, whose rows are judged: no image is
+        decoded again and no model loaded, and candidates are called as in the rows.
+      models: the candidates: registry names, folders or hub paths, or `NAME=SOURCE`; or name -> one of these or an
+        autoencoder, such as one of `from_functions`; with calibrations, by these calibrations' names. None: every model
+        of the registry whose weights are here, but for those that take part only when they are named
+        (`Entry.by_default`), or every one with a calibration.
       calibrations: a folder or a file of `calibrate`, name -> calibrations, or "shipped" for those beside the weights;
-        None: for none.
+        None: for none. (Of `Scores` without `models` those are candidates that have rows and calibrations.)
       false_names: as for `aedr_jax.attribute`.
       search: whether an image that no model accepts is looked at again, mirrored, turned, cropped and resized
         (`signal.search`), by the models that can (`search.why_not`: from 256 pixels on, up to a factor of 16);
-        calibrations are not asked then. Each of the two looks gets half of `false_names`. As dear as
-        tens of passes a model.
+        calibrations are not asked then. Each of the two looks gets half of `false_names`. As dear as tens of passes a
+        model.
       setup: how images are measured, by default on their tiles alone: as the calibrations' were.
-      out: also write the verdicts: .parquet, .csv, .jsonl, or without an ending a folder of Parquet, which
-        holds nothing else.
+      out: also write the verdicts (`verdict_table`): .parquet, .csv or .jsonl.
       record: also write the run's provenance to this file, for `verify`.
       command: what was typed, for the record.
+      workers: decoder processes; None: as many as have enough to do, at most one a CPU and 16.
       image_column, id_column: of tables and datasets, where they cannot be told.
       progress: shown while images are scored.
       on_run: given the run before its rows are judged.
@@ -200,27 +244,41 @@ def attribute(
       CalibrationError: before the first image is scored, where settings without alignment (the presets of the paper)
         come without calibrations, a calibration cannot be read, was made with other weights or settings, does not say
         which sizes and values it saw, or names a source that nobody asked for (`Calibration.trusted_source`).
-      SourceError, AutoencoderError, KeyboardInterrupt: as `score`.
+      SourceError, AutoencoderError, KeyboardInterrupt: as `score`; for an `out` without an ending, which
+        `attribute_dataset` fills and goes on with; and for a search in `Scores`, or a record of them: they have no
+        images.
     """
-    if out is not None:
-        check_output(out, alone=True)
+    if out is not None and check_output(out).suffix == "":
+        raise SourceError(f"{out}: attribute_dataset writes folders; expected an ending of .parquet, .csv or .jsonl")
     if record is not None and not Path(record).parent.is_dir():
         raise SourceError(f"{record}: the folder {Path(record).parent} does not exist")
     check_false_names(false_names)
+    check_workers(workers)
+    if isinstance(inputs, Scores):
+        if record is not None:
+            raise SourceError(f"{record}: a record says how images were measured, and scores were measured before")
+        if search:
+            raise SourceError(f"{inputs.where}: a search needs the images, and scores have none")
+        scores, chosen = scored_candidates(inputs, None if models is None else list(models), calibrations)
+        Judging(chosen).check(scores.protocols())
+        run = _run_of(scores, progress)
+        on_run(run)
+        verdicts = verdict_rows(run.rows, chosen, models=scores.models, false_names=false_names)
+        if out is not None:
+            write_verdicts(verdicts, scores.models, out)
+        return Attributed(verdicts, run)
     places, chosen = candidates_of(models, calibrations, setup)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
     scorer = setup.scorer(places)
-    for candidate in scorer.candidates:
-        for calibration in chosen.get(candidate.name, ()):
-            calibration.check_against(scorer.protocol(candidate), where=f"calibration of {candidate.name}")
-    run = score_source(scorer, source, progress)
+    Judging(chosen).check({candidate.name: scorer.protocol(candidate) for candidate in scorer.candidates})
+    run = score_source(scorer, source, progress, workers=workers)
     on_run(run)
     rate = false_names / 2 if search else false_names
     verdicts = verdict_rows(run.rows, chosen, models=list(places), false_names=rate)
     if search:
         verdicts = _searched(verdicts, run, source, scorer, rate, progress)
     if out is not None:
-        write_rows(verdicts, out)
+        write_verdicts(verdicts, list(places), out)
     if record is not None:
         made = Record.of(
             verdicts,
@@ -235,12 +293,26 @@ def attribute(
     return Attributed(verdicts, run)
 
 
+def _run_of(scores: Scores, progress: Progress) -> Run:
+    """The run that scores are."""
+    total = scores.count()
+    rows: list[Row] = []
+    failures: list[Exception] = []
+    with progress(total, "scores") as advance:
+        for image in until_failure(scores, failures):
+            rows += image.rows
+            advance(1)
+    for failure in failures:
+        if not isinstance(failure, RunError):
+            raise failure
+    return Run(rows, None if total is None else total * len(scores.models), problems=tuple(map(str, failures)))
+
+
 def _searched(
     verdicts: list[Verdict], run: Run, source: Source, scorer: Scorer, false_names: float, progress: Progress
 ) -> list[Verdict]:
     """The verdicts, those of images that no model accepts from a search."""
     unnamed = {(verdict.id, verdict.path): i for i, verdict in enumerate(verdicts) if verdict.verdict == NONE}
-    models = {candidate.name: candidate.autoencoder for candidate in scorer.candidates}
     families = families_of(run.rows)
     found = list(verdicts)
     with progress(len(unnamed), "searching") as advance:
@@ -248,10 +320,7 @@ def _searched(
             place = unnamed.get((item.id, str(item.path)))
             if place is None:
                 continue
-            decoded = scorer.decoder.whole(item)
-            if not isinstance(decoded, Refused) and (able := searchable(models, decoded.images[0])):
-                geometries = search_many(able, decoded.images[0])
-                found[place] = after_search(found[place], geometries, false_names=false_names, families=families)
+            found[place] = searched(found[place], item, scorer, false_names=false_names, families=families)
             advance(1)
     return found
 

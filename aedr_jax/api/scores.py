@@ -13,7 +13,7 @@ from aedr_jax.errors import RunError, SourceError
 from aedr_jax.inputs.containers import as_source, open_source
 from aedr_jax.inputs.sources import Item, Source, until_failure
 from aedr_jax.scoring.dataset import score_dataset
-from aedr_jax.scoring.job import Setup
+from aedr_jax.scoring.job import Setup, decoders
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.tables import check_output, write_rows
@@ -129,15 +129,21 @@ def score(
     return run
 
 
-def named(models: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+def named(models: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     """Name -> source, by `name_models` where names are not given."""
     if isinstance(models, Mapping):
         return dict(models)
     return name_models([models] if isinstance(models, str) else models)
 
 
-def score_source(scorer: Scorer, source: Source, progress: Progress = unseen) -> Run:
+def score_source(scorer: Scorer, source: Source, progress: Progress = unseen, *, workers: int | None = 1) -> Run:
     """Rows of a source in the order of its images, whatever ends the run.
+
+    Args:
+      scorer: of the models.
+      source: the images.
+      progress: shown while images are scored.
+      workers: decoder processes; None: as many as the source keeps busy (`job.decoders`).
 
     Raises:
       Exception: what the source raises but for `RunError`, which is among the problems.
@@ -149,7 +155,9 @@ def score_source(scorer: Scorer, source: Source, progress: Progress = unseen) ->
     interrupted = False
     with progress(total, f"{'images' if total is None else f'{total} images'}, {models} models") as advance:
         try:
-            for row in scorer.score(until_failure(numbered(source, order), failures), on_progress=advance):
+            items = until_failure(numbered(source, order), failures)
+            several = decoders(total) if workers is None else workers
+            for row in scorer.score(items, on_progress=advance, workers=several):
                 rows.append(row)
         except KeyboardInterrupt:
             interrupted = True

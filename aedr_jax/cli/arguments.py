@@ -108,16 +108,22 @@ def _score(parser: _Parser) -> None:
     parser.add_argument("--model", action="append", required=True, metavar="M", help=f"{MODEL}; may be repeated")
     parser.add_argument("--out", help="scores.parquet, .csv or .jsonl, or a folder for Parquet (default: print CSV)")
     _add_measuring(parser)
-    large = parser.add_argument_group(
-        "with a folder as --out: large sources, resumed by the same command (docs/large.md)"
-    )
+    _add_workers(_add_large(parser))
+
+
+def _add_large(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    large = parser.add_argument_group("with a folder as --out: large sources, resumed (docs/large.md)")
     large.add_argument("--shard", type=share, metavar="I/N", help="this process's share; auto: as jax.distributed says")
-    large.add_argument("--workers", type=int, metavar="N", help="decoder processes (default: one a CPU, at most 16)")
     large.add_argument("--engine", choices=("local", "ray"), help="ray: a cluster (extra ray)")
     large.add_argument("--address", help="of the Ray cluster (default: the one that runs here, or a new one)")
     large.add_argument(
         "--resource", type=resource, metavar="NAME=N", help="what an actor takes, such as GPU=1 or TPU=4"
     )
+    return large
+
+
+def _add_workers(where: argparse._ActionsContainer) -> None:
+    where.add_argument("--workers", type=int, metavar="N", help="decoder processes (default: one a CPU, at most 16)")
 
 
 def _calibrate(parser: _Parser) -> None:
@@ -153,11 +159,20 @@ def _calibrate(parser: _Parser) -> None:
 
 
 def _attribute(parser: _Parser) -> None:
-    _add_inputs(parser)
+    _add_inputs(parser, nargs="*")
+    parser.add_argument(
+        "--scores",
+        metavar="SCORES",
+        help="in place of INPUT: judge what aedr score wrote, a folder or a file; no image is decoded again",
+    )
     _add_candidates(parser)
-    parser.add_argument("--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet")
+    parser.add_argument(
+        "--out", help="verdicts.parquet, .csv or .jsonl, or a folder for Parquet, which the same command goes on with"
+    )
     parser.add_argument("--record", metavar="FILE", help="also write versions, hashes and figures, for aedr verify")
     _add_measuring(parser, preset="tiles")
+    _add_workers(parser)
+    _add_large(parser)
 
 
 def _report(parser: _Parser) -> None:
@@ -247,9 +262,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}-models", type=names, metavar="A,B", help=f"asked about these (default: {asked})")
 
 
-def _add_inputs(parser: argparse.ArgumentParser) -> None:
+def _add_inputs(parser: argparse.ArgumentParser, *, nargs: str = "+") -> None:
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="folders, patterns, image files, archives, tables (docs/large.md)"
+        "inputs", nargs=nargs, metavar="INPUT", help="folders, patterns, image files, archives, tables (docs/large.md)"
     )
     _add_columns(parser)
 

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -29,12 +29,15 @@ from aedr_jax.cli.printing import (
 )
 from aedr_jax.cli.verdicts import legend, miniature_only, print_verdicts, wrapped
 from aedr_jax.errors import RunError, SourceError
-from aedr_jax.scoring.tables import as_record, check_output, to_json, write_csv
+from aedr_jax.scoring.tables import as_record, check_output, for_terminal, to_json, write_csv
 
 if TYPE_CHECKING:
     from aedr_jax.api import Run
+    from aedr_jax.scoring.job import Finished
 
 __all__ = ["COMMANDS"]
+
+FOLDER = ("shard", "engine", "address", "resource")  # options of runs into a folder
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -131,9 +134,7 @@ def score(args: argparse.Namespace) -> int:
     out = check_output(args.out) if args.out else None
     if out and out.suffix == "":
         return _score_folder(args, out)
-    names = ("shard", "workers", "engine", "address", "resource")
-    if alone := [name for name in names if getattr(args, name) is not None]:
-        raise SourceError(f"--{alone[0].replace('_', '-')} needs a folder as --out (a name without an ending)")
+    _refuse(args, ("workers", *FOLDER), "needs a folder as --out (a name without an ending)")
     run = api.score(args.inputs, args.model, setup=setup_of(args), out=out, **_columns(args), progress=bar)
     tell_run(run)
     records = [as_record(row) for row in run.rows]
@@ -152,30 +153,43 @@ def _score_folder(args: argparse.Namespace, out: Path) -> int:
     from aedr_jax.autoencoders.names import name_models
 
     source = api.open_source(args.inputs, **_columns(args))
+    models, setup = name_models(args.model), vars(setup_of(args))
+    return _fill(
+        args, out, source, "scored", lambda running: api.score_dataset(source, models, out, **setup, **running)
+    )
+
+
+def _fill(
+    args: argparse.Namespace,
+    out: Path,
+    source: Any,
+    what: str,
+    run: Callable[[dict[str, Any]], Finished],
+    found: Callable[[], dict[str, Any]] = dict,
+) -> int:
+    """A run into a folder, and what is said of it; `found` is what the folder then holds, for the summary."""
+    running = {
+        "workers": args.workers,
+        "shard": args.shard or (0, 1),
+        "engine": args.engine or "local",
+        "address": args.address,
+        "resources": args.resource,
+        "progress": True,
+    }
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where Ray passes on what other processes print
-            done = api.score_dataset(
-                source,
-                name_models(args.model),
-                out,
-                **vars(setup_of(args)),
-                workers=args.workers,
-                shard=args.shard or (0, 1),
-                engine=args.engine or "local",
-                address=args.address,
-                resources=args.resource,
-                progress=True,
-            )
+            done = run(running)
     except KeyboardInterrupt:
         complain("interrupted: finished images are kept; the same command goes on with the rest")
         return INTERRUPTED
     finally:
         tell_passed_over(source.passed_over())
-    text = f"{out}: {done.scored} images scored, {done.unreadable} of them unreadable, {done.skipped} there already"
+    text = f"{out}: {done.scored} images {what}, {done.unreadable} of them unreadable, {done.skipped} there already"
     if done.not_finite:
         text += f"; on {done.not_finite} a model is not finite (see their rows' error)"
-    summary = {"out": str(out), **done._asdict(), "passed_over": source.passed_over()}
-    print(json.dumps(summary) if args.json else text)
+    summary = {"out": str(out), **done._asdict(), "passed_over": source.passed_over(), **found()}
+    lines = [text, *(f"{count} {for_terminal(name)}" for name, count in summary.get("verdicts", {}).items())]
+    print(to_json(summary) if args.json else "\n".join([*lines, *([summary["caveat"]] if "caveat" in summary else [])]))
     if done.scored and done.unreadable == done.scored and not done.skipped:
         raise RunError(f"none of the {done.scored} images could be scored: the rows in {out} say why")
     return OK
@@ -243,8 +257,13 @@ def attribute(args: argparse.Namespace) -> int:
     """`aedr attribute`."""
     from aedr_jax.decision.attribution import CAVEAT
 
+    out, inputs = check_output(args.out) if args.out else None, _judged(args)
+    if out and out.suffix == "":
+        _refuse(args, ("record",), "is not written beside a folder")
+        return _attribute_folder(args, inputs, out)
+    _refuse(args, FOLDER, "needs a folder as --out (a name without an ending)")
     verdicts, run = api.attribute(
-        args.inputs,
+        inputs,
         models=args.models,
         calibrations=args.calibrations,
         false_names=args.false_names,
@@ -253,6 +272,7 @@ def attribute(args: argparse.Namespace) -> int:
         out=args.out,
         record=args.record,
         command=args.typed,
+        workers=args.workers,
         **_columns(args),
         progress=bar,
         on_run=tell_run,
@@ -272,6 +292,41 @@ def attribute(args: argparse.Namespace) -> int:
         print(to_json(summary))
     _say(args, f"\n{counted(run.counts)}\n{legend(verdicts)}{wrapped(CAVEAT)}")
     return _code(run)
+
+
+def _judged(args: argparse.Namespace) -> Any:
+    """What verdicts are asked on: images, or scores."""
+    if bool(args.inputs) == bool(args.scores):
+        raise SourceError("expected either INPUT or --scores")
+    if not args.scores:
+        return args.inputs
+    measuring = ("dtype", "batch_size", "multiple", "most_pixels", "most_decoded", "workers")
+    _refuse(args, (*measuring, "image_column", "id_column"), "is of images, and --scores have none")
+    return api.Scores(args.scores)
+
+
+def _attribute_folder(args: argparse.Namespace, inputs: Any, out: Path) -> int:
+    from aedr_jax.decision.attribution import CAVEAT
+    from aedr_jax.scoring.verdict_table import count_verdicts
+
+    source = inputs if args.scores else api.open_source(inputs, **_columns(args))
+    names = ("models", "calibrations", "false_names", "search")
+    asked: dict[str, Any] = {name: getattr(args, name) for name in names}
+    setup = setup_of(args)
+    return _fill(
+        args,
+        out,
+        source,
+        "judged",
+        lambda running: api.attribute_dataset(source, out, **asked, setup=setup, **running),
+        lambda: {"verdicts": dict(count_verdicts(out).most_common()), "caveat": CAVEAT},
+    )
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Refuse the first of these options that was given."""
+    if given := [name for name in names if getattr(args, name) is not None]:
+        raise SourceError(f"--{given[0].replace('_', '-')} {why}")
 
 
 def evaluate(args: argparse.Namespace) -> int:

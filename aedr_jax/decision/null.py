@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from aedr_jax.errors import CalibrationError
 from aedr_jax.files import whole_file
 from aedr_jax.signal.measurement import Values
+from aedr_jax.signal.protocol import told_apart
 
 __all__ = ["ROUNDING", "Null"]
 
@@ -65,7 +66,7 @@ class Null:
         found = jnp.asarray(standings)
         found = found if found.dtype == jnp.float64 else found.astype(jnp.float32)
         counts = [
-            (1 + jnp.searchsorted(jnp.asarray(group, found.dtype), found, side="right")).astype(found.dtype)
+            (1 + jnp.searchsorted(jnp.asarray(np.asarray(group, found.dtype)), found, side="right")).astype(found.dtype)
             / (1 + len(group))
             for group in self.groups.values()
         ]
@@ -90,6 +91,10 @@ class Null:
     def least(self) -> float:
         """The least p-value that it can tell."""
         return 1.0 / (1.0 + min(map(len, self.groups.values())))
+
+    def digest(self) -> str:
+        """sha256 over the groups and their standings: verdicts by different references are told apart."""
+        return told_apart({name: list(group) for name, group in self.groups.items()})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, whole or not at all."""

@@ -6,6 +6,7 @@ Here are files (folders, patterns, single files); `containers.py` has what holds
 from __future__ import annotations
 
 import glob
+import hashlib
 import itertools
 import os
 from abc import ABC, abstractmethod
@@ -64,6 +65,14 @@ class Item(NamedTuple):
         if self.error:
             raise ImageError(f"{self.path}: {self.error}")
         return read_bytes(self.path) if self.data is None else self.data
+
+    def sha256(self) -> str:
+        """Of these bytes.
+
+        Raises:
+          ImageError: likewise.
+        """
+        return hashlib.sha256(self.read()).hexdigest()
 
 
 class Source(ABC):

@@ -17,12 +17,11 @@ from aedr_jax.errors import RunError, SourceError
 from aedr_jax.inputs.ids import Done
 from aedr_jax.inputs.sources import Source, until_failure
 from aedr_jax.interruption import kept_handlers
-from aedr_jax.scoring.job import Finished, Plan, settings, tally
+from aedr_jax.scoring.job import Finished, Work, Worker, tally
 from aedr_jax.scoring.rows import Row
-from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.store import Fresh, Parts
 
-__all__ = ["Cluster", "score_piece"]
+__all__ = ["Cluster", "do_piece"]
 
 ACCELERATORS = ("GPU", "TPU")
 
@@ -77,15 +76,15 @@ class Cluster:
             "resources": others or None,
         }
 
-    def settings(self, plan: Plan) -> dict[str, Any]:
-        """`dataset.settings`, found where the models will run: this process takes no accelerator."""
+    def settings(self, work: Work) -> dict[str, Any]:
+        """`Worker.settings`, found where the models will run: this process takes no accelerator."""
         task = self.ray.remote(max_calls=1, **self.options())(_settings)
-        return self.ray.get(task.remote(plan))
+        return self.ray.get(task.remote(work))
 
-    def score(
-        self, source: Source, plan: Plan, parts: Parts, done: Done, part_images: int, advance: Callable[[int], None]
+    def do(
+        self, source: Source, work: Work, parts: Parts, done: Done, part_images: int, advance: Callable[[int], None]
     ) -> Finished:
-        """Score all pieces of a source.
+        """Do the work on all pieces of a source.
 
         Raises:
           RunError: at the end, for what could not be read, or ids that came twice; at once, where a part cannot be
@@ -99,7 +98,7 @@ class Cluster:
         data.DataContext.get_current().enable_progress_bars = False
         scored = data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
             _Actor,
-            fn_constructor_args=(plan, parts, self.ray.put(done), part_images),
+            fn_constructor_args=(work, parts, self.ray.put(done), part_images),
             batch_size=1,
             compute=data.ActorPoolStrategy(min_size=1, max_size=self.actors),
             **self.options(),
@@ -120,25 +119,25 @@ class Cluster:
         return totals
 
 
-def _settings(plan: Plan) -> dict[str, Any]:
-    return settings(plan.scorer())
+def _settings(work: Work) -> dict[str, Any]:
+    return work.worker().settings()
 
 
 class _Actor:
     """Loads the models once; every piece of the same image sizes reuses what it compiled."""
 
-    def __init__(self, plan: Plan, parts: Parts, done: Any, part_images: int) -> None:
+    def __init__(self, work: Work, parts: Parts, done: Any, part_images: int) -> None:
         import ray
 
-        self.plan, self.parts, self.part_images = plan, parts, part_images
+        self.parts, self.part_images = parts, part_images
         self.done: Done = ray.get(done) if isinstance(done, ray.ObjectRef) else done
-        self.scorer = plan.scorer()
+        self.worker = work.worker()
 
     def __call__(self, batch: Mapping[str, Iterable[Source]]) -> dict[str, list[Any]]:
         (piece,) = batch["piece"]
         finished, problem, fatal = Finished(0, 0, 0), "", False
         try:
-            finished, problem = score_piece(piece, self.plan, self.scorer, self.parts, self.done, self.part_images)
+            finished, problem = do_piece(piece, self.worker, self.parts, self.done, self.part_images)
         except RunError as error:  # a full disk: other pieces would fare no better
             problem, fatal = str(error), True
         return {
@@ -149,10 +148,8 @@ class _Actor:
         }
 
 
-def score_piece(
-    piece: Source, plan: Plan, scorer: Scorer, parts: Parts, done: Done, part_images: int
-) -> tuple[Finished, str]:
-    """Score a piece, a part for each `part_images` of its images; what was done, and what could not be read."""
+def do_piece(piece: Source, worker: Worker, parts: Parts, done: Done, part_images: int) -> tuple[Finished, str]:
+    """Do a piece, a part for each `part_images` of its images; what was done, and what could not be read."""
     fresh = Fresh(piece, done)
     items = iter(fresh)
     scored = unreadable = not_finite = 0
@@ -161,18 +158,18 @@ def score_piece(
     while more and not problem:
         rows: list[Row] = []
         try:
-            for batch in plan.score(scorer, itertools.islice(items, part_images)):
+            for batch in worker.rows(itertools.islice(items, part_images)):
                 rows += batch
         except RunError as error:  # of the source: other pieces go on
             problem = str(error)
         except BaseException:  # what came before it is kept, also where Ray ends the actor
-            parts.write(rows)
+            parts.write(worker.kept(rows))
             raise
-        images, refused, failed = tally(rows, scorer)
+        images, refused, failed = tally(rows, len(worker.models))
         scored += images
         unreadable += refused
         not_finite += failed
-        parts.write(rows)
+        parts.write(worker.kept(rows))
         more = images == part_images
     if fresh.doubles:
         problem = "; ".join(filter(None, (problem, fresh.complaint())))

@@ -1,7 +1,9 @@
-"""Score a source of any size into a Parquet folder: here, as one of several processes, or on a cluster."""
+"""A source of any size into a Parquet folder, of scores or (`fill`) of what follows from them: here, as one of several
+processes, or on a cluster."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -15,23 +17,58 @@ from aedr_jax.images.codec import MAX_PIXELS
 from aedr_jax.inputs.containers import as_source
 from aedr_jax.inputs.sources import Source
 from aedr_jax.scoring.cluster import Cluster
-from aedr_jax.scoring.job import Finished, Plan, Setup, settings, tally
+from aedr_jax.scoring.job import Finished, Plan, Setup, Work, Worker, tally
 from aedr_jax.scoring.rows import Row
-from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.sharding import pod_share
 from aedr_jax.scoring.store import Fresh, Parts
 from aedr_jax.signal.measurement import SignalConfig
 
-__all__ = ["score_dataset"]
+__all__ = ["Running", "check_workers", "fill", "score_dataset"]
 
 LINE_SECONDS = 60.0
 PART_IMAGES = 1000
 PART_SECONDS = 60.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """How a run into a folder goes, whatever is done; what is written does not depend on it.
+
+    Attributes:
+      shard, part_images, part_seconds, engine, address, resources, progress: as for `score_dataset`.
+
+    Raises:
+      SourceError: for what cannot be.
+    """
+
+    shard: tuple[int, int] | str = (0, 1)
+    part_images: int = PART_IMAGES
+    part_seconds: float = PART_SECONDS
+    engine: str = "local"
+    address: str | None = None
+    resources: Mapping[str, float] | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.shard, str) and self.shard != "auto":
+            raise SourceError(f"shard {self.shard!r}: expected (I, N) or 'auto'")
+        if not isinstance(self.shard, str) and not 0 <= self.shard[0] < self.shard[1]:
+            raise SourceError(f"shard {self.shard[0]}/{self.shard[1]}: expected I/N with I from 0 to N - 1")
+        if self.part_images < 1:
+            raise SourceError(f"part_images {self.part_images}: expected 1 or more")
+        if self.engine not in ("local", "ray"):
+            raise SourceError(f"engine {self.engine!r}: expected local or ray")
+        if self.engine == "ray" and self.shard != (0, 1):
+            raise SourceError("engine ray divides the work itself: leave shard out")
+
+    def share(self) -> tuple[int, int]:
+        """Of this process: its number, and how many there are."""
+        return pod_share() if isinstance(self.shard, str) else self.shard
+
+
 def score_dataset(
     source: Any,
-    models: Mapping[str, str],
+    models: Mapping[str, Any],
     out: str | os.PathLike[str],
     *,
     config: SignalConfig = SignalConfig(),
@@ -55,7 +92,7 @@ def score_dataset(
     Args:
       source: a `Source`, or what `containers.open_source` reads: folders, patterns, image files, archives, tables,
         "hf:NAME:SPLIT", "tfds:NAME:SPLIT", one or a list of them.
-      models: names in the rows -> what `load_autoencoder` takes.
+      models: names in the rows -> what `load_autoencoder` takes, or an autoencoder, such as one of `from_functions`.
       out: the folder.
       config: what to measure. `SignalConfig.official()` also brings images to size as the authors' code does.
       batch_size, multiple: as for `scoring.Scorer`.
@@ -93,63 +130,65 @@ def score_dataset(
         raise SourceError(f"models {models!r}: expected names and what to load, such as {{'mini-vq': 'mini-vq'}}")
     if not isinstance(config, SignalConfig):
         raise SourceError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
-    if isinstance(shard, str):
-        if shard != "auto":
-            raise SourceError(f"shard {shard!r}: expected (I, N) or 'auto'")
-        shard = pod_share()
-    if not 0 <= shard[0] < shard[1]:
-        raise SourceError(f"shard {shard[0]}/{shard[1]}: expected I/N with I from 0 to N - 1")
-    for what, number, least in (("workers", workers, 0), ("part_images", part_images, 1)):
-        if number is not None and number < least:
-            raise SourceError(f"{what} {number}: expected {least} or more")
-    if engine not in ("local", "ray"):
-        raise SourceError(f"engine {engine!r}: expected local or ray")
-    if engine == "ray" and shard[1] > 1:
-        raise SourceError("engine ray divides the work itself: leave shard out")
+    check_workers(workers)
+    running = Running(shard, part_images, part_seconds, engine, address, resources, progress)
     setup = Setup(config, batch_size, multiple, dtype, precision, most_pixels, most_decoded)
-    plan = Plan(dict(models), setup, workers)
-    whole = as_source(source)
-    parts = Parts(Path(out), tag=f"{shard[0]}-of-{shard[1]}")
-    if engine == "ray":
+    return fill(Plan(dict(models), setup, workers), as_source(source), out, running)
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse a number of decoder processes that is none.
+
+    Raises:
+      SourceError: below 0.
+    """
+    if workers is not None and workers < 0:
+        raise SourceError(f"workers {workers}: expected 0 or more")
+
+
+def fill(work: Work, whole: Source, out: str | os.PathLike[str], running: Running = Running()) -> Finished:
+    """Do a work on every image of a source, and write what is kept into a folder; the same call resumes it.
+
+    Raises:
+      SourceError, RunError: as `score_dataset`.
+    """
+    share = running.share()
+    parts = Parts(Path(out), tag=f"{share[0]}-of-{share[1]}", layout=work.layout)
+    if running.engine == "ray":
         with (
-            closing(Cluster(address, resources)) as cluster,
-            parts.going_on(cluster.settings(plan), shard) as done,
-            progress_bar(whole, progress) as advance,
+            closing(Cluster(running.address, running.resources)) as cluster,
+            parts.going_on(cluster.settings(work), share) as done,
+            progress_bar(whole, running.progress) as advance,
         ):
-            return cluster.score(whole, plan, parts, done, part_images, advance)
-    scorer, share = plan.scorer(), whole.share(*shard)
-    with parts.going_on(settings(scorer), shard) as done, progress_bar(share, progress) as advance:
-        return _score_here(Fresh(share, done, advance), plan, scorer, parts, part_images, part_seconds, advance)
+            return cluster.do(whole, work, parts, done, running.part_images, advance)
+    worker, mine = work.worker(), whole.share(*share)
+    with parts.going_on(worker.settings(), share) as done, progress_bar(mine, running.progress) as advance:
+        return _fill_here(Fresh(mine, done, advance), worker, parts, running, advance)
 
 
-def _score_here(
-    fresh: Fresh,
-    plan: Plan,
-    scorer: Scorer,
-    parts: Parts,
-    part_images: int,
-    part_seconds: float,
-    advance: Callable[[int], None],
+def _fill_here(
+    fresh: Fresh, worker: Worker, parts: Parts, running: Running, advance: Callable[[int], None]
 ) -> Finished:
     rows: list[Row] = []
+    models = len(worker.models)
     scored = unreadable = not_finite = 0
     written = time.monotonic()
     problems: list[str] = []
     try:
-        for batch in plan.score(scorer, fresh):
+        for batch in worker.rows(fresh):
             rows += batch
-            images, refused, failed = tally(batch, scorer)
+            images, refused, failed = tally(batch, models)
             scored += images
             unreadable += refused
             not_finite += failed
             advance(images)
-            if len(rows) >= part_images * len(scorer.candidates) or time.monotonic() - written > part_seconds:
-                parts.write(rows)
+            if len(rows) >= running.part_images * models or time.monotonic() - written > running.part_seconds:
+                parts.write(worker.kept(rows))
                 rows, written = [], time.monotonic()
     except RunError as error:
         problems.append(str(error))
     finally:  # whatever stopped it, Ctrl-C too: what is finished is kept
-        parts.write(rows)
+        parts.write(worker.kept(rows))
     if fresh.doubles:
         problems.append(fresh.complaint())
     if problems:

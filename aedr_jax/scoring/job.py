@@ -1,9 +1,10 @@
-"""A scoring job, in a form that travels to other machines: what to measure, and the rows batch by batch."""
+"""What is done to the items of a source, in a form that travels to other machines: scores here, `judging` verdicts."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -12,16 +13,27 @@ from aedr_jax.images.codec import MAX_PIXELS
 from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.sources import Item, until_failure
 from aedr_jax.inputs.workers import decode_all
-from aedr_jax.scoring.rows import SCHEMA_VERSION, Row, column_types
+from aedr_jax.scoring.rows import SCHEMA_VERSION, Row, as_table, column_types
 from aedr_jax.scoring.scorer import Scorer, load_candidate
+from aedr_jax.scoring.store import Layout
 from aedr_jax.signal.measurement import SignalConfig
 
-__all__ = ["Finished", "Plan", "Setup", "settings", "tally"]
+__all__ = ["SCORES", "Finished", "Plan", "Scoring", "Setup", "Work", "Worker", "decoders", "settings", "tally"]
+
+MOST_DECODERS = 16
+IMAGES_A_DECODER = 32  # where there are fewer, its start takes longer than its work
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row.id, row.model
+
+
+SCORES = Layout(_key, as_table)
 
 
 class Finished(NamedTuple):
-    """What a call of `score_dataset` did, in images: scored (of which unreadable), and skipped as finished before; and
-    those of the scored on which a model was not finite."""
+    """What a run into a folder did, in images: scored (of which unreadable), and skipped as finished before; and those
+    of the scored on which a model was not finite."""
 
     scored: int
     unreadable: int
@@ -29,13 +41,50 @@ class Finished(NamedTuple):
     not_finite: int = 0
 
 
-def tally(rows: Sequence[Row], scorer: Scorer) -> tuple[int, int, int]:
-    """How many images the rows of all candidates are, how many of them could not be read, and on how many of the others
-    a model was not finite."""
-    models = len(scorer.candidates)
+def tally(rows: Sequence[Row], models: int) -> tuple[int, int, int]:
+    """How many images the rows of so many candidates are, how many of them could not be read, and on how many of the
+    others a model was not finite."""
     failed = [row for row in rows if row.status != "ok"]
     unreadable = sum(not row.sha256 for row in failed) // models
     return len(rows) // models, unreadable, len({row.id for row in failed if row.sha256})
+
+
+class Worker(ABC):
+    """What a process has that does a `Work`: models loaded, once."""
+
+    @property
+    @abstractmethod
+    def models(self) -> tuple[str, ...]:
+        """The candidates, of each of which an image has a row."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What rows depend on, as JSON: a run goes on only with the same."""
+
+    @abstractmethod
+    def rows(self, items: Iterable[Item]) -> Iterator[list[Row]]:
+        """Scores batch by batch, the rows of an image together.
+
+        Raises:
+          Exception: what the source raises, after all that came before.
+        """
+
+    def kept(self, rows: Sequence[Row]) -> Sequence[Any]:
+        """What is written of scores of whole images: they themselves, or what follows from them."""
+        return rows
+
+
+class Work(ABC):
+    """What is to be done to the items of a source; it travels to other machines."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> Layout:
+        """How what is kept lies in a part."""
+
+    @abstractmethod
+    def worker(self) -> Worker:
+        """Load what it takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +109,9 @@ class Setup:
     most_pixels: int | None = None
     most_decoded: int = MAX_PIXELS
 
-    def scorer(self, models: Mapping[str, str], *, processing: Processing = Processing("none")) -> Scorer:
-        """Load models, name -> what `load_autoencoder` takes, to score images that `processing` is done to first."""
+    def scorer(self, models: Mapping[str, Any], *, processing: Processing = Processing("none")) -> Scorer:
+        """Load models, name -> what `load_autoencoder` takes or an autoencoder, to score images that `processing` is
+        done to first."""
         options: dict[str, Any] = {"config": self.config, "dtype": self.dtype, "precision": self.precision}
         return Scorer(
             [load_candidate(model, name=name, **options) for name, model in models.items()],
@@ -75,13 +125,19 @@ class Setup:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """Models (name -> what `load_autoencoder` takes), setup and decoder processes, in a form that travels to other
-    machines."""
+class Plan(Work):
+    """Images to scores: models (name -> what `load_autoencoder` takes, or an autoencoder), setup, decoder processes."""
 
-    models: Mapping[str, str]
+    models: Mapping[str, Any]
     setup: Setup = Setup()
     workers: int | None = None
+
+    @property
+    def layout(self) -> Layout:
+        return SCORES
+
+    def worker(self) -> Worker:
+        return Scoring(self)
 
     def scorer(self) -> Scorer:
         """Load the models."""
@@ -89,7 +145,7 @@ class Plan:
 
     def score(self, scorer: Scorer, items: Iterable[Item]) -> Iterator[list[Row]]:
         """Rows batch by batch, the rows of an image together; items are decoded in worker processes."""
-        workers = min(os.cpu_count() or 1, 16) if self.workers is None else self.workers
+        workers = decoders() if self.workers is None else self.workers
         failures: list[Exception] = []
         with closing(decode_all(scorer.decoder, items, workers=workers)) as decoded:
             yield from scorer.score_decoded(until_failure(decoded, failures))
@@ -97,8 +153,31 @@ class Plan:
             raise failures[0]
 
 
+class Scoring(Worker):
+    """Images to scores."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.scorer = plan, plan.scorer()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(candidate.name for candidate in self.scorer.candidates)
+
+    def settings(self) -> dict[str, Any]:
+        return settings(self.scorer)
+
+    def rows(self, items: Iterable[Item]) -> Iterator[list[Row]]:
+        return self.plan.score(self.scorer, items)
+
+
+def decoders(images: int | None = None) -> int:
+    """How many decoder processes: one a CPU, at most 16, and no more than so many images keep busy."""
+    most = min(os.cpu_count() or 1, MOST_DECODERS)
+    return most if images is None else max(1, min(most, images // IMAGES_A_DECODER))
+
+
 def settings(scorer: Scorer) -> dict[str, Any]:
-    """What rows depend on, as JSON: a run goes on only with the same."""
+    """What scores depend on, as JSON."""
     return {
         "schema_version": SCHEMA_VERSION,
         "columns": list(column_types()),

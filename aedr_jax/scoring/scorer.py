@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -64,7 +65,7 @@ class Candidate:
 
 
 def load_candidate(
-    model: str,
+    model: Any,
     *,
     name: str | None = None,
     config: SignalConfig = SignalConfig(),
@@ -75,7 +76,8 @@ def load_candidate(
     """Load a model as the settings want it.
 
     Args:
-      model: as for `load_autoencoder`, or `NAME=SOURCE`.
+      model: as for `load_autoencoder`, or `NAME=SOURCE`; or an autoencoder, such as one of `from_functions`, which is
+        taken as it is and has to be named.
       name: what rows call it; None: as `name_models` says, and then `model` alone.
       config: with `as_authors`, dtype and quantization are by default those of the authors' code.
       dtype: None: float32, or the authors'.
@@ -84,7 +86,9 @@ def load_candidate(
     """
     if name is None:
         ((name, model),) = name_models([model]).items()
-    entry = REGISTRY.get(model) if config.as_authors else None
+    if not isinstance(model, str | os.PathLike):
+        return Candidate(name, model, Identity.of(model).weights_hash or "")
+    entry = REGISTRY.get(os.fspath(model)) if config.as_authors else None
     if entry and dtype is None:
         dtype = entry.official_dtype
     if entry and entry.quantize is not None and quantize is None:
@@ -187,15 +191,18 @@ class Scorer:
             processing=str(self.processing),
         )
 
-    def score(self, items: Iterable[Item], *, on_progress: Callable[[int], None] = lambda done: None) -> Iterator[Row]:
+    def score(
+        self, items: Iterable[Item], *, on_progress: Callable[[int], None] = lambda done: None, workers: int = 1
+    ) -> Iterator[Row]:
         """Rows of every item and model, as batches of one size fill up. An image that cannot be read gives an error row
-        for each model. Items are decoded by one other process, which has a limit of time and memory for each.
+        for each model. Items are decoded by other processes, which have a limit of time and memory for each.
 
         Args:
           items: what to score; gone through in another thread.
           on_progress: called with the number of images done since the last call.
+          workers: how many such processes; 0: decode here.
         """
-        with closing(decode_all(self.decoder, items, workers=1)) as decoded:
+        with closing(decode_all(self.decoder, items, workers=workers)) as decoded:
             for rows in self.score_decoded(decoded):
                 yield from rows
                 on_progress(len(rows) // len(self.candidates))

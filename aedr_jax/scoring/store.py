@@ -1,8 +1,8 @@
 """The folder that rows are written into, part by part, so that a run can stop anywhere and go on.
 
-- A part holds whole images: a row for each of the models. It is written under another name, flushed to the disk and
-  renamed, so it is whole or absent; its name is a hash of the ids and models in it, so that writing it twice is writing
-  it once.
+- A part holds whole images: a row for each of the models, or a verdict. It is written under another name, flushed to
+  the disk and renamed, so it is whole or absent; its name is a hash of the ids (and models) in it, so that writing it
+  twice is writing it once.
 - `FOLDER.run.json`, beside the folder, holds the settings. A run with others is refused: their rows do not mix.
 - An image whose id is in a part is finished, whether scored or an error, and skipped by the next run; another image of
   that id is not. Ids that the parts hold twice are named at the end of each run (`check`).
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from aedr_jax import __version__
 from aedr_jax.errors import ImageError, RunError, SourceError
@@ -27,12 +27,21 @@ from aedr_jax.inputs.sources import Item
 from aedr_jax.scoring.tables import printable
 from aedr_jax.signal.protocol import differences
 
-if TYPE_CHECKING:
-    from aedr_jax.scoring.rows import Row
-
-__all__ = ["Fresh", "Parts"]
+__all__ = ["Fresh", "Layout", "Parts"]
 
 LANE = 1_000_000
+
+
+class Layout(NamedTuple):
+    """How rows of one kind lie in a part: scores, or verdicts.
+
+    Attributes:
+      key: what tells a row from others: the id of its image first.
+      as_table: rows as an Arrow table, of the same columns whatever is in them; among these are id, path and sha256.
+    """
+
+    key: Callable[[Any], tuple[str, ...]]
+    as_table: Callable[[Sequence[Any]], Any]
 
 
 class Fresh:
@@ -63,23 +72,23 @@ class Fresh:
         if self.done.at(item.id, str(item.path)):
             return True
         try:
-            return self.done.with_bytes(item.id, hashlib.sha256(item.read()).hexdigest())
+            return self.done.with_bytes(item.id, item.sha256())
         except ImageError:
             return False
 
     def complaint(self) -> str:
-        """That ids came twice: images under a taken name are not scored, and that is said."""
+        """That ids came twice: images under a taken name get no row, and that is said."""
         return (
             f"{self.doubles} images have an id that another has too, such as {self.example}, and no row: give each its "
-            "own, or score them into a folder of their own"
+            "own, or name a folder of their own"
         )
 
 
 class Parts:
     """The folder of parts, and the run's settings beside it."""
 
-    def __init__(self, folder: Path, *, tag: str) -> None:
-        self.folder, self.tag = folder, tag
+    def __init__(self, folder: Path, *, tag: str, layout: Layout) -> None:
+        self.folder, self.tag, self.layout = folder, tag, layout
         self.manifest = folder.with_name(folder.name + ".run.json")
 
     def open(self, wanted: Mapping[str, Any]) -> Path:
@@ -166,10 +175,10 @@ class Parts:
                 columns = pq.ParquetFile(part).read(columns=["id", "path", "sha256"]).to_pydict()
             except Exception as error:  # pyarrow's and the file system's
                 raise SourceError(
-                    f"{part}: cannot be read ({error}); remove it, and its images are scored again"
+                    f"{part}: cannot be read ({error}); remove it, and its images are done again"
                 ) from None
             rows = zip(columns["id"], columns["path"], columns["sha256"], strict=True)
-            yield part.name, list({row[0]: row for row in rows}.values())  # there is one for each model
+            yield part.name, list({row[0]: row for row in rows}.values())  # of scores there is one for each model
 
     def check(self) -> None:
         """Raise a `RunError` if an id has its rows in two parts: processes that did not see each other's have written
@@ -182,25 +191,23 @@ class Parts:
         first, second, *_ = ((name, path) for name, path, _ in images if _stored(name) == key)
         raise RunError(
             f"{self.folder}: {len(doubles)} ids have rows of several images, such as {first[0]} ({first[1]} and "
-            f"{second[1]}); give each image its own id, and score them into another folder"
+            f"{second[1]}); give each image its own id, and name another folder"
         )
 
-    def name(self, keys: Iterable[tuple[str, str]]) -> str:
-        """Of the part that holds rows of these ids and models."""
+    def name(self, keys: Iterable[tuple[str, ...]]) -> str:
+        """Of the part that holds the rows of these keys."""
         return f"part-{hashlib.sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:32]}.parquet"
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[Any]) -> None:
         """Write rows as a part; none is written for none."""
         import pyarrow.parquet as pq
 
-        from aedr_jax.scoring.rows import as_table
-
         if not rows:
             return
-        ordered = sorted(rows, key=lambda row: (row.id, row.model))
-        path = self.folder / self.name((printable(row.id), row.model) for row in ordered)
+        ordered = sorted(rows, key=self.layout.key)
+        path = self.folder / self.name(tuple(map(printable, self.layout.key(row))) for row in ordered)
         with _written(path, tag=self.tag) as partial:
-            pq.write_table(as_table(ordered), partial)
+            pq.write_table(self.layout.as_table(ordered), partial)
 
 
 def _stored(text: str) -> bytes:
@@ -235,7 +242,7 @@ def _locked(manifest: Path, folder: Path, shard: tuple[int, int]) -> Iterator[No
         return
     index, shares = shard
     others = ((0, shares * LANE), ((shares + 1) * LANE, 0))  # start and length; 0: to the end
-    busy = f"{folder}: another process is scoring into it, share {{}}; two at once would double its rows"
+    busy = f"{folder}: another process is writing into it, share {{}}; two at once would double its rows"
     with open(manifest, "rb+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, shares * LANE + index)

@@ -27,6 +27,7 @@ __all__ = [
     "printable",
     "to_json",
     "to_markdown",
+    "unquoted",
     "write_csv",
     "write_rows",
 ]
@@ -69,7 +70,10 @@ def check_output(path: str | os.PathLike[str], *, alone: bool = False) -> Path:
 
 
 def as_record(row: Any) -> dict[str, Any]:
-    """A dataclass row as columns and values; a NamedTuple in it stands for its own columns."""
+    """A row as columns and values: a mapping as it is, or a dataclass, in which a NamedTuple stands for its own
+    columns."""
+    if isinstance(row, Mapping):
+        return dict(row)
     record: dict[str, Any] = {}
     for field in dataclasses.fields(row):
         value = getattr(row, field.name)
@@ -78,7 +82,7 @@ def as_record(row: Any) -> dict[str, Any]:
 
 
 def write_rows(rows: Sequence[Any], path: str | os.PathLike[str]) -> None:
-    """Write dataclass rows, all of one type; the file appears whole or not at all.
+    """Write rows (`as_record`), all of one type; the file appears whole or not at all.
 
     Raises:
       SourceError: as `check_output`.
@@ -121,6 +125,11 @@ def write_csv(records: Sequence[Mapping[str, Any]], file: Any, *, printed: bool 
     writer = csv.DictWriter(file, columns, lineterminator=ending)
     writer.writeheader()
     writer.writerows({name: cell(value) for name, value in record.items()} for record in records)
+
+
+def unquoted(cell: str) -> str:
+    """The text that `write_csv` made this cell of."""
+    return cell[1:] if cell.startswith("'") and CELL.match(cell) else cell
 
 
 def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
+BLOCK = 64  # images that are judged at once
 RECOMPRESSED = 50  # JPEG quality; nothing below it was measured where signals decide (docs/decision.md)
 
 
@@ -162,39 +163,62 @@ def verdict_rows(
     }
     judged: dict[tuple[str, str], Verdict] = {}
     if ready:
-        measured = {name: rows_to_measurement([group[name] for group in ready.values()]) for name in models}
-        reasons = [not_assessable(list(group.values())) for group in ready.values()]
-        aligned = all(map(has_alignment, measured.values()))  # a name can be given whatever another model says
-        first = next(iter(ready.values()))
-        result = attribute(
-            measured,
-            {name: made for name, made in calibrations.items() if name in models},
-            assessable=np.array([not reason or aligned for reason in reasons]),
-            sizes={name: np.array([_size(group[name]) for group in ready.values()]) for name in models},
-            false_names=false_names,
-            families=families_of(list(first.values())),
-        )
-        belonging = {name: _belonging(calibrations[name]) for name in models if name in calibrations}
-        foreign = _foreign(measured, calibrations)
-        for i, (image, group) in enumerate(ready.items()):
-            row = next(iter(group.values()))
-            judged[image] = Verdict(
-                row.id,
-                row.path,
-                row.sha256,
-                result.verdicts[i],
-                _by_model(models, result.scores[i]),
-                _by_model(models, result.foreign_p_values[i]),
-                _by_model(models, result.p_values[i]),
-                _by_model(models, result.likelihood_ratios[i]),
-                dict(zip(models, result.accepted[i].tolist(), strict=True)),
-                "ok",
-                "",
-                _reason(group, reasons[i], calibrations, result, i),
-                foreign=foreign,
-                belonging=belonging,
-            )
+        families = families_of(list(next(iter(ready.values())).values()))
+        images = list(ready)
+        for block in (images[i : i + BLOCK] for i in range(0, len(images), BLOCK)):
+            found = _judged([ready[image] for image in block], calibrations, models, false_names, families)
+            judged |= zip(block, found, strict=True)
     return [judged.get(image) or _unjudged(list(group.values())) for image, group in by_image.items()]
+
+
+def _judged(
+    images: list[dict[str, Row]],
+    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
+    models: Sequence[str],
+    false_names: float,
+    families: Mapping[str, str],
+) -> list[Verdict]:
+    """The verdicts on at most `BLOCK` images of which every model has a row.
+
+    A block is filled up with its last image: of another number of images a p-value may differ in its last bit, as XLA
+    computes it otherwise, and what is said of an image shall not depend on its company. And just one number of images
+    is compiled for.
+    """
+    groups = images + [images[-1]] * (BLOCK - len(images))
+    measured = {name: rows_to_measurement([group[name] for group in groups]) for name in models}
+    reasons = [not_assessable(list(group.values())) for group in groups]
+    aligned = all(map(has_alignment, measured.values()))  # a name can be given whatever another model says
+    result = attribute(
+        measured,
+        {name: made for name, made in calibrations.items() if name in models},
+        assessable=np.array([not reason or aligned for reason in reasons]),
+        sizes={name: np.array([_size(group[name]) for group in groups]) for name in models},
+        false_names=false_names,
+        families=families,
+    )
+    belonging = {name: _belonging(calibrations[name]) for name in models if name in calibrations}
+    foreign = _foreign(measured, calibrations)
+    verdicts = []
+    for i, group in enumerate(images):
+        row = next(iter(group.values()))
+        verdict = Verdict(
+            row.id,
+            row.path,
+            row.sha256,
+            result.verdicts[i],
+            _by_model(models, result.scores[i]),
+            _by_model(models, result.foreign_p_values[i]),
+            _by_model(models, result.p_values[i]),
+            _by_model(models, result.likelihood_ratios[i]),
+            dict(zip(models, result.accepted[i].tolist(), strict=True)),
+            "ok",
+            "",
+            _reason(group, reasons[i], calibrations, result, i),
+            foreign=foreign,
+            belonging=belonging,
+        )
+        verdicts.append(verdict)
+    return verdicts
 
 
 def check_calibrations(calibrations: Mapping[str, Calibration | Sequence[Calibration]]) -> None:

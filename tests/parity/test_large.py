@@ -17,6 +17,7 @@ import pytest
 from make_tiny import SMALLEST, make_tensors, write_folder
 from PIL import Image
 
+from aedr_jax import SignalConfig, api
 from aedr_jax.errors import SourceError
 from aedr_jax.inputs.containers import from_hugging_face, from_tfds, open_source
 from aedr_jax.inputs.sources import Files
@@ -36,6 +37,30 @@ import sys
 from aedr_jax.scoring.dataset import score_dataset
 root, out = sys.argv[1:]
 score_dataset(root + "/images", {"m1": root + "/m1"}, out, batch_size=1, workers=1, part_images=4)
+"""
+ATTRIBUTE = """
+import sys
+import aedr_jax as aedr
+root, out = sys.argv[1:]
+setup = aedr.api.Setup(aedr.SignalConfig.tiles(), batch_size=1)
+models = {"m1": root + "/m1"}
+aedr.api.attribute_dataset(root + "/images", out, models=models, setup=setup, workers=1, part_images=4)
+"""
+JUDGE = """
+import sys, time
+from aedr_jax.scoring.dataset import Running, fill
+from aedr_jax.scoring.judging import JudgeScores, Judging
+from aedr_jax.scoring.scored import Scores
+
+class Slow(Scores):
+    def __iter__(self):
+        for image in super().__iter__():
+            time.sleep(0.05)
+            yield image
+
+root, out = sys.argv[1:]
+scores = Slow(root + "/whole")
+fill(JudgeScores(scores, Judging()), scores, out, Running(part_images=4))
 """
 
 
@@ -66,16 +91,21 @@ def whole(world):
     return rows(world / "whole")
 
 
-def run(world, out):
-    subprocess.run([sys.executable, "-c", SCORE, str(world), str(out)], env=ENVIRONMENT, check=True)
+def run(world, out, script=SCORE):
+    subprocess.run([sys.executable, "-c", script, str(world), str(out)], env=ENVIRONMENT, check=True)
 
 
-def test_killed_and_interrupted_runs_go_on(world, tmp_path, whole):
+@pytest.mark.parametrize("script", [SCORE, ATTRIBUTE, JUDGE], ids=["score", "attribute", "attribute-scores"])
+def test_killed_and_interrupted_runs_go_on(world, tmp_path, whole, script):
     """Kill -9 after the first part; then Ctrl-C; then to the end: the rows of an undisturbed run, to the bit."""
+    if script != SCORE:
+        run(world, tmp_path / "whole", script)
+        whole = rows(tmp_path / "whole")
+        assert len(whole) == COUNT
     out = tmp_path / "killed"
     for number in (signal.SIGKILL, signal.SIGINT, None):
         before = parts(out)
-        process = subprocess.Popen([sys.executable, "-c", SCORE, str(world), str(out)], env=ENVIRONMENT)
+        process = subprocess.Popen([sys.executable, "-c", script, str(world), str(out)], env=ENVIRONMENT)
         while number and process.poll() is None and parts(out) <= before:
             time.sleep(0.01)
         if number:
@@ -238,6 +268,22 @@ def test_a_cluster_that_loses_a_machine(world, tmp_path, whole, cluster):
     counts = json.loads(again.stdout)  # and nothing of what Ray has to say
     assert (counts["scored"], counts["skipped"]) == (4, COUNT - 4)
     assert_rows_of(whole, out)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_verdicts_on_a_cluster(world, tmp_path, whole, cluster):
+    """From scores, for which no actor loads a model, those of this process."""
+    options = {"part_images": 4, "engine": "ray", "resources": {"chip": 1.0}}
+    scores = api.Scores(world / "whole")
+    assert api.attribute_dataset(scores, tmp_path / "here").scored == COUNT
+    assert api.attribute_dataset(scores, tmp_path / "there", **options).scored == COUNT
+    assert rows(tmp_path / "there") == rows(tmp_path / "here")
+    setup = api.Setup(SignalConfig.tiles(), batch_size=1)
+    options |= {"models": {"m1": str(world / "m1")}, "setup": setup, "workers": 1}
+    assert api.attribute_dataset(world / "images", tmp_path / "images", **options).scored == COUNT
+    verdicts = ([row["verdict"] for row in rows(tmp_path / name)] for name in ("images", "here"))
+    assert next(verdicts) == next(verdicts)
+    assert api.attribute_dataset(world / "images", tmp_path / "images", **options).skipped == COUNT
 
 
 def assert_rows_of(whole, out):

@@ -1,0 +1,209 @@
+"""The figures of docs/large.md on verdicts: rate, memory at a tenth and at the end, a kill -9 and what follows it.
+
+    python benchmarks/verdicts.py scores --images 100000       # of a folder of scores of two models; prints JSON
+    python benchmarks/verdicts.py functions --images 100000    # through an autoencoder of two matrices, 64×64
+    python benchmarks/verdicts.py model --images 5000          # through a miniature model, 128×128
+
+Scores are made up: standings of the null's images, and for one image in ten of the model's own kind. Images are made on
+the spot and never lie on a disk. Each run is killed once half of its images are done, goes on, and is compared with its
+own count: every image once. Linux only (it reads /proc).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from large import memory, rows_in
+from PIL import Image
+
+import aedr_jax as aedr
+from aedr_jax.inputs.sources import Item, Source
+from aedr_jax.scoring.job import SCORES
+from aedr_jax.scoring.rows import Row, of_numbers
+from aedr_jax.scoring.store import Parts
+from aedr_jax.signal.measurement import Measurement
+
+MODEL = "mini-kl4-a"
+PATCH = 8
+PART = 1000
+SIDES = {"functions": 64, "model": 128}
+
+
+class Noise(Source):
+    """Smooth noise under grain, of a number each, as uncompressed files."""
+
+    light = True
+
+    def __init__(self, images: int, side: int) -> None:
+        self.images, self.side = images, side
+
+    def __iter__(self) -> Iterator[Item]:
+        for i in range(self.images):
+            rng = np.random.default_rng(i)
+            coarse = Image.fromarray(rng.integers(60, 196, (9, 9, 3), dtype=np.uint8))
+            smooth = np.asarray(coarse.resize((self.side, self.side), Image.Resampling.BICUBIC))
+            file = io.BytesIO()
+            Image.fromarray(smooth + rng.integers(0, 40, smooth.shape, dtype=np.uint8)).save(file, "BMP")
+            yield Item(f"{i:07d}", f"noise/{i:07d}.bmp", file.getvalue())
+
+    def count(self) -> int:
+        return self.images
+
+
+def patches(images):
+    n, h, w, c = images.shape
+    return (
+        images.reshape(n, h // PATCH, PATCH, w // PATCH, PATCH, c).swapaxes(2, 3).reshape(n, h // PATCH, w // PATCH, -1)
+    )
+
+
+def encode(params, images):
+    return patches(images) @ params["basis"]
+
+
+def decode(params, latents):
+    n, h, w, _ = latents.shape
+    found = (latents @ params["basis"].T).reshape(n, h, w, PATCH, PATCH, 3).swapaxes(2, 3)
+    return found.reshape(n, h * PATCH, w * PATCH, 3)
+
+
+def cheap_autoencoder():
+    basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(PATCH * PATCH * 3, 16)))
+    return aedr.from_functions(encode, decode, {"basis": basis.astype(np.float32)}, factor=PATCH)
+
+
+def make_scores(folder: Path, images: int) -> None:
+    """Rows of two models, in parts as `score_dataset` writes them."""
+    folder.mkdir(parents=True)
+    parts = Parts(folder, tag="0-of-1", layout=SCORES)
+    standings = np.concatenate([np.array(group) for group in aedr.Null.shipped().groups.values()])
+    rng = np.random.default_rng(0)
+    for start in range(0, images, PART):
+        rows = []
+        for i in range(start, min(start + PART, images)):
+            for model in ("one", "other"):
+                own = model == "one" and i % 10 == 0
+                error = rng.uniform(0.02, 0.2)
+                values = dict.fromkeys(Measurement._fields, np.nan)
+                alignment = (2 * standings.min() if own else rng.choice(standings)) * error
+                values |= {"alignment": alignment, "alignment_error": error}
+                rows.append(
+                    Row(
+                        id=f"{i:07d}",
+                        path=f"images/{i:07d}.png",
+                        sha256=f"{i:064x}",
+                        width=512,
+                        height=512,
+                        format="PNG",
+                        used_width=512,
+                        used_height=512,
+                        size_rule="crop8",
+                        model=model,
+                        weights_hash=("0" if model == "one" else "1") * 64,
+                        preset="tiles",
+                        dtype="float32",
+                        precision="highest",
+                        quantize=None,
+                        measured=of_numbers(values.values()),
+                        status="ok",
+                    )
+                )
+        parts.write(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("scores", "functions", "model"))
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--work", help="keep scores and verdicts here (default: a folder that is deleted)")
+    parser.add_argument("--alone", action="store_true", help="the run itself, in this process")
+    args = parser.parse_args()
+    if args.alone:
+        attribute(args.what, Path(args.work), args.images)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(args.work or temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        if args.what == "scores" and not (work / "scores").exists():
+            make_scores(work / "scores", args.images)
+        print(json.dumps(watched(args.what, work, args.images), indent=1))
+
+
+def attribute(what: str, work: Path, images: int) -> None:
+    """What is watched."""
+    if what == "scores":
+        aedr.api.attribute_dataset(aedr.api.Scores(work / "scores"), work / "verdicts", part_images=PART)
+        return
+    models = {"cheap": cheap_autoencoder()} if what == "functions" else {MODEL: MODEL}
+    setup = aedr.api.Setup(aedr.SignalConfig.tiles(), batch_size=64 if what == "functions" else 8)
+    source = Noise(images, SIDES[what])
+    options = {"models": models, "setup": setup, "workers": 0, "part_images": PART if what == "functions" else 100}
+    aedr.api.attribute_dataset(source, work / "verdicts", **options)
+
+
+def watched(what: str, work: Path, images: int) -> dict:
+    """A run that is killed in the middle, and the one that goes on."""
+    call = [sys.executable, __file__, what, "--images", str(images), "--work", str(work), "--alone"]
+    first = watch(subprocess.Popen(call), work / "verdicts", images, kill_at=images // 2)
+    second = watch(subprocess.Popen(call), work / "verdicts", images)
+    if second["exit_code"]:
+        raise SystemExit("the run that went on has failed")
+    table = pq.read_table(work / "verdicts", columns=["id", "verdict"])
+    ids = table["id"].to_pylist()
+    verdicts = {row["values"]: row["counts"] for row in table["verdict"].value_counts().to_pylist()}
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "what": what,
+        "killed": first,
+        "resumed": second,
+        "images": len(ids),
+        "each_once": len(set(ids)) == len(ids) == images,
+        "cpu_s_per_image": round((used.ru_utime + used.ru_stime) / images, 5),  # with twice start and compilation
+        "verdicts": verdicts,
+        "half_written_left": len(list((work / "verdicts").glob(".*"))),
+    }
+
+
+def watch(process: subprocess.Popen, out: Path, images: int, *, kill_at: int | None = None) -> dict:
+    start, before, first = time.monotonic(), rows_in(out), None
+    marks: dict[str, dict] = {}
+    while process.poll() is None:
+        done, resident = rows_in(out), memory(process.pid)
+        if done > before and first is None:
+            first = (time.monotonic(), done)
+        for name, mark in (("a_tenth", images // 10), ("end", images - images // 20)):
+            if done >= mark and done > before and resident and (name == "end" or name not in marks):
+                marks[name] = {"images": done, "MiB": round(resident)}
+        if kill_at is not None and done >= kill_at:
+            marks["killed"] = {"images": done, "MiB": round(resident)}
+            process.kill()
+            process.wait()
+            break
+        time.sleep(0.5)
+    now, done = time.monotonic(), rows_in(out)
+    steady = (done - first[1]) / (now - first[0]) if first and done > first[1] else None
+    return {
+        "there_before": before,
+        "images": done - before,
+        "wall_s": round(now - start, 1),
+        "images_per_s_after_first_part": steady and round(steady, 1),
+        "memory": marks,
+        "exit_code": process.returncode,
+    }
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    main()
