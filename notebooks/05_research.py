@@ -1,0 +1,162 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # For research
+#
+# Every score is a pure function of arrays and pytrees. So it has a gradient, a new one takes ten lines and the whole
+# decision machinery works for it, and the alignment can be looked at block by block.
+
+# %% [markdown]
+# `pip install ".[notebook]"` in a checkout; this notebook then runs in any folder.
+
+# %%
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import aedr_jax as aedr
+from aedr_jax.files import shipped
+from aedr_jax.generate.miniature import sample_images
+
+plt.rcParams["figure.dpi"] = 70
+ae = aedr.load_autoencoder("mini-kl4-a")
+own = aedr.prepare(sample_images("mini-kl4-a", range(24)))
+folders = ("photographs", "mini-kl16", "mini-vq", "mini-movq")
+paths = [path for folder in folders for path in sorted((shipped("examples") / folder).glob("*.png"))]
+foreign = aedr.prepare([aedr.read_image(path) for path in paths])
+
+# %% [markdown]
+# ## Gradients
+#
+# The standing (the alignment over its own error) of an image decides. Its gradient with respect to the pixels goes
+# through the autoencoder, the bands, the moved and turned copies and the error. One signed step of two grey levels,
+# away from the model for an own image and towards it for a photograph, shows what a white-box attack begins with.
+
+# %%
+config = aedr.SignalConfig.tiles()
+
+
+@jax.jit
+def standing_and_gradient(ae, x):
+    def total(x):
+        standing = aedr.measure(ae, x, config=config).standing
+        return standing.sum(), standing
+
+    gradient, standing = jax.grad(total, has_aux=True)(x)
+    return standing, gradient
+
+
+x = jnp.concatenate([own[:1], foreign[:1]])
+before, gradient = standing_and_gradient(ae, x)
+direction = jnp.array([1.0, -1.0])[:, None, None, None]
+stepped = jnp.clip(x + direction * (2 / 127.5) * jnp.sign(gradient), -1, 1)
+
+images = np.concatenate([own, foreign, stepped])
+measured = jax.jit(lambda ae, x: aedr.measure(ae, x, config=config))(ae, images)
+standings = np.stack([before, measured.standing[-2:]], axis=1)
+for name, standing, p in zip(("own", "photograph"), standings, aedr.Null.shipped().p_value(standings), strict=True):
+    print(f"{name:10s} standing {standing[0]:6.1f} -> {standing[1]:6.1f}, foreign p {p[0]:.3f} -> {p[1]:.3f}")
+
+# %%
+fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")
+for i, name in enumerate(("own", "photograph")):
+    axes[2 * i].imshow(np.clip((x[i] + 1) / 2, 0, 1))
+    axes[2 * i].set_title(name)
+    size = np.abs(gradient[i]).mean(-1)
+    axes[2 * i + 1].imshow(size, cmap="magma", vmax=np.quantile(size, 0.99))
+    axes[2 * i + 1].set_title("|gradient of the standing|")
+for axis in axes:
+    axis.axis("off")
+plt.show()
+
+# %% [markdown]
+# The margin is dark: its pixels do not count. `docs/decision.md` has 20 such steps on 40 images of every model and
+# photograph (`python -m benchmarks.attacks`): a name is no proof against somebody who has the weights.
+#
+# ## A new signal
+#
+# Own images came from latents; does the encoder find its way back to them? The drift of the latents under one more
+# pass, over their variance, small where the image belongs:
+
+
+# %%
+def latent_drift(ae, images):
+    """Mean squared drift of the latents under decoding and encoding, over their variance; [n]."""
+    latents = ae.encode(images)
+    again = ae.encode(jnp.clip(ae.decode(latents), -1, 1))
+    return jnp.square(again - latents).mean((1, 2, 3)) / latents.var((1, 2, 3))
+
+
+drifts = np.asarray(jax.jit(latent_drift)(ae, images[:-2]))
+alignments = np.asarray(measured.alignment[:-2])
+
+# %% [markdown]
+# That is all it takes: it jits, shards (`make_sharded(latent_drift)`) and calibrates. How well it separates, beside the
+# alignment on the same images, as the area under the curve:
+
+# %%
+from aedr_jax.study.metrics import area_under_curve
+
+is_own = np.arange(len(drifts)) < len(own)
+for name, scores in (("latent drift", drifts), ("alignment", alignments)):
+    print(f"{name:13s} AUC {area_under_curve(scores[is_own], scores[~is_own]):.3f}")
+
+calibration = aedr.calibrate(drifts[:20], method="latent drift", model="mini-kl4-a", autoencoder=ae)
+rest = drifts[20:]
+verdicts = aedr.attribute({"mini-kl4-a": rest}, {"mini-kl4-a": calibration}).verdicts
+named = np.array([verdict == "mini-kl4-a" for verdict in verdicts])
+print(f"calibrated on 20: {named[:4].sum()} of 4 own and {named[4:].sum()} of {len(foreign)} foreign images are named")
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(10, 2.8), layout="constrained")
+for axis, scores, name in zip(axes, (np.log10(drifts), alignments), ("log₁₀ drift", "alignment"), strict=True):
+    bins = np.linspace(np.min(scores), np.max(scores), 24)
+    axis.hist(scores[is_own], bins=bins, alpha=0.6, label="own")
+    axis.hist(scores[~is_own], bins=bins, alpha=0.6, label="foreign")
+    axis.set_xlabel(name)
+axes[0].legend()
+plt.show()
+
+# %% [markdown]
+# ## A map
+#
+# `alignment_map` is the same block by block. A mosaic of photographs, 256 × 256, with a square of the model's own
+# pixels in its middle, where its grid is the image's: blocks of 16 pixels, `standardized` over the spread of the
+# image's own controls.
+
+# %%
+
+
+def mosaic(parts):
+    return np.concatenate([np.concatenate(parts[i : i + 2], axis=1) for i in (0, 2)])
+
+
+composite = mosaic(np.asarray(foreign[:4]))
+composite[64:192, 64:192] = mosaic(np.asarray(own[:4]))[64:192, 64:192]
+blocks = np.asarray(jax.jit(lambda ae, x: aedr.alignment_map(ae, x, standardized=True))(ae, composite[None]))[0]
+margin = aedr.AlignmentConfig().margin
+fig, axes = plt.subplots(1, 2, figsize=(8, 3.5), layout="constrained")
+axes[0].imshow(np.clip((composite + 1) / 2, 0, 1))
+height, width = (margin + side * 16 for side in blocks.shape)
+shown = axes[1].imshow(blocks, cmap="RdBu", vmin=-4, vmax=4, extent=(margin, width, height, margin))
+axes[1].set(xlim=(0, 256), ylim=(256, 0))
+for axis in axes:
+    axis.add_patch(plt.Rectangle((64, 64), 128, 128, fill=False, lw=2))
+plt.colorbar(shown, label="alignment of the block, standardized")
+plt.show()
+inside = np.zeros((256, 256), bool)
+inside[64:192, 64:192] = True
+inside = inside[margin:height, margin:width][8::16, 8::16]
+print(f"blocks below -2: {(blocks[inside] < -2).mean():.2f} inside, {(blocks[~inside] < -2).mean():.2f} outside")
