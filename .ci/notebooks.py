@@ -152,7 +152,8 @@ def main(given: Sequence[str] | None = None) -> int:
     print(f"{sum(went)} of {len(went)} notebooks in {took:.0f} seconds")
     if asked.write:
         problems = [problem for text in texts for problem in wrong_with(text, address)]
-        print("\n".join(problems))
+        for problem in problems:
+            print(problem)
     elif took > SECONDS:
         print(f"above {SECONDS} seconds")
         return 1

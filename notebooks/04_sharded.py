@@ -73,7 +73,7 @@ mesh = Mesh(np.array(devices), ("images",))
 sharded = aedr.make_sharded(measure, mesh=mesh)
 everywhere = sharded.replicate(ae)  # once; calls then copy nothing
 measured = sharded(everywhere, images)
-jax.debug.visualize_array_sharding(measured.alignment)
+print(measured.alignment.sharding)
 print(f"{len(images)} images, {measured.alignment.addressable_shards[0].data.size} on each device")
 
 # %% [markdown]
