@@ -100,7 +100,8 @@ def execute(text: Path) -> None:
         cell.id = f"cell-{number}"  # not drawn anew at each execution
     resources = {"metadata": {"path": str(text.parent)}}
     NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", record_timing=False, resources=resources).execute()
-    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"], "jupytext": {"formats": "ipynb,py:percent"}}
+    notebook.metadata["jupytext"] = {"formats": "ipynb,py:percent"}
+    notebook.metadata["language_info"] = {"name": "python"}  # not the version of who executed it last
     nbformat.write(notebook, text.with_suffix(".ipynb"))
 
 

@@ -110,6 +110,20 @@ def test_an_address_that_no_badge_can_point_to(notebooks, tmp_path, monkeypatch)
     assert notebooks.configured_address() is None or notebooks.configured_address().startswith("https://github.com/")
 
 
+@pytest.mark.parametrize(
+    ("last", "well", "said"), [("3 + 3", True, "of a processor"), ("1 / 0", False, "ZeroDivisionError")]
+)
+def test_a_copy_is_executed_and_an_error_is_told(notebooks, pair, tmp_path, last, well, said):
+    pair.write_text(pair.read_text().replace("3 + 3", last))
+    home = tmp_path / "home"
+    home.mkdir()
+    found, line = notebooks.execute_copy(pair, home)
+    assert found == well
+    assert said in line
+    if well:
+        assert notebooks.wrong_with(home / pair.name, None) == []
+
+
 def test_every_notebook_that_ships_is_whole(notebooks):
     texts = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
     assert len(texts) == 5
