@@ -87,51 +87,58 @@ plt.show()
 #
 # ## A new signal
 #
-# Own images came from latents; does the encoder find its way back to them? The drift of the latents under one more
-# pass, over their variance, should be small where the image belongs. It is confounded with texture, as every loss is.
-# Held against the drift of the image's own moved copy, that cancels: ten lines.
+# What does the alignment owe to holding an image against its own copies? The energy of the residual's fine detail after
+# one pass, small where the image belongs, and the same over that of one moved copy: two passes in place of six, and no
+# turns.
 
 
 # %%
-def latent_drift(ae, images):
-    """The drift of the latents under decoding and encoding, and the same over a moved copy's; [n] each."""
+from aedr_jax.signal.alignment import box_mean
+
+
+def fine_detail(ae, images):
+    """Energy of the residual's detail finer than 5 pixels, and the same over a moved copy's; [n] each."""
     n, side = len(images), images.shape[1] - ae.factor
     copies = jnp.concatenate([images[:, :side, :side], images[:, 3 : side + 3, 5 : side + 5]])
-    latents = ae.encode(copies)
-    again = ae.encode(jnp.clip(ae.decode(latents), -1, 1))
-    drift = jnp.square(again - latents).mean((1, 2, 3)) / latents.var((1, 2, 3))
-    return drift[:n], drift[:n] / drift[n:]
+    residual = jnp.clip(ae.decode(ae.encode(copies)), -1, 1) - copies
+    fine = residual - box_mean(residual, 5)
+    energy = jnp.square(fine[:, 16:-16, 16:-16]).mean((1, 2, 3))
+    return energy[:n], energy[:n] / energy[n:]
 
 
-plain, drifts = map(np.asarray, jax.jit(latent_drift)(ae, images[:-2]))
+plain, over_a_copy = map(np.asarray, jax.jit(fine_detail)(ae, images[:-2]))
 alignments = np.asarray(measured.alignment[:-2])
 
 # %% [markdown]
-# That is all it takes: it jits, shards (`make_sharded(latent_drift)`) and calibrates. How well it separates, beside the
+# That is all it takes: it jits, shards (`make_sharded(fine_detail)`) and calibrates. How well it separates, beside the
 # alignment on the same images, as the area under the curve:
 
 # %%
 from aedr_jax.study.metrics import area_under_curve
 
-is_own = np.arange(len(drifts)) < len(own)
-for name, scores in (("drift", plain), ("drift over a copy's", drifts), ("alignment", alignments)):
-    print(f"{name:20s} AUC {area_under_curve(scores[is_own], scores[~is_own]):.3f}")
+is_own = np.arange(len(plain)) < len(own)
+shown = {"fine detail": np.log(plain), "over a copy's": np.log(over_a_copy), "alignment": alignments}
+for name, scores in shown.items():
+    print(f"{name:14s} AUC {area_under_curve(scores[is_own], scores[~is_own]):.3f}")
 
-calibration = aedr.calibrate(drifts[:20], method="latent drift", model="mini-kl4-a", autoencoder=ae)
-verdicts = aedr.attribute({"mini-kl4-a": drifts[20:]}, {"mini-kl4-a": calibration}).verdicts
+calibration = aedr.calibrate(over_a_copy[:20], method="fine detail", model="mini-kl4-a", autoencoder=ae)
+verdicts = aedr.attribute({"mini-kl4-a": over_a_copy[20:]}, {"mini-kl4-a": calibration}).verdicts
 named = np.array([verdict == "mini-kl4-a" for verdict in verdicts])
 print(f"calibrated on 20: {named[:4].sum()} of 4 own and {named[4:].sum()} of {len(foreign)} foreign images are named")
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(11, 2.6), layout="constrained")
-shown = (np.log(plain), "log drift"), (np.log(drifts), "log drift over a copy's"), (alignments, "alignment")
-for axis, (scores, name) in zip(axes, shown, strict=True):
+for axis, (name, scores) in zip(axes, shown.items(), strict=True):
     bins = np.linspace(np.min(scores), np.max(scores), 24)
     axis.hist(scores[is_own], bins=bins, alpha=0.6, label="own")
     axis.hist(scores[~is_own], bins=bins, alpha=0.6, label="foreign")
-    axis.set_xlabel(name)
+    axis.set_xlabel(name if name == "alignment" else f"log of {name}")
 axes[0].legend()
 plt.show()
+
+# %% [markdown]
+# On these few images the ratio alone does nearly everything; not so the latents: their drift under one more pass, with
+# such a control and without, had an AUC of .60 and .69 here.
 
 # %% [markdown]
 # ## A map
