@@ -45,9 +45,9 @@ from aedr_jax.files import shipped
 
 # %%
 try:
-    devices = jax.devices("tpu")
+    devices = jax.local_devices(backend="tpu")
 except RuntimeError:
-    devices = jax.devices()
+    devices = jax.local_devices()
     print("no TPU here")
 print(f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})")
 
