@@ -114,6 +114,21 @@ def execute_copy(text: Path, folder: Path) -> tuple[bool, str]:
     return not done.returncode, f"{took}, {done.stdout.strip()}" if not done.returncode else f"{took}\n{done.stderr}"
 
 
+def execute_all(texts: Sequence[Path], *, write: bool) -> list[bool]:
+    """Execute copies of notebooks, each in a folder of its own; which went well. `write`: those beside their texts."""
+    went = []
+    with tempfile.TemporaryDirectory(prefix="aedr-notebooks-") as folder, ThreadPoolExecutor(AT_ONCE) as pool:
+        homes = [Path(folder, text.stem) for text in texts]
+        for home in homes:
+            home.mkdir()
+        for text, home, (well, line) in zip(texts, homes, pool.map(execute_copy, texts, homes), strict=True):
+            print(line, flush=True)
+            went.append(well)
+            if well and write:
+                shutil.copy(home / f"{text.stem}.ipynb", text.with_suffix(".ipynb"))
+    return went
+
+
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="such as 01_quickstart; none: all")
@@ -139,16 +154,7 @@ def main(given: Sequence[str] | None = None) -> int:
     if problems:
         sys.exit("\n".join([*problems, "renew the pairs: .ci/notebooks.py --write NAMES"]))
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="aedr-notebooks-") as folder, ThreadPoolExecutor(AT_ONCE) as pool:
-        homes = [Path(folder, text.stem) for text in texts]
-        for home in homes:
-            home.mkdir()
-        went = []
-        for text, home, (well, line) in zip(texts, homes, pool.map(execute_copy, texts, homes), strict=True):
-            print(line, flush=True)
-            went.append(well)
-            if well and asked.write:
-                shutil.copy(home / f"{text.stem}.ipynb", text.with_suffix(".ipynb"))
+    went = execute_all(texts, write=asked.write)
     took = time.monotonic() - start
     print(f"{sum(went)} of {len(went)} notebooks in {took:.0f} seconds")
     if asked.write:

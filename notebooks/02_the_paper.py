@@ -131,8 +131,9 @@ show(methods, ["method", "accuracy, pairs of models", "against photographs", "AU
 #
 # ### Accuracy by model
 #
-# Left the miniature models, right the paper's. The 16-channel and MoVQ autoencoders are harder for AEDR in both. The
-# rivals that invert the decoder do far better here than in the paper: on these small decoders inversion succeeds.
+# Left the miniature models, right the paper's. For AEDR the MoVQ model is the hardest in both, and 16 channels are
+# harder than four. The rivals that invert the decoder do far better here than in the paper: on these small decoders
+# inversion succeeds.
 
 # %%
 published = re.findall(

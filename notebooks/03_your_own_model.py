@@ -59,8 +59,7 @@ print(f"{type(mine).__name__}: {parameters:,} parameters, factor {mine.factor}, 
 # `from_functions` takes `encode(params, images)` and `decode(params, latents)`. The least that can be called a
 # generative model with a decoder: 24 principal components of 8 × 8 patches, and a Gaussian over them. What it makes is
 # no beauty, but it stands on a grid. The patches are taken at many offsets, mirrored and turned: fitted to one grid
-# only, the components would know the photographs' own patches better than moved ones, and three of these six
-# photographs would be named.
+# only, the components would know the photographs' own patches better than moved ones, and photographs would be named.
 
 # %%
 P = 8

@@ -137,10 +137,9 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# On these few images the ratio alone does nearly everything; not so the latents: their drift under one more pass, with
-# such a control and without, had an AUC of .60 and .69 here.
-
-# %% [markdown]
+# On these few images the ratio does all that the alignment does. What the alignment's further copies, bands and error
+# are there for shows on compressed images and in the tails: `docs/decision.md` has what was compared.
+#
 # ## A map
 #
 # `alignment_map` is the same block by block. A mosaic of photographs, 256 × 256, with a square of the model's own
