@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that come with the package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["whole_file"]
+__all__ = ["shipped", "whole_file"]
+
+
+def shipped(name: str) -> Path:
+    """A folder that comes with the package, the wheel's own or the checkout's: "examples", images of the miniature
+    models and photographs, or "docs", where the measured figures are.
+
+    Raises:
+      FileNotFoundError: where there is none of that name.
+
+    >>> from aedr_jax.files import shipped
+    >>> len(list(shipped("examples").glob("photographs/*.png")))
+    6
+    """
+    package = Path(__file__).resolve().parent
+    for root in (package, package.parent):
+        if (root / name).is_dir():
+            return root / name
+    raise FileNotFoundError(f"no folder {name!r} came with {package}")
 
 
 @contextmanager

@@ -7,13 +7,16 @@ import pkgutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import aedr_jax
+from aedr_jax.files import shipped
 
 ROOT = Path(aedr_jax.__file__).parent
+CHECKOUT = Path(__file__).resolve().parents[1]
 MODULES = sorted(
     m.name
     for m in pkgutil.walk_packages([str(ROOT)], "aedr_jax.")
@@ -123,6 +126,17 @@ def test_modules_are_documented_and_say_what_they_export(name):
         value = getattr(module, export)
         if inspect.isfunction(value) or inspect.isclass(value):
             assert inspect.getdoc(value), f"{name}.{export} has no docstring"
+
+
+def test_folders_that_come_with_the_package_are_in_the_wheel():
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included["examples"] == "aedr_jax/examples"
+    assert {name for name in included if name.startswith("docs/")} == {"docs/decision.md", "docs/results.md"}
+    assert all((CHECKOUT / name).exists() and inside == f"aedr_jax/{name}" for name, inside in included.items())
+    assert shipped("docs").joinpath("results.md").is_file()
+    with pytest.raises(FileNotFoundError, match="no folder 'nothing-of-this-name'"):
+        shipped("nothing-of-this-name")
 
 
 def test_version_is_that_of_the_distribution():
