@@ -134,7 +134,7 @@ def score(args: argparse.Namespace) -> int:
     out = check_output(args.out) if args.out else None
     if out and out.suffix == "":
         return _score_folder(args, out)
-    _refuse(args, ("workers", *FOLDER), "needs a folder as --out (a name without an ending)")
+    _refuse(args, (*FOLDER, "workers"), "needs a folder as --out (a name without an ending)")
     run = api.score(args.inputs, args.model, setup=setup_of(args), out=out, **_columns(args), progress=bar)
     tell_run(run)
     records = [as_record(row) for row in run.rows]
