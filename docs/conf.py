@@ -6,7 +6,7 @@ import aedr_jax
 
 project = "aedr_jax"
 author = "The aedr_jax authors"
-copyright = author
+project_copyright = author
 version = release = aedr_jax.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
@@ -34,9 +34,13 @@ nitpick_ignore_regex = [("py:class", ".*")]
 
 def readable(text: str) -> str:
     """A signature in the sources' words: `Float[Array | ndarray, 'n h w 3']` without the modules of its names."""
-    text = re.sub(r"~?\b(?:jaxtyping|jaxlib\._jax|jax|numpy|np|pathlib|collections\.abc|typing|os)\.(?=[A-Za-z])", "", text)
+    text = re.sub(
+        r"~?\b(?:jaxtyping|jaxlib\._jax|jax|numpy|np|pathlib|collections\.abc|typing|os)\.(?=[A-Za-z])", "", text
+    )
     text = re.sub(r"\baedr_jax\.(?:\w+\.)*(?=[A-Z])", "", text)
-    text = re.sub(r"(\w+)\[Array, ('[^']*')\] \| \1\[ndarray, \2\]", r"\1[Array | ndarray, \2]", text)  # two in jaxtyping
+    text = re.sub(
+        r"(\w+)\[Array, ('[^']*')\] \| \1\[ndarray, \2\]", r"\1[Array | ndarray, \2]", text
+    )  # two in jaxtyping
     text = re.sub(r"<function (\w+)(?: at 0x\w+)?>", r"\1", text)
     return text.replace("~", "").replace(" = <factory>", " = ...")
 
