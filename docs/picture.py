@@ -1,10 +1,11 @@
 """docs/picture.png: x, r1, the residual and the alignment map, of a model's own image and of a photograph.
 
-python docs/picture.py        # extra `plots`; half a minute on a CPU
+python docs/picture.py [OUT.png]        # extra `plots`
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import jax
@@ -57,4 +58,4 @@ def draw(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(Path(__file__).with_name("picture.png"))
+    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("picture.png"))

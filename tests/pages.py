@@ -13,7 +13,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BY_CI = ("install", "install-prints", "test")  # .ci/run runs these and compares what is printed
 RUN = ("run", "needs a hub", "needs a GPU")  # parity/test_pages.py runs these, the latter two on stand-ins
 READ = ("needs data", "needs a cluster")  # what cannot be run: arguments, names and files are checked, no more
-SHOWN = ("shows", "install again")  # what is printed in part or by chance; the installation once more
+SHOWN = ("shows", "install again")  # lines that were printed, with any figures; the installation, as README has it
 MARKERS = (*BY_CI, *RUN, *READ, *SHOWN)
 
 

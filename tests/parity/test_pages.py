@@ -1,8 +1,8 @@
 """The blocks of README and docs run, page by page, each page in a folder of its own that starts with what ships.
 
-`run`: as it stands. `needs a hub`, `needs a GPU`: on stand-ins, from which follows that the commands go together and end
-well, and nothing about real models: a loopback server that speaks the hub's protocol and holds tiny random autoencoders
-under the real names, and for `aedr generate` of a real model a tiny random pipeline, three images of one step.
+`run`: as it stands. `needs a hub`, `needs a GPU`: on stand-ins, from which follows that the commands go together and
+end well, and nothing about real models: a loopback server that speaks the hub's protocol and holds tiny random
+autoencoders under the real names, and for `aedr generate` of a real model a tiny random pipeline, 20 images of a step.
 """
 
 import json
@@ -65,14 +65,21 @@ def test_blocks_run(page, hub, home, pipeline, tmp_path):
     for name in ("examples", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    stand_in = f"--pipeline {pipeline} --size 128 --steps 1 -n 3 --device cpu"
+    stand_in = f"--pipeline {pipeline} --size 128 --steps 1 -n 20 --device cpu"
     env = environment(home, hub.url) | {"PYTHON": sys.executable, "STAND_IN": stand_in}
     env |= {"PYTHONPATH": os.pathsep.join(paths), "AEDR_LOCK": str(tmp_path / "lock.json")}
-    for block in (block for block in ALL if block.page == page and block.marker in RUN):
+    printed = ""
+    for block in (block for block in ALL if block.page == page):
+        if block.marker == "shows":
+            for line in block.text.splitlines():
+                assert re.search(pattern(line), printed, re.MULTILINE), f"{block.where}\n{line}\n{printed}"
+        if block.marker not in RUN:
+            continue
         shell = ["bash", "-euo", "pipefail", "-c", PRELUDE + block.text]
         command = shell if block.language == "sh" else [sys.executable, "-W", "error", "-c", block.text]
         done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{block.where}\n{done.stdout}\n{done.stderr}"
+        printed += done.stdout
 
 
 def test_the_stand_ins_are_asked_for_what_the_pages_name():
