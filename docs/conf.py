@@ -18,7 +18,6 @@ html_title = f"aedr_jax {version}"
 html_static_path: list[str] = []
 default_role = "code"  # docstrings have names in single backticks, as the sources of JAX do
 smartquotes = False
-suppress_warnings = ["toc.empty_glob"]  # docs/families.md may be absent
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"

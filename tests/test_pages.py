@@ -50,7 +50,9 @@ def test_commands_are_those_there_are(block):
             make_parser().parse_args(words)  # exits, and says why, on what it does not know
         elif words[0] == "-m" and words[1].startswith("benchmarks."):
             assert (ROOT / f"{words[1].replace('.', '/')}.py").is_file(), block.where
-        elif words[0] != "-m":
+        elif words[0] == "-m":
+            assert all((ROOT / word).exists() for word in words if word.startswith("tests")), block.where
+        else:
             assert (ROOT / words[0]).is_file(), block.where
 
 
