@@ -29,7 +29,7 @@ def mse(a: Float[Array, "n h w c"], b: Float[Array, "n h w c"]) -> Float[Array, 
 
 
 def mae(a: Float[Array, "n h w c"], b: Float[Array, "n h w c"]) -> Float[Array, " n"]:
-    """Mean absolute error of each image, in units of the images: Σ |a − b| / (h · w · c).
+    """Mean absolute error of each image, in units of the images: `Σ |a − b| / (h · w · c)`.
 
     Raises:
       ArgumentError: on integers, and on batches of different shapes.

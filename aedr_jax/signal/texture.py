@@ -105,8 +105,8 @@ def homogeneity(
 
     Args:
       gray: grey values 0..255 (uint8, or an integer dtype with -1 as padding).
-      kind: "inverse_difference" is Σ P(i,j) / (1 + |i−j|), the paper's Eq. 4; "inverse_difference_moment" is
-        Σ P(i,j) / (1 + (i−j)²), which the authors' code computes.
+      kind: "inverse_difference" is `Σ P(i,j) / (1 + |i−j|)`, the paper's Eq. 4; "inverse_difference_moment" is
+        `Σ P(i,j) / (1 + (i−j)²)`, which the authors' code computes.
       num_levels: a divisor of 256.
       offset: as in `cooccurrence_matrix`.
 
