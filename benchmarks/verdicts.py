@@ -1,7 +1,7 @@
 """The figures of docs/large.md on verdicts: rate, memory at a tenth and at the end, a kill -9 and what follows it.
 
     python benchmarks/verdicts.py scores --images 100000       # of a folder of scores of two models; prints JSON
-    python benchmarks/verdicts.py functions --images 100000    # through an autoencoder of two matrices, 64×64
+    python benchmarks/verdicts.py functions --images 100000    # through an autoencoder of one matrix, 96×96
     python benchmarks/verdicts.py model --images 5000          # through a miniature model, 128×128
 
 Scores are made up: standings of the null's images, and for one image in ten of the model's own kind. Images are made on
@@ -38,7 +38,7 @@ from aedr_jax.signal.measurement import Measurement
 MODEL = "mini-kl4-a"
 PATCH = 8
 PART = 1000
-SIDES = {"functions": 64, "model": 128}
+SIDES = {"functions": 96, "model": 128}  # of 64 pixels nothing can be said, and nothing would be computed
 
 
 class Noise(Source):
@@ -149,7 +149,7 @@ def attribute(what: str, work: Path, images: int) -> None:
     models = {"cheap": cheap_autoencoder()} if what == "functions" else {MODEL: MODEL}
     setup = aedr.api.Setup(aedr.SignalConfig.tiles(), batch_size=64 if what == "functions" else 8)
     source = Noise(images, SIDES[what])
-    options = {"models": models, "setup": setup, "workers": 0, "part_images": PART if what == "functions" else 100}
+    options = {"models": models, "setup": setup, "workers": 0, "part_images": 250 if what == "functions" else 100}
     aedr.api.attribute_dataset(source, work / "verdicts", **options)
 
 

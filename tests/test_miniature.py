@@ -12,14 +12,14 @@ import pytest
 from flax import nnx
 
 import aedr_jax as aedr
-from aedr_jax.autoencoders.registry import REGISTRY
+from aedr_jax.autoencoders.registry import REGISTRY, miniature_models
 from aedr_jax.generate.miniature import FlowConfig, LatentFlow, load_flow, sample_images, sample_latents, save_flow
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "weights"))
 
 import train_sampler
 
-MODELS = [name for name, entry in REGISTRY.items() if entry.repository is None]
+MODELS = miniature_models()
 
 
 def tiny_flow(channels=4, **changes):
