@@ -94,6 +94,25 @@ def decoder_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(name, decode_all)
 
 
+@pytest.fixture(scope="module")
+def one_scorer_for_each_setup() -> Iterator[None]:
+    """Equal setups share a scorer, and so its programs."""
+    from aedr_jax import api
+    from aedr_jax.images.processing import Processing
+
+    made, build = {}, api.Setup.scorer
+
+    def scorer(self, models, *, processing=Processing("none")):
+        key = repr((self, dict(models), processing))
+        if key not in made:
+            made[key] = build(self, models, processing=processing)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api.Setup, "scorer", scorer)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of published figures beside the project; it is not part of the project."""

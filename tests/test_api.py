@@ -21,13 +21,12 @@ from aedr_jax.cli.main import main
 from aedr_jax.decision.domain import Domain
 from aedr_jax.errors import CalibrationWarning, RunError, SourceError
 from aedr_jax.generate import folder
-from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.sources import Files, Source
 from aedr_jax.scoring.tables import as_record, to_json
 from aedr_jax.signal import measurement
 
 api = aedr.api
-pytestmark = pytest.mark.usefixtures("two_devices")
+pytestmark = pytest.mark.usefixtures("two_devices", "one_scorer_for_each_setup")
 KL = {**ATTENTIVE, "mid_block_add_attention": False}
 
 
@@ -55,22 +54,6 @@ def world(tmp_path_factory):
 def calibration(world):
     with pytest.warns(CalibrationWarning, match="6 belonging images"):
         return api.calibrate(world / "own", str(world / "m1"), out=world / "api" / "m1.json")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_scorer_for_each_setup():
-    """Equal setups share a scorer, and so its programs."""
-    made, build = {}, api.Setup.scorer
-
-    def scorer(self, models, *, processing=Processing("none")):
-        key = repr((self, dict(models), processing))
-        if key not in made:
-            made[key] = build(self, models, processing=processing)
-        return made[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api.Setup, "scorer", scorer)
-        yield
 
 
 class Breaking(Source):

@@ -17,13 +17,14 @@ from aedr_jax.cli.main import main
 from aedr_jax.decision.null import Null
 from aedr_jax.errors import CalibrationWarning, RunError, SourceError
 from aedr_jax.images.codec import MAX_PIXELS
-from aedr_jax.images.processing import Processing
-from aedr_jax.scoring.record import Measuring, Record, RecordedImage, null_hash
+from aedr_jax.scoring.record import Measuring, Record, RecordedImage
 from aedr_jax.scoring.tables import to_json
 from aedr_jax.signal.protocol import told_apart
 
 api = aedr.api
 KL = {**ATTENTIVE, "mid_block_add_attention": False}
+
+pytestmark = pytest.mark.usefixtures("one_scorer_for_each_setup")
 
 
 def textured(rng, side=64):
@@ -47,22 +48,6 @@ def world(tmp_path_factory):
         textured(rng).save(root / "images" / f"{i}.png")
     (root / "images" / "bad.png").write_text("no image")
     return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_scorer_for_each_setup():
-    """Equal setups share a scorer, and so its programs."""
-    made, build = {}, api.Setup.scorer
-
-    def scorer(self, models, *, processing=Processing("none")):
-        key = repr((self, dict(models), processing))
-        if key not in made:
-            made[key] = build(self, models, processing=processing)
-        return made[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api.Setup, "scorer", scorer)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +80,7 @@ def test_what_a_record_holds(world, file):
     assert record.versions["aedr-jax"] == aedr.__version__
     assert {"jax", "flax", "numpy", "python"} <= record.versions.keys()
     assert record.backend.startswith("cpu")
-    assert record.null == null_hash(Null.shipped())
+    assert record.null == Null.shipped().digest()
     assert (record.false_names, record.search, record.calibrations) == (0.05, False, {})
     model = record.models["m1"]
     weights = aedr.weights_hash(aedr.load_autoencoder(world / "m1"))

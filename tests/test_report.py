@@ -23,7 +23,6 @@ from aedr_jax.api.inventory import MINIATURE_ONLY
 from aedr_jax.cli.main import main
 from aedr_jax.errors import CalibrationWarning, SourceError
 from aedr_jax.images.codec import decode_photo
-from aedr_jax.images.processing import Processing
 from aedr_jax.pages import facts, pictures, words
 from aedr_jax.pages.charts import HEIGHT, WIDTH, histogram
 from aedr_jax.pages.page import check_template_engine
@@ -33,6 +32,8 @@ from aedr_jax.scoring.verdicts import Verdict
 api = aedr.api
 KL = {**ATTENTIVE, "mid_block_add_attention": False}
 HOSTILE = '0"><img src=x onerror=alert(1)>&lt;\u202e{{ 7*7 }}.png'
+
+pytestmark = pytest.mark.usefixtures("one_scorer_for_each_setup")
 
 
 def textured(rng, side=64):
@@ -60,22 +61,6 @@ def world(tmp_path_factory):
     with pytest.warns(CalibrationWarning):
         api.calibrate(root / "own", f"m1={root / 'm1'}", out=root / "cal" / "m1.json")
     return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_scorer_for_each_setup():
-    """Equal setups share a scorer, and so its programs."""
-    made, build = {}, api.Setup.scorer
-
-    def scorer(self, models, *, processing=Processing("none")):
-        key = repr((self, dict(models), processing))
-        if key not in made:
-            made[key] = build(self, models, processing=processing)
-        return made[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api.Setup, "scorer", scorer)
-        yield
 
 
 @pytest.fixture(scope="module")

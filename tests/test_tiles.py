@@ -17,6 +17,7 @@ from aedr_jax.inputs.sources import Item, find_images
 from aedr_jax.scoring.scorer import Candidate, Scorer
 from aedr_jax.signal.alignment import _tiles as tiles_of
 from aedr_jax.signal.alignment import align, align_tiles
+from aedr_jax.typed import build
 
 SMALL = AlignmentConfig(tile=48, tiles=3, block=8, margin=8)
 ALL = dataclasses.replace(SMALL, stop=None)
@@ -111,7 +112,7 @@ def test_files_are_cut_as_arrays_are(shape):
     assert len(cut) == SMALL.tiles
     assert not cut[len(expected) :].any()  # black
     as_json = json.loads(json.dumps(dataclasses.asdict(Tiling(SMALL, factor=4))))
-    assert Tiling.of_json(as_json) == Tiling(SMALL, factor=4)
+    assert build(Tiling, as_json) == Tiling(SMALL, factor=4)
 
 
 @pytest.mark.parametrize(("factor", "sides"), [(4, {68, 84, 100, 116}), (8, {72, 88, 104, 120}), (16, {112})])

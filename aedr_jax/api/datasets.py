@@ -9,7 +9,6 @@ from typing import Any
 
 from aedr_jax.api.decisions import VERDICTS, Calibrations, candidates_of, scored_candidates
 from aedr_jax.decision.attribution import check_false_names
-from aedr_jax.errors import SourceError
 from aedr_jax.inputs.containers import as_source
 from aedr_jax.scoring.dataset import PART_IMAGES, PART_SECONDS, Running, check_workers, fill
 from aedr_jax.scoring.job import Finished, Plan, Setup
@@ -68,9 +67,7 @@ def attribute_dataset(
     check_workers(workers)
     running = Running(shard, part_images, part_seconds, engine, address, resources, progress)
     if isinstance(inputs, Scores):
-        if search:
-            raise SourceError(f"{inputs.where}: a search needs the images, and scores have none")
-        scores, chosen = scored_candidates(inputs, None if models is None else list(models), calibrations)
+        scores, chosen = scored_candidates(inputs, models, calibrations, search=search)
         return fill(JudgeScores(scores, Judging(chosen, false_names)), scores, out, running)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
     places, chosen = candidates_of(models, calibrations, setup)

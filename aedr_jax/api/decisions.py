@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from aedr_jax.scoring.scored import Scores
 from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.tables import check_output
 from aedr_jax.scoring.verdict_table import write_verdicts
-from aedr_jax.scoring.verdicts import Verdict, check_calibrations, families_of, verdict_rows
+from aedr_jax.scoring.verdicts import Verdict, check_calibrations, families_of
 from aedr_jax.signal.measurement import PRESETS, SignalConfig
 
 __all__ = [
@@ -173,13 +173,19 @@ def candidates_of(
 
 
 def scored_candidates(
-    scores: Scores, models: Sequence[str] | None, calibrations: str | os.PathLike[str] | Calibrations | None
+    scores: Scores,
+    models: Iterable[str] | None,
+    calibrations: str | os.PathLike[str] | Calibrations | None,
+    *,
+    search: bool = False,
 ) -> tuple[Scores, dict[str, list[Calibration]]]:
     """The scores of the candidates that a call of `attribute` asks for, and name -> calibrations.
 
     Raises:
       CalibrationError, SourceError: as `attribute`, whose arguments these are.
     """
+    if search:
+        raise SourceError(f"{scores.where}: a search needs the images, and scores have none")
     if calibrations is None:
         wanted = tuple(scores.kinds if models is None else models)
         chosen: dict[str, list[Calibration]] = {}
@@ -257,26 +263,25 @@ def attribute(
     if isinstance(inputs, Scores):
         if record is not None:
             raise SourceError(f"{record}: a record says how images were measured, and scores were measured before")
-        if search:
-            raise SourceError(f"{inputs.where}: a search needs the images, and scores have none")
-        scores, chosen = scored_candidates(inputs, None if models is None else list(models), calibrations)
-        Judging(chosen).check(scores.protocols())
+        scores, chosen = scored_candidates(inputs, models, calibrations, search=search)
+        judging = Judging(chosen, false_names)
+        judging.check(scores.protocols())
         run = _run_of(scores, progress)
         on_run(run)
-        verdicts = verdict_rows(run.rows, chosen, models=scores.models, false_names=false_names)
+        verdicts = judging.verdicts(run.rows, scores.models)
         if out is not None:
             write_verdicts(verdicts, scores.models, out)
         return Attributed(verdicts, run)
     places, chosen = candidates_of(models, calibrations, setup)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
     scorer = setup.scorer(places)
-    Judging(chosen).check({candidate.name: scorer.protocol(candidate) for candidate in scorer.candidates})
+    judging = Judging(chosen, false_names, search)
+    judging.check({candidate.name: scorer.protocol(candidate) for candidate in scorer.candidates})
     run = score_source(scorer, source, progress, workers=workers)
     on_run(run)
-    rate = false_names / 2 if search else false_names
-    verdicts = verdict_rows(run.rows, chosen, models=list(places), false_names=rate)
+    verdicts = judging.verdicts(run.rows, list(places))
     if search:
-        verdicts = _searched(verdicts, run, source, scorer, rate, progress)
+        verdicts = _searched(verdicts, run, source, scorer, judging.rate, progress)
     if out is not None:
         write_verdicts(verdicts, list(places), out)
     if record is not None:

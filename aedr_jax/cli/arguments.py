@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aedr_jax.rivals import Limits
     from aedr_jax.scoring.job import Setup
 
-__all__ = ["PRESETS", "limits_of", "make_parser", "setup_of"]
+__all__ = ["PRESETS", "columns_of", "limits_of", "make_parser", "setup_of"]
 
 PRESETS = ("default", "tiles", "paper", "official")
 MODEL = "a name of the registry, a folder or a hub path; NAME=SOURCE names it"
@@ -291,6 +291,11 @@ def _add_measuring(parser: argparse.ArgumentParser, *, preset: str = "default") 
     parser.add_argument(
         "--most-decoded", type=positive, metavar="N", help="an image with more pixels is an error row (default: 2^27)"
     )
+
+
+def columns_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Of tables and datasets, by the arguments of `_add_columns`."""
+    return {"image_column": args.image_column, "id_column": args.id_column}
 
 
 def setup_of(args: argparse.Namespace) -> Setup:

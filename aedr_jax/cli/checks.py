@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from aedr_jax import api
-from aedr_jax.cli.arguments import setup_of
+from aedr_jax.cli.arguments import columns_of, setup_of
 from aedr_jax.cli.codes import FAILED, OK
 from aedr_jax.cli.printing import bar, counted, plain, tell_run
 from aedr_jax.cli.verdicts import miniature_only, wrapped
@@ -22,8 +22,7 @@ def verify(args: argparse.Namespace) -> int:
         args.inputs,
         models=args.models,
         calibrations=args.calibrations,
-        image_column=args.image_column,
-        id_column=args.id_column,
+        **columns_of(args),
         progress=bar,
         on_run=tell_run,
     )
@@ -71,8 +70,7 @@ def report(args: argparse.Namespace) -> int:
         most_images=args.most_images,
         setup=setup_of(args),
         command=args.typed,
-        image_column=args.image_column,
-        id_column=args.id_column,
+        **columns_of(args),
         progress=bar,
         on_run=tell_run,
     )

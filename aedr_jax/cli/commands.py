@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from aedr_jax import api
-from aedr_jax.cli.arguments import limits_of, setup_of
+from aedr_jax.cli.arguments import columns_of, limits_of, setup_of
 from aedr_jax.cli.checks import CHECKS
 from aedr_jax.cli.codes import FAILED, INTERRUPTED, OK
 from aedr_jax.cli.printing import (
@@ -135,7 +135,7 @@ def score(args: argparse.Namespace) -> int:
     if out and out.suffix == "":
         return _score_folder(args, out)
     _refuse(args, (*FOLDER, "workers"), "needs a folder as --out (a name without an ending)")
-    run = api.score(args.inputs, args.model, setup=setup_of(args), out=out, **_columns(args), progress=bar)
+    run = api.score(args.inputs, args.model, setup=setup_of(args), out=out, **columns_of(args), progress=bar)
     tell_run(run)
     records = [as_record(row) for row in run.rows]
     if out:
@@ -152,7 +152,7 @@ def score(args: argparse.Namespace) -> int:
 def _score_folder(args: argparse.Namespace, out: Path) -> int:
     from aedr_jax.autoencoders.names import name_models
 
-    source = api.open_source(args.inputs, **_columns(args))
+    source = api.open_source(args.inputs, **columns_of(args))
     models, setup = name_models(args.model), vars(setup_of(args))
     return _fill(
         args, out, source, "scored", lambda running: api.score_dataset(source, models, out, **setup, **running)
@@ -217,7 +217,7 @@ def calibrate(args: argparse.Namespace) -> int:
             processing=args.processing,
             setup=setup_of(args),
             out=args.out,
-            **_columns(args),
+            **columns_of(args),
             progress=bar,
             on_run=on_run,
         )
@@ -273,7 +273,7 @@ def attribute(args: argparse.Namespace) -> int:
         record=args.record,
         command=args.typed,
         workers=args.workers,
-        **_columns(args),
+        **columns_of(args),
         progress=bar,
         on_run=tell_run,
     )
@@ -309,7 +309,7 @@ def _attribute_folder(args: argparse.Namespace, inputs: Any, out: Path) -> int:
     from aedr_jax.decision.attribution import CAVEAT
     from aedr_jax.scoring.verdict_table import count_verdicts
 
-    source = inputs if args.scores else api.open_source(inputs, **_columns(args))
+    source = inputs if args.scores else api.open_source(inputs, **columns_of(args))
     names = ("models", "calibrations", "false_names", "search")
     asked: dict[str, Any] = {name: getattr(args, name) for name in names}
     setup = setup_of(args)
@@ -358,10 +358,6 @@ def _code(run: Run) -> int:
     if run.interrupted:
         return INTERRUPTED
     return FAILED if run.problems or run.nothing_scored else OK
-
-
-def _columns(args: argparse.Namespace) -> dict[str, Any]:
-    return {"image_column": args.image_column, "id_column": args.id_column}
 
 
 def _say(args: argparse.Namespace, text: str) -> None:

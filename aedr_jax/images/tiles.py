@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
@@ -165,12 +164,6 @@ class Tiling:
     config: AlignmentConfig
     factor: int
 
-    @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> Tiling:
-        """Of what `dataclasses.asdict` gave, as JSON has it: lists in place of tuples."""
-        config = {name: _tuples(value) for name, value in values["config"].items()}
-        return cls(AlignmentConfig(**config), values["factor"])
-
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "tiles t t 3"]:
         """The tiles in the order in which they are looked at.
 
@@ -189,9 +182,7 @@ class Tiling:
         corners = grid.corners(height, width)
         order = grid.nearest(corners, height, width)
         if len(corners) > 1:
-            (top, left), (bottom, right) = corners.min(0), corners.max(0) + grid.tile
-            part = image[top:bottom, left:right]
-            counts = [self._count(part, corner - (top, left), grid) for corner in corners]
+            counts = [self._count(image, corner, grid) for corner in corners]
             order = order[np.argsort(-np.array(counts)[order], kind="stable")]
         tiles = np.zeros((self.config.tiles, grid.tile, grid.tile, 3), np.uint8)
         for tile, (y, x) in zip(tiles, corners[order[: self.config.tiles]], strict=False):
@@ -209,10 +200,6 @@ class Tiling:
         return next(
             side for side in range(self.factor, 1 << 16, self.factor) if Grid.of(self.config, self.factor, side)
         )
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def telling_blocks(

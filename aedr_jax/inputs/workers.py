@@ -29,6 +29,7 @@ from aedr_jax.images.tiles import Tiling
 from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS, Decoded, Decoder, Refused
 from aedr_jax.inputs.sources import Item
 from aedr_jax.interruption import ENDING
+from aedr_jax.typed import build
 
 __all__ = ["decode_all", "main"]
 
@@ -260,7 +261,7 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     fits = tuple((multiple, size) for multiple, size in settings.pop("fits"))
     crops = tuple(settings.pop("crops"))
-    tilings = tuple(map(Tiling.of_json, settings.pop("tilings")))
+    tilings = tuple(build(Tiling, values) for values in settings.pop("tilings"))
     decoder = Decoder(**settings, fits=fits, crops=crops, tilings=tilings)
     _limit_memory()
     back.write(READY)

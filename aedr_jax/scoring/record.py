@@ -33,7 +33,7 @@ from aedr_jax.signal.measurement import PRESETS, SignalConfig
 from aedr_jax.signal.protocol import Identity, Protocol, told_apart
 from aedr_jax.typed import build
 
-__all__ = ["Measuring", "Record", "RecordedImage", "RecordedModel", "null_hash", "protocols_of"]
+__all__ = ["Measuring", "Record", "RecordedImage", "RecordedModel", "protocols_of"]
 
 FORMAT = "aedr_jax record 1"
 MOST_BYTES = 1 << 28
@@ -111,7 +111,7 @@ class Record:
       backend: what JAX ran on, such as "cpu", and the kind of device.
       measuring: how images were measured.
       false_names, search: as for `api.attribute`.
-      null: the hash of the reference of foreign images (`null_hash`).
+      null: the hash of the reference of foreign images (`Null.digest`).
       models: the candidates by name.
       calibrations: for each model the digests of its calibrations (`Calibration.digest`).
       images: in the order of the run.
@@ -155,7 +155,7 @@ class Record:
             measuring=Measuring.of(setup),
             false_names=false_names,
             search=search,
-            null=null_hash(Null.shipped()),
+            null=Null.shipped().digest(),
             models={name: RecordedModel(protocol, protocol.fingerprint()) for name, protocol in protocols.items()},
             calibrations={name: tuple(past.digest() for past in pasts_of(made)) for name, made in calibrations.items()},
             images=tuple(_recorded(verdict, by_image[verdict.id, verdict.path]) for verdict in verdicts),
@@ -198,11 +198,6 @@ class Record:
             return build(cls, values), intact
         except (OSError, ValueError, RecursionError) as error:
             raise SourceError(f"{file}: no record that can be read: {error}") from error
-
-
-def null_hash(null: Null) -> str:
-    """sha256 over the standings of a reference."""
-    return told_apart({name: list(standings) for name, standings in null.groups.items()})
 
 
 def protocols_of(rows: Sequence[Row], setup: Setup) -> dict[str, Protocol]:
