@@ -30,14 +30,13 @@ from tqdm import tqdm
 
 from aedr_jax import Measurement, Null, load_autoencoder, measure, prepare, read_image
 from aedr_jax.autoencoders.names import split_list
-from aedr_jax.files import whole_file
 from aedr_jax.generate.demo import PHOTOGRAPHS
 from aedr_jax.images.geometry import Geometry
 from aedr_jax.images.pixels import fit_crop
 from aedr_jax.rivals.inversion import with_fast_gradients
 from aedr_jax.study.attacks import LEVEL, along_residual, launder, projected
 from benchmarks import search
-from benchmarks.batches import in_batches
+from benchmarks.batches import in_batches, keep_arrays
 from benchmarks.matrix import MODELS, RATE, print_table, related, share
 
 BATCH = 4
@@ -122,9 +121,7 @@ def measure_cells(model: str, folder: Path, work: Path, count: int) -> None:
         by = with_fast_gradients(candidate if cell.by == model else load_autoencoder(cell.by))
         attacked = partial(attack_and_score, cell.change)
         found = in_batches(attacked, (candidate, by), images, size=BATCH)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(out) as unfinished, open(unfinished, "wb") as file:
-            np.savez(file, **found)
+        keep_arrays(out, **found)
 
 
 def files_of(folder: Path, count: int) -> list[Path]:

@@ -1,15 +1,17 @@
-"""Images of any shapes through a compiled per-image program, a batch of one shape at a time."""
+"""Images of any shapes through a compiled per-image program, a batch of one shape at a time; and arrays to files."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from aedr_jax import prepare
+from aedr_jax.files import whole_file
 from benchmarks.sources import Pixels
 
 SIZE = 8  # images a call on an accelerator; a CPU gains nothing by more than one
@@ -42,3 +44,10 @@ def in_batches(
     columns = [jax.tree.map(lambda column, n=n: np.asarray(column)[:n], one) for n, one in found]
     back = np.argsort(order)
     return jax.tree.map(lambda *parts: np.concatenate(parts)[back], *columns)
+
+
+def keep_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write an .npz file, whole or not at all, and the folder that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished, open(unfinished, "wb") as file:
+        np.savez(file, **arrays)

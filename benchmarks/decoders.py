@@ -28,9 +28,9 @@ from tqdm import tqdm
 from aedr_jax import AlignmentConfig, Measurement, Null, SignalConfig, load_autoencoder, measure, prepare
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import REGISTRY
-from aedr_jax.files import whole_file
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.study.metrics import area_under_curve
+from benchmarks.batches import keep_arrays
 from benchmarks.sources import KINDS, Pixels, half_of, middle, processed
 
 MODELS = ("mini-wan", "mini-dc")
@@ -68,11 +68,9 @@ def keep(path: Path, autoencoder, images: Iterable[Pixels], measuring: Measuring
     """Write the measurements of images, whole or not at all; what is there already is not made again."""
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     found = [measuring(autoencoder, jnp.asarray(prepare(image))) for image in images]
     columns = {name: np.concatenate([getattr(one, name) for one in found]) for name in found[0]._fields}
-    with whole_file(path) as unfinished, open(unfinished, "wb") as file:
-        np.savez(file, **columns, standing=columns["alignment"] / columns["alignment_error"])
+    keep_arrays(path, **columns, standing=columns["alignment"] / columns["alignment_error"])
 
 
 def quality(autoencoder, data: Path, side: int) -> float:

@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from aedr_jax import Null, load_autoencoder, prepare
 from aedr_jax.autoencoders.names import split_list
-from aedr_jax.files import whole_file
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import block_losses, of_blocks
+from benchmarks.batches import keep_arrays
 from benchmarks.matrix import MODELS, related
 from benchmarks.sources import CHAIN, KINDS, Pixels, foreign, own
 
@@ -54,10 +54,8 @@ def keep(path: Path, autoencoder, images: Iterable[Pixels]) -> None:
     """Write a file of `measured`, whole or not at all; what is there already is not made again."""
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     table = measured(autoencoder, images)
-    with whole_file(path) as unfinished, open(unfinished, "wb") as file:
-        np.savez(file, **table)
+    keep_arrays(path, **table)
 
 
 def file_name(kind: str) -> str:

@@ -23,12 +23,11 @@ from tqdm import tqdm
 
 from aedr_jax import Null, load_autoencoder, read_image
 from aedr_jax.autoencoders.names import split_list
-from aedr_jax.files import whole_file
 from aedr_jax.images.pixels import fit_crop
 from aedr_jax.images.processing import GRID
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import align
-from benchmarks.batches import in_batches
+from benchmarks.batches import in_batches, keep_arrays
 from benchmarks.matrix import MODELS, related, share
 from benchmarks.sources import CHAIN, Pixels, foreign, processed
 
@@ -70,9 +69,7 @@ def measure(model: str, condition: str, folder: Path, data: Path, work: Path) ->
     for what, images in zip(KINDS, (made_by(model, folder, COUNT), others), strict=True):
         after = (processed(image, condition, i) for i, image in enumerate(images))
         found |= {f"{what}_{name}": values for name, values in measured(autoencoder, after).items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(out) as unfinished, open(unfinished, "wb") as file:
-        np.savez(file, **found)
+    keep_arrays(out, **found)
 
 
 def report(work: Path, models: list[str]) -> None:

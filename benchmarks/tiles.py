@@ -32,10 +32,10 @@ from tqdm import tqdm
 from aedr_jax import AlignmentConfig, Null, SignalConfig, load_autoencoder, measure, prepare, read_image
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.decision.null import ROUNDING
-from aedr_jax.files import whole_file
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import block_losses, of_blocks
 from aedr_jax.study.metrics import area_under_curve, interval, resample
+from benchmarks.batches import keep_arrays
 from benchmarks.matrix import MODELS, related, share
 from benchmarks.sources import Pixels, generated, half_of, jpeg_files, middle, photographs
 
@@ -80,13 +80,11 @@ def measuring():
 def keep(path: Path, autoencoder, images: Iterator[Pixels]) -> None:
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     found = [jax.device_get(measuring()(autoencoder, jnp.asarray(prepare(image)))) for image in images]
     if not found:
         return
     columns = (np.concatenate(column) for column in zip(*found, strict=True))
-    with whole_file(path) as unfinished, open(unfinished, "wb") as file:
-        np.savez(file, **dict(zip(("losses", "telling", "signal"), columns, strict=True)))
+    keep_arrays(path, **dict(zip(("losses", "telling", "signal"), columns, strict=True)))
 
 
 class Rule(NamedTuple):
