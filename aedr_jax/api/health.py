@@ -175,7 +175,7 @@ def _reconstructed(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w
 
     from aedr_jax.autoencoders.loading import load_autoencoder
     from aedr_jax.images.arrays import prepare
+    from aedr_jax.study.attacks import launder
 
-    autoencoder = load_autoencoder(MODEL)
-    passed = jax.jit(lambda model, images: model.decode(model.encode(images)))(autoencoder, prepare(pixels))
-    return np.asarray((passed[0].clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+    passed = jax.jit(launder)(load_autoencoder(MODEL), prepare(pixels))
+    return np.asarray((passed[0] + 1) * 127.5).round().astype(np.uint8)

@@ -309,13 +309,16 @@ class _Together(NamedTuple):
     def of(cls, candidates: Sequence[Candidate], fits: Sequence[Any], *, shared_encoders: bool) -> _Together:
         models: dict[Any, tuple[int, int]] = {}
         encoders: dict[Any, int] = {}
+        kinds = [(type(candidate.autoencoder), fit) for candidate, fit in zip(candidates, fits, strict=True)]
         found = cls([], [])
         for i, (candidate, fit) in enumerate(zip(candidates, fits, strict=True)):
             leaves, structure = jax.tree.flatten(candidate.autoencoder)
             used = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), fit
             # Functions that close over their weights have no hash, and other autoencoders no encoder that is known.
             model = candidate.weights_hash or id(candidate.autoencoder), used
-            encoder = (shared_encoders and encoder_hash(candidate.autoencoder)) or i, fit
+            # Hashing a large encoder takes seconds, and one of its kind has nobody to share with.
+            alike = shared_encoders and kinds.count(kinds[i]) > 1
+            encoder = (alike and encoder_hash(candidate.autoencoder)) or i, fit
             if model not in models:
                 group = encoders.setdefault(encoder, len(found.groups))
                 if group == len(found.groups):
