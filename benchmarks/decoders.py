@@ -10,6 +10,9 @@ They are nearer to photographs than what a sampler makes. Foreign ones are photo
 generators of half 1 (`benchmarks.sources`); the null is the one that ships, which saw none of these decoders. All are
 squares of the model's native size, as they are and as JPEG 50. Measurements are kept in WORK/MODEL/KIND.npz; an
 interrupted run goes on.
+
+With `--half 0` foreign ones are of half 0, and own ones are made of the JPEG files of half 1: none of them is among the
+images above. What was chosen on one set is confirmed on the other.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ FOREIGN = ("photographs", "JPEG files", "other generators")
 PROCESSES = ("none", "jpeg50")
 PERTURBED = 0.5  # standard deviations of each latent channel
 MOST = 60  # foreign images of a kind
+MOST_OWN = 100
 RATES = (0.05, 0.01)
 Measuring = Callable[..., Measurement]
 
@@ -54,12 +58,14 @@ def squares(kind: str, data: Path, side: int, *, half: int | None = None) -> Ite
             yield middle(image, side)
 
 
-def own_images(autoencoder, data: Path, side: int) -> list[Pixels]:
-    """Decodes of perturbed latents of the photographs, uint8; the noise of each follows from its number."""
+def own_images(autoencoder, data: Path, side: int, half: int = 1) -> list[Pixels]:
+    """Decodes of perturbed latents, uint8: of the photographs, or for half 0 of JPEG files. The noise of each follows
+    from its number."""
     encode, decode = compiled()
-    latents = np.concatenate([encode(autoencoder, prepare(x)) for x in squares("photographs", data, side)])
+    of = squares("photographs", data, side) if half else squares("JPEG files", data, side, half=1)
+    latents = np.concatenate([encode(autoencoder, prepare(x)) for x in of])[:MOST_OWN]
     scale = PERTURBED * latents.std((0, 1, 2))
-    noise = [np.random.default_rng([1, i]).standard_normal(z.shape, np.float32) for i, z in enumerate(latents)]
+    noise = [np.random.default_rng([half, i]).standard_normal(z.shape, np.float32) for i, z in enumerate(latents)]
     decoded = [decode(autoencoder, jnp.asarray(z + scale * e)[None]) for z, e in zip(latents, noise, strict=True)]
     return [np.rint((np.clip(x[0], -1, 1) + 1) * 127.5).astype(np.uint8) for x in decoded]
 
@@ -123,6 +129,7 @@ def main() -> None:
     parser.add_argument(
         "--tile", type=int, help="the side of the alignment's tiles (default: as shipped); another WORK"
     )
+    parser.add_argument("--half", type=int, choices=(0, 1), default=1, help="of the images; another WORK")
     parser.add_argument("--models", help="A,B: only these (default: all)")
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
@@ -131,18 +138,19 @@ def main() -> None:
     for model in models if args.step == "measure" else ():
         autoencoder, side = load_autoencoder(model), REGISTRY[model].native_size or 0
         print(f"{model}: {quality(autoencoder, args.data, side):.1f} dB on photographs of {side} pixels", flush=True)
-        own = own_images(autoencoder, args.data, side)
+        own = own_images(autoencoder, args.data, side, args.half)
         for process in tqdm(PROCESSES, desc=model, disable=None):
             images = (processed(image, process, i) for i, image in enumerate(own))
             keep(args.work / model / f"own-{process}.npz", autoencoder, images, measuring)
             for kind in FOREIGN:
-                found = list(squares(kind, args.data, side, half=1))[:MOST]
+                found = list(squares(kind, args.data, side, half=args.half))[:MOST]
                 images = (processed(image, process, i) for i, image in enumerate(found))
                 keep(args.work / model / f"{kind}-{process}.npz", autoencoder, images, measuring)
     for model in models if args.step == "images" else ():
         folder = args.work / model
         folder.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(own_images(load_autoencoder(model), args.data, REGISTRY[model].native_size or 0)):
+        side = REGISTRY[model].native_size or 0
+        for i, image in enumerate(own_images(load_autoencoder(model), args.data, side, args.half)):
             Image.fromarray(image).save(folder / f"{i:03d}.png")
     if args.step == "print":
         report(args.work, models)
