@@ -124,6 +124,14 @@ def test_small_images_have_few_sizes_of_tiles(factor, sides):
     assert {Tiling(config, factor)(np.zeros((side, side, 3), np.uint8)).shape[1] for side in (128, 200, 517)} == {128}
 
 
+@pytest.mark.parametrize(("factor", "tile", "blocks"), [(4, 128, 25), (8, 128, 25), (16, 128, 9), (32, 256, 9)])
+def test_a_tile_holds_nine_blocks_of_a_large_factor(factor, tile, blocks):
+    """And one smaller tile of four where the image has no room for them."""
+    grid = Grid.of(AlignmentConfig(), factor, 1024)
+    assert (grid.tile, grid.blocks) == (tile, blocks)
+    assert Grid.of(AlignmentConfig(), 32, 255).blocks == 4
+
+
 def test_tiles_of_another_size_are_refused(autoencoder):
     for side in (47, 52, 12):
         with pytest.raises(ValueError, match="the settings cut no such ones"):

@@ -26,6 +26,7 @@ __all__ = [
 
 BOX_OF_DETAIL = 5  # pixels: an image's own fine detail is what its mean over such a box leaves
 FEWEST = 4  # blocks, below which nothing is said
+BLOCKS_OF_LARGE_FACTORS = 9  # of a tile, as many as at factor 16: with four, own images are found less often
 SATURATED = 1.0 - 1.5 / 127.5  # within a grey level of black or white
 TURNS = ("mirror", "quarter")
 
@@ -35,8 +36,8 @@ class AlignmentConfig:
     """Settings of the alignment.
 
     Attributes:
-      tile: the side in pixels of the squares that are judged, more where four blocks of a factor above 16 need it; a
-        smaller image is one smaller tile. One size serves images of all sizes with one compiled program.
+      tile: the side in pixels of the squares that are judged, more where a factor above `block` needs it for nine
+        blocks; a smaller image is one smaller tile. One size serves images of all sizes with one compiled program.
       tiles: the most that are judged, of those that lie beside each other around the middle, on the grid: the ones with
         most blocks that say something first, and of equal ones the nearest to the middle.
       stop: (firm, little): after a tile on which alignment / error is at most `firm` or at least `little`, no further
@@ -123,7 +124,8 @@ class Grid(NamedTuple):
         least = moved + 2 * margin + math.isqrt(FEWEST) * block
         if side < least:
             return None
-        whole = max(config.tile // factor * factor, least)
+        blocks = math.isqrt(BLOCKS_OF_LARGE_FACTORS if factor > config.block else FEWEST)
+        whole = max(config.tile // factor * factor, moved + 2 * margin + blocks * block)
         tile = whole if side >= whole else least + (side - least) // block * block
         window = tile - moved
         return cls(factor, tile, window, (window - 2 * margin) // block * block, block, margin, shifts)
