@@ -68,22 +68,25 @@ def bert():
 
 
 def z_image():
+    transformer = diffusers.ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[8, 4, 4],
+        axes_lens=[600, 32, 32],
+    ).eval()
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):  # as they are made, they hold anything
+        torch.nn.init.normal_(token)
     return diffusers.ZImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=kl(shift_factor=0.12),
         text_encoder=qwen3(layers=2).model,
         tokenizer=qwen_tokenizer(),
-        transformer=diffusers.ZImageTransformer2DModel(
-            in_channels=4,
-            dim=32,
-            n_layers=1,
-            n_refiner_layers=1,
-            n_heads=2,
-            n_kv_heads=2,
-            cap_feat_dim=16,
-            axes_dims=[8, 4, 4],
-            axes_lens=[600, 32, 32],
-        ).eval(),
+        transformer=transformer,
     )
 
 
@@ -155,20 +158,24 @@ def cogview4():
 
 
 def aura_flow():
+    transformer = diffusers.AuraFlowTransformer2DModel(
+        sample_size=8,
+        num_mmdit_layers=1,
+        num_single_dit_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        caption_projection_dim=16,
+        pos_embed_max_size=64,
+    ).eval()
+    with torch.no_grad():  # as they are drawn, the prompt moves no grey level
+        transformer.context_embedder.weight.mul_(20)
+        transformer.proj_out.weight.mul_(20)
     return diffusers.AuraFlowPipeline(
         tokenizer=t5_tokenizer(),
         text_encoder=umt5(),
         vae=kl(),
-        transformer=diffusers.AuraFlowTransformer2DModel(
-            sample_size=8,
-            num_mmdit_layers=1,
-            num_single_dit_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            joint_attention_dim=32,
-            caption_projection_dim=16,
-            pos_embed_max_size=64,
-        ).eval(),
+        transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.73),
     )
 
