@@ -149,6 +149,9 @@ def _look_up(folder: Path, images: Sequence[RecordedImage]) -> Looked:
                 left += len(rest)
                 if not any(mine):
                     continue
+                groups = range(file.metadata.num_row_groups)
+                if (size := sum(file.metadata.row_group(i).total_byte_size for i in groups)) > MOST_BYTES:
+                    raise ValueError(f"{size} bytes, more than {MOST_BYTES}")
                 table = file.read()
             said = table.schema.metadata or {}
             if said.get(DIGEST_KEY, b"").decode() != digest_of(table):
