@@ -99,7 +99,7 @@ class Parts:
 
         Args:
           wanted: the settings.
-          about: what else the manifest says of the run that begins; JSON values, which none is compared with.
+          about: what else the manifest says of the run that begins; JSON values, with which nothing is compared.
 
         Raises:
           SourceError: on other settings, on files in the folder that no run wrote.
