@@ -1,12 +1,13 @@
 """The figures of docs/large.md on verdicts: rate, memory at a tenth and at the end, a kill -9 and what follows it.
 
     python benchmarks/verdicts.py scores --images 100000       # of a folder of scores of two models; prints JSON
-    python benchmarks/verdicts.py functions --images 100000    # through an autoencoder of one matrix, 96×96
-    python benchmarks/verdicts.py model --images 5000          # through a miniature model, 128×128
+    python benchmarks/verdicts.py functions --images 100000    # through an autoencoder of one matrix, 72×72
+    python benchmarks/verdicts.py model --images 5000          # through a miniature model, likewise
 
 Scores are made up: standings of the null's images, and for one image in ten of the model's own kind. Images are made on
 the spot and never lie on a disk. Each run is killed once half of its images are done, goes on, and is compared with its
-own count: every image once. Linux only (it reads /proc).
+own count: every image once. With --seconds each process ends after so long, and another goes on. Linux only (it reads
+/proc).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import io
 import json
 import os
 import resource
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +32,7 @@ from large import memory, rows_in
 from PIL import Image
 
 import aedr_jax as aedr
+from aedr_jax.errors import RunError
 from aedr_jax.inputs.sources import Item, Source
 from aedr_jax.scoring.job import SCORES
 from aedr_jax.scoring.rows import Row, of_numbers
@@ -38,7 +42,19 @@ from aedr_jax.signal.measurement import Measurement
 MODEL = "mini-kl4-a"
 PATCH = 8
 PART = 1000
-SIDES = {"functions": 96, "model": 128}  # of 64 pixels nothing can be said, and nothing would be computed
+SIDE = 72  # the least of which something can be said: of less nothing would be computed
+
+
+class Made(Item):
+    """The image of a number, made when it is read."""
+
+    def read(self) -> bytes:
+        rng = np.random.default_rng(int(self.id))
+        coarse = Image.fromarray(rng.integers(60, 196, (9, 9, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        file = io.BytesIO()
+        Image.fromarray(smooth + rng.integers(0, 40, smooth.shape, dtype=np.uint8)).save(file, "BMP")
+        return file.getvalue()
 
 
 class Noise(Source):
@@ -46,17 +62,15 @@ class Noise(Source):
 
     light = True
 
-    def __init__(self, images: int, side: int) -> None:
-        self.images, self.side = images, side
+    def __init__(self, images: int, seconds: float | None) -> None:
+        self.images, self.seconds = images, seconds
 
     def __iter__(self) -> Iterator[Item]:
+        begun = time.monotonic()
         for i in range(self.images):
-            rng = np.random.default_rng(i)
-            coarse = Image.fromarray(rng.integers(60, 196, (9, 9, 3), dtype=np.uint8))
-            smooth = np.asarray(coarse.resize((self.side, self.side), Image.Resampling.BICUBIC))
-            file = io.BytesIO()
-            Image.fromarray(smooth + rng.integers(0, 40, smooth.shape, dtype=np.uint8)).save(file, "BMP")
-            yield Item(f"{i:07d}", f"noise/{i:07d}.bmp", file.getvalue())
+            if self.seconds is not None and time.monotonic() - begun > self.seconds:
+                raise RunError(f"{self.seconds:g} seconds have passed")
+            yield Made(f"{i:07d}", f"noise/{i:07d}.bmp")
 
     def count(self) -> int:
         return self.images
@@ -128,46 +142,53 @@ def main() -> None:
     parser.add_argument("what", choices=("scores", "functions", "model"))
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--work", help="keep scores and verdicts here (default: a folder that is deleted)")
+    parser.add_argument("--seconds", type=float, help="of a process, after which another goes on")
+    parser.add_argument("--before", type=shlex.split, default=[], help='each process\'s command: "nice -n 10"')
     parser.add_argument("--alone", action="store_true", help="the run itself, in this process")
     args = parser.parse_args()
     if args.alone:
-        attribute(args.what, Path(args.work), args.images)
+        attribute(args.what, Path(args.work), args.images, args.seconds)
         return
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(args.work or temporary)
         work.mkdir(parents=True, exist_ok=True)
         if args.what == "scores" and not (work / "scores").exists():
             make_scores(work / "scores", args.images)
-        print(json.dumps(watched(args.what, work, args.images), indent=1))
+        print(json.dumps(watched(args, work), indent=1))
 
 
-def attribute(what: str, work: Path, images: int) -> None:
+def attribute(what: str, work: Path, images: int, seconds: float | None) -> None:
     """What is watched."""
     if what == "scores":
         aedr.api.attribute_dataset(aedr.api.Scores(work / "scores"), work / "verdicts", part_images=PART)
         return
     models = {"cheap": cheap_autoencoder()} if what == "functions" else {MODEL: MODEL}
-    setup = aedr.api.Setup(aedr.SignalConfig.tiles(), batch_size=64 if what == "functions" else 8)
-    source = Noise(images, SIDES[what])
-    options = {"models": models, "setup": setup, "workers": 0, "part_images": 250 if what == "functions" else 100}
-    aedr.api.attribute_dataset(source, work / "verdicts", **options)
+    options = {"models": models, "workers": 0, "part_images": PART if what == "functions" else PART // 10}
+    try:
+        aedr.api.attribute_dataset(Noise(images, seconds), work / "verdicts", **options)
+    except RunError as error:
+        sys.exit(str(error))
 
 
-def watched(what: str, work: Path, images: int) -> dict:
-    """A run that is killed in the middle, and the one that goes on."""
-    call = [sys.executable, __file__, what, "--images", str(images), "--work", str(work), "--alone"]
-    first = watch(subprocess.Popen(call), work / "verdicts", images, kill_at=images // 2)
-    second = watch(subprocess.Popen(call), work / "verdicts", images)
-    if second["exit_code"]:
-        raise SystemExit("the run that went on has failed")
+def watched(args: argparse.Namespace, work: Path) -> dict:
+    """A run that is killed in the middle, and those that go on."""
+    what, images = args.what, args.images
+    call = [*args.before, sys.executable, __file__, what, "--images", str(images), "--work", str(work), "--alone"]
+    call += [] if args.seconds is None else ["--seconds", str(args.seconds)]
+    runs: list[dict] = []
+    while rows_in(work / "verdicts") < images:
+        killed = any(run["exit_code"] == -signal.SIGKILL for run in runs)
+        runs.append(watch(subprocess.Popen(call), work / "verdicts", images, kill_at=None if killed else images // 2))
+        print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+        if not runs[-1]["images"]:
+            raise SystemExit("a run has made nothing")
     table = pq.read_table(work / "verdicts", columns=["id", "verdict"])
     ids = table["id"].to_pylist()
     verdicts = {row["values"]: row["counts"] for row in table["verdict"].value_counts().to_pylist()}
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "what": what,
-        "killed": first,
-        "resumed": second,
+        "runs": runs,
         "images": len(ids),
         "each_once": len(set(ids)) == len(ids) == images,
         "cpu_s_per_image": round((used.ru_utime + used.ru_stime) / images, 5),  # with twice start and compilation
@@ -178,16 +199,17 @@ def watched(what: str, work: Path, images: int) -> dict:
 
 def watch(process: subprocess.Popen, out: Path, images: int, *, kill_at: int | None = None) -> dict:
     start, before, first = time.monotonic(), rows_in(out), None
-    marks: dict[str, dict] = {}
+    memory_by_images: dict[int, int] = {}  # at every twentieth of the images, and the last
     while process.poll() is None:
         done, resident = rows_in(out), memory(process.pid)
         if done > before and first is None:
             first = (time.monotonic(), done)
-        for name, mark in (("a_tenth", images // 10), ("end", images - images // 20)):
-            if done >= mark and done > before and resident and (name == "end" or name not in marks):
-                marks[name] = {"images": done, "MiB": round(resident)}
+        if done > before and resident:
+            last = max(memory_by_images, default=before)
+            if last // (images // 20) == done // (images // 20) and len(memory_by_images) > 1:
+                del memory_by_images[last]
+            memory_by_images[done] = round(resident)
         if kill_at is not None and done >= kill_at:
-            marks["killed"] = {"images": done, "MiB": round(resident)}
             process.kill()
             process.wait()
             break
@@ -199,7 +221,7 @@ def watch(process: subprocess.Popen, out: Path, images: int, *, kill_at: int | N
         "images": done - before,
         "wall_s": round(now - start, 1),
         "images_per_s_after_first_part": steady and round(steady, 1),
-        "memory": marks,
+        "MiB_by_images": memory_by_images,
         "exit_code": process.returncode,
     }
 

@@ -111,7 +111,8 @@ def test_calibrate(world, calibration, tmp_path):
     assert main(["calibrate", str(world / "own"), "--model", str(world / "m1"), "--out", str(out)]) == 0
     by_hand, printed = (aedr.Calibration.load(path) for path in (world / "api" / "m1.json", out))
     assert by_hand == calibration
-    when = dataclasses.replace(printed.provenance, created=calibration.provenance.created)
+    assert printed.provenance.command == f"aedr calibrate {world / 'own'} --model {world / 'm1'} --out {out}"
+    when = dataclasses.replace(printed.provenance, created=calibration.provenance.created, command=None)
     assert dataclasses.replace(printed, provenance=when) == calibration
 
 

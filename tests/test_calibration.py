@@ -119,6 +119,7 @@ def test_files_from_before_the_second_hash_are_read_and_judge_as_ever(signals, t
     (tmp_path / "old.json").write_text(json.dumps({**values, "digest": told_apart(values)}))
     old = aedr.Calibration.load(tmp_path / "old.json")
     assert old.protocol.identity == dataclasses.replace(made.protocol.identity, rounded_hash=None)
+    assert "command" not in values["provenance"]  # of a call in Python: as in files from before there were commands
     old.check_against(made.protocol)
     made.check_against(old.protocol)
     for name, broken in (("rounded_hash", "ab"), ("rounded", "ab" * 32)):

@@ -21,7 +21,7 @@ from make_tiny import KL as ATTENTIVE
 from make_tiny import make_tensors, write_folder
 from PIL import Image
 
-from aedr_jax import Calibration
+from aedr_jax import Calibration, __version__
 from aedr_jax.api import decisions
 from aedr_jax.api.scores import numbered
 from aedr_jax.cli.main import main
@@ -107,6 +107,9 @@ def test_score_to_a_file(world, tmp_path, capsys, monkeypatch):
         assert [row["status"] for row in rows] == ["ok"] * 6 + ["error"]
         assert [row["id"] for row in rows][-1].endswith("bad.png")  # the order of the inputs
         assert all(float(row["signal"]) > 0 for row in rows[:6])
+    made = json.loads(pq.read_schema(tmp_path / "scores.parquet").metadata[b"aedr_jax.made"])
+    assert made["command"].startswith("aedr score ")
+    assert made["versions"]["aedr-jax"] == __version__
 
 
 def test_score_prints_csv_or_json(world, capsys):

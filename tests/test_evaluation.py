@@ -2,8 +2,11 @@
 
 import csv
 import functools
+import hashlib
+import json
 import shutil
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +25,7 @@ from aedr_jax.inputs import workers
 from aedr_jax.rivals import Limits
 from aedr_jax.rivals.registry import make_methods
 from aedr_jax.signal.alignment import align
+from aedr_jax.signal.protocol import told_apart
 from aedr_jax.study import comparison, evaluation
 from aedr_jax.study import tables as report
 from aedr_jax.study.comparison import contenders, decide, read_scores
@@ -141,9 +145,18 @@ def test_an_interrupted_run_goes_on_where_it_stopped(world, models, tmp_path, mo
     run(world, models[:1], tmp_path, ["aedr"])
     assert scored == ["m1", "real", "glow", "m2"]
     before = (tmp_path / "scores.parquet").read_bytes()
-    run(world, models[:1], tmp_path, ["aedr"])
+    taken = run(world, models[:1], tmp_path, ["aedr"])
     assert len(scored) == 4
     assert (tmp_path / "scores.parquet").read_bytes() == before
+    said = json.loads((tmp_path / "run.json").read_text())
+    assert said.pop("digest") == told_apart(said)
+    assert [part["versions"] for part in said["parts"]] == [said["made"]["versions"]]  # of four parts alike one
+    assert {source: found["count"] for source, found in said["images"].items()} == dict.fromkeys(taken.images, 12)
+    hashes = sorted(hashlib.sha256(Path(item.path).read_bytes()).hexdigest() for item in taken.images["m1"])
+    assert said["images"]["m1"]["hash"] == hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    assert said["settings"]["methods"].keys() == {"aedr"}
+    weights = aedr.weights_hash(aedr.load_autoencoder(models[0]))
+    assert said["models"]["m1"]["weights_hash"] == weights
     run(world, models[:1], tmp_path, ["aedr"], count=6)  # other images: other files
     assert len(scored) == 8
 
@@ -455,6 +468,9 @@ def test_the_command(world, models, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "left out: " in printed.err
     assert "| aedr-default | all |" in printed.out
+    said = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert said["made"]["command"].startswith(f"aedr evaluate {world / 'images'} --out ")
+    assert [part["command"] for part in said["parts"]] == [said["made"]["command"]]
     options = {"side": SIDE, "count": 12, "batch_size": 6, "methods": ("aedr", "aedr-default"), "plots": False}
     again = aedr.api.evaluate(world / "images", tmp_path / "out", models, **options)  # from the same parts
     assert printed.out.startswith(again.summary.read_text())

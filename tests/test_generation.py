@@ -15,7 +15,7 @@ from aedr_jax.errors import AedrError, GenerationError, SourceError
 from aedr_jax.generate import pipelines
 from aedr_jax.generate.folder import Planned, generate, plan_images, read_prompts
 from aedr_jax.generate.pipelines import choose_settings
-from aedr_jax.generate.recipes import RECIPES
+from aedr_jax.generate.recipes import RECIPES, WITHOUT
 
 MINI = "mini-kl4-a"
 
@@ -61,12 +61,14 @@ PAPER = list_models()[:8]
 
 def test_every_model_of_the_paper_has_a_recipe_and_others_say_what_they_lack():
     assert tuple(RECIPES)[:8] == PAPER
-    assert set(RECIPES) <= set(list_models())
+    mini = {name for name, entry in REGISTRY.items() if entry.repository is None}
+    assert sorted([*RECIPES, *WITHOUT, *mini]) == sorted(REGISTRY)
     with pytest.raises(GenerationError, match=r"holds the autoencoder alone; pass the .* whole SanaPipeline"):
         choose_settings("sana-1.1")
     assert choose_settings("sana-1.1", pipeline="org/sana").source == "org/sana"
-    with pytest.raises(GenerationError, match="flux2: how its pipeline is run is not known here"):
-        choose_settings("flux2")
+    with pytest.raises(GenerationError, match="kolors: how its pipeline is run is not known here: no tiny pipeline of"):
+        choose_settings("kolors")
+    assert choose_settings("bria3.2", size=1024).steps == 30  # whose native size is not known
 
 
 def test_the_papers_settings():
@@ -81,7 +83,7 @@ def test_the_papers_settings():
 
 def test_nothing_alters_the_pixels_afterwards():
     checked = {name for name, recipe in RECIPES.items() if recipe.options.get("safety_checker", 0) is None}
-    assert checked == {"sd1.5", "sd2-base", "sd2.1"}
+    assert checked == {"sd1.5", "sd2-base", "sd2.1", "hunyuandit"}
     assert RECIPES["sdxl"].options == RECIPES["playground2.5"].options == {"add_watermarker": False}
 
 

@@ -148,6 +148,7 @@ def test_scores_give_the_verdicts_of_the_images(attribute, tmp_path, whole, scor
     assert {v.verdict for v in alone.verdicts} == {"b/c", "none", "not assessable", "error"}
     assert pq.read_schema(tmp_path / "v.parquet").field("scores").type == pa.struct({"b/c": pa.float64()})
     assert alone.run.counts == (COUNT, 1, 0, COUNT)
+    assert b"aedr_jax.made" in pq.read_schema(tmp_path / "v.parquet").metadata
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
@@ -356,7 +357,7 @@ def test_a_table_of_verdicts_has_the_same_columns_whatever_is_in_it(tmp_path):
     tables = [as_table(some, ["a", "b"]) for some in (verdicts, [failed], [])]
     assert tables[0].schema == tables[1].schema == tables[2].schema
     assert tables[0].schema.names == columns() == list(record)
-    assert tables[0].schema.metadata == {b"aedr_jax.verdicts_schema_version": b"1"}
+    assert tables[0].schema.metadata == {b"aedr_jax.verdicts_schema_version": b"2"}
     for ending in ("parquet", "csv", "jsonl"):
         write_verdicts(verdicts, ["a", "b"], tmp_path / f"v.{ending}")
     assert pq.read_table(tmp_path / "v.parquet").equals(tables[0])

@@ -3,8 +3,12 @@
 import dataclasses
 import html
 import json
+import shutil
 
+import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from make_tiny import KL as ATTENTIVE
 from make_tiny import make_tensors, write_folder
@@ -17,7 +21,13 @@ from aedr_jax.cli.main import main
 from aedr_jax.decision.null import Null
 from aedr_jax.errors import CalibrationWarning, RunError, SourceError
 from aedr_jax.images.codec import MAX_PIXELS
-from aedr_jax.scoring.record import Measuring, Record, RecordedImage
+from aedr_jax.inputs.sources import Files
+from aedr_jax.scoring import store
+from aedr_jax.scoring.job import Measuring
+from aedr_jax.scoring.made import Made
+from aedr_jax.scoring.record import Record, RecordedImage
+from aedr_jax.scoring.recorded import Recorded
+from aedr_jax.scoring.store import manifest_of
 from aedr_jax.scoring.tables import to_json
 from aedr_jax.signal.protocol import told_apart
 
@@ -99,9 +109,9 @@ def test_what_a_record_holds(world, file):
 
 def test_it_holds(world, file, here):
     found = api.verify(file, world / "images", **here)
-    assert found == (True, (), (), 3, (), TOLERANCE)
+    assert found == (True, (), (), 3, (), 0, TOLERANCE)
     part = api.verify(file, world / "images" / "1.png", **here)
-    assert (part.holds, part.images, part.unchecked) == (True, 1, ("0.png", "bad.png"))
+    assert (part.holds, part.images, part.unchecked, part.unchecked_count) == (True, 1, ("0.png", "bad.png"), 2)
 
 
 def test_a_page_holds_its_record_too(world, file, here, tmp_path):
@@ -127,6 +137,193 @@ def test_a_changed_weight_is_detected_and_said_first(world, file):
     assert not found.holds
     assert (found.differences[0].of, found.differences[0].what) == ("m1", "weights_hash")
     assert any(one.what == "alignments with m1" for one in found.differences[1:])
+
+
+@pytest.fixture(scope="module")
+def folder(world):
+    """A folder of verdicts, as the command writes it, each image a part."""
+    out = world / "verdicts"
+    source, models = world / "images", [f"m1={world / 'm1'}"]
+    api.attribute_dataset(source, out, models=models, workers=0, part_images=1, command="aedr attribute")
+    return out
+
+
+def copied(folder, to):
+    """The folder and what lies beside it."""
+    shutil.copytree(folder, to)
+    shutil.copy(manifest_of(folder), manifest_of(to))
+    return to
+
+
+def test_a_folder_is_its_own_record(world, file, folder, here):
+    """It says what a record in one file says, whichever images are asked about."""
+    for name in (folder, manifest_of(folder)):
+        assert api.verify(name, world / "images", **here) == (True, (), (), 3, (), 0, TOLERANCE)
+    part = api.verify(folder, world / "images" / "1.png", **here)
+    assert (part.holds, part.images, sorted(part.unchecked), part.unchecked_count) == (True, 1, ["0.png", "bad.png"], 2)
+    whole, loaded = Record.load(file)[0], Recorded.load(folder)
+    asked = loaded.look_up(whole.images)
+    assert sorted(asked.images, key=lambda image: image.id) == list(whole.images)
+    assert asked.made[0].command == "aedr attribute"
+    assert dataclasses.replace(asked.made[0], created="", command=None) == dataclasses.replace(
+        whole.made, created="", command=None
+    )
+    for name in ("measuring", "false_names", "search", "null", "calibrations"):
+        assert getattr(loaded.record, name) == getattr(whole, name)
+    assert loaded.record.models["m1"].fingerprint == whole.models["m1"].fingerprint
+    assert {path.suffix for path in folder.iterdir()} == {".parquet"}  # so that it reads as one table
+    assert str(world) not in manifest_of(folder).read_text()
+
+
+def test_a_run_that_stopped_and_was_resumed_has_one_record(world, here, tmp_path, monkeypatch):
+    """Of what is finished by then; other versions that a later run had are said."""
+
+    class Stopped(Files):
+        def __iter__(self):
+            yield next(iter(super().__iter__()))
+            raise RunError("the disk went away")
+
+    options = {"models": here["models"], "workers": 0, "part_images": 1}
+    out = tmp_path / "verdicts"
+    with pytest.raises(RunError, match="the disk went away"):
+        api.attribute_dataset(Stopped([world / "images"]), out, **options)
+    begun = manifest_of(out).read_bytes()
+    (first,) = out.iterdir()
+    found = api.verify(out, world / "images" / "0.png", **here)
+    assert (found.holds, found.unchecked_count) == (True, 0)
+    (missing,) = api.verify(out, world / "images" / "1.png", **here).differences
+    assert (missing.of, missing.recorded) == ("1.png", "not in the record")
+
+    versions = {**Made.now().versions, "jax": "9"}
+    monkeypatch.setattr(store.Made, "now", lambda command=None: Made("", command, versions, "abacus"))
+    for share in range(2):
+        api.attribute_dataset(world / "images", out, **options, shard=(share, 2))
+    monkeypatch.undo()
+    assert len(list(out.iterdir())) == 3
+    assert first in out.iterdir()
+    assert manifest_of(out).read_bytes() == begun
+    found = api.verify(out, world / "images", **here)
+    assert (found.holds, found.images, found.unchecked_count) == (True, 3, 0)
+    assert found.notes[0] == f"jax: recorded with 9, now {jax.__version__}"
+    assert found.notes[1].startswith("device: recorded with abacus, now cpu")
+    assert api.verify(out, world / "images" / first_image(first), **here).notes == ()
+
+
+def first_image(part):
+    return pq.read_table(part)["id"][0].as_py()
+
+
+def test_a_changed_pixel_and_a_changed_weight_are_detected_in_a_folder(world, folder, here, tmp_path):
+    pixels = np.array(Image.open(world / "images" / "0.png"))
+    pixels[30, 30, 0] ^= 1
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    found = api.verify(folder, tmp_path / "0.png", **here)
+    assert (found.differences[0].of, found.differences[0].what) == ("0.png", "bytes (sha256)")
+    found = api.verify(folder, world / "images" / "0.png", models=[f"m1={world / 'changed'}"])
+    assert (found.differences[0].of, found.differences[0].what) == ("m1", "weights_hash")
+    assert any(one.what == "alignments with m1" for one in found.differences[1:])
+
+
+def change_part(folder, change, *, digest=True):
+    """The rows of 0.png, changed by somebody who can compute a digest, or cannot."""
+    (part,) = (path for path in folder.iterdir() if first_image(path) == "0.png")
+    table = pq.read_table(part)
+    rows = table.to_pylist()
+    change(rows[0])
+    changed = pa.Table.from_pylist(rows, schema=table.schema)
+    if digest:
+        metadata = {**table.schema.metadata, store.DIGEST_KEY: store.digest_of(changed).encode()}
+        changed = changed.replace_schema_metadata(metadata)
+    pq.write_table(changed, part)
+    return part
+
+
+def forge(name, value):
+    def change(row):
+        row[name] = value if isinstance(value, str) else {"m1": value * row[name]["m1"]}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (forge("verdict", "m1"), "verdict"),
+        (forge("foreign_p_values", 0.6), "foreign_p_values with m1"),
+        (forge("alignments", 2.0), "alignments with m1"),
+        (forge("alignment_errors", 2.0), "alignment_errors with m1"),
+        (forge("scores", 2.0), "scores with m1"),
+    ],
+)
+def test_a_forged_part_is_detected(world, folder, here, tmp_path, change, what):
+    out = copied(folder, tmp_path / "forged")
+    part = change_part(out, change)
+    found = api.verify(out, world / "images" / "0.png", **here)
+    assert (found.differences[0].of, found.differences[0].what) == ("0.png", what)
+    assert api.verify(out, world / "images" / "1.png", **here).holds  # nothing is said of what is not asked for
+    shutil.copy(folder / part.name, part)
+    change_part(out, change, digest=False)
+    found = api.verify(out, world / "images" / "0.png", **here)
+    assert [(one.of, one.what) for one in found.differences[:2]] == [(part.name, "digest"), ("0.png", what)]
+    part.write_bytes(b"")
+    with pytest.raises(SourceError, match=rf"{part.name}: cannot be read as verdicts"):
+        api.verify(out, world / "images" / "0.png", **here)
+
+
+def change_folder_settings(values):
+    values["settings"]["models"]["m1"]["settings"]["alignment"]["tiles"] = 9
+
+
+def change_folder_null(values):
+    values["settings"]["null"] = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("change", "of", "what"), [(change_folder_settings, "m1", "tiles"), (change_folder_null, "null", "hash")]
+)
+def test_forged_settings_of_a_folder_are_detected(world, folder, here, tmp_path, change, of, what):
+    out = copied(folder, tmp_path / "forged")
+    forged(manifest_of(folder), manifest_of(out), change)
+    found = api.verify(out, world / "images" / "1.png", **here)
+    assert [(one.of, one.what) for one in found.differences] == [(of, what)]
+    values = json.loads(manifest_of(folder).read_text())
+    change(values)
+    manifest_of(out).write_text(json.dumps(values))  # by hand, without a new digest
+    found = api.verify(out, world / "images" / "1.png", **here)
+    assert [(one.of, one.what) for one in found.differences] == [("record", "digest"), (of, what)]
+
+
+def test_verdicts_from_scores_have_a_record_too(world, folder, here, tmp_path):
+    """Whatever the scores lie in; images are measured as they were."""
+    models, setup = {"m1": str(world / "m1")}, {"config": aedr.SignalConfig.tiles(), "multiple": 4}
+    aedr.score_dataset(world / "images", models, tmp_path / "scores", **setup, workers=0)
+    api.score(world / "images", [f"m1={world / 'm1'}"], setup=api.Setup(**setup), out=tmp_path / "scores.parquet")
+    for name in ("scores", "scores.parquet"):
+        out, own = tmp_path / "verdicts" / name.replace(".", "-"), world / "images" / "0.png"
+        out.parent.mkdir(exist_ok=True)
+        api.attribute_dataset(api.Scores(tmp_path / name), out)
+        measured = Recorded.load(out).record.measuring.setup()
+        assert dataclasses.replace(measured, dtype=None) == api.Setup(**setup)  # rows say that it was float32
+        assert api.verify(out, own, **here).holds
+        api.attribute(api.Scores(tmp_path / name), record=tmp_path / "r.json")
+        assert api.verify(tmp_path / "r.json", own, **here).holds
+        assert not api.verify(out, own, models=[f"m1={world / 'changed'}"]).holds
+    with pytest.raises(SourceError, match=r"scores\.run\.json: no record that can be read: it is of scores"):
+        api.verify(tmp_path / "scores", own, **here)
+
+
+def test_what_is_no_folder_of_a_run_is_refused(world, folder, tmp_path):
+    with pytest.raises(SourceError, match=r"images\.run\.json: no record that can be read"):
+        api.verify(world / "images", world / "images" / "0.png")
+    for change in (
+        lambda values: values.pop("made"),
+        lambda values: values["measuring"].update(most_decoded="many"),
+        lambda values: values["settings"].update(models=[]),
+    ):
+        forged(manifest_of(folder), tmp_path / "x.run.json", change)
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(SourceError, match=r"x\.run\.json: no record that can be read"):
+            api.verify(tmp_path / "x", world / "images" / "0.png")
 
 
 def change_verdict(values):
@@ -267,6 +464,9 @@ def test_with_calibrations(world, tmp_path):
     with pytest.raises(SourceError, match="its verdicts are with calibrations; say where"):
         api.verify(out, own, **here)
     assert api.verify(out, own, calibrations=tmp_path / "cal", **here).holds
+    api.attribute_dataset(own, tmp_path / "verdicts", calibrations=tmp_path / "cal", workers=0)
+    assert Recorded.load(tmp_path / "verdicts").record.calibrations == {"m1": (made.digest(),)}
+    assert api.verify(tmp_path / "verdicts", own, calibrations=tmp_path / "cal", **here).holds
     provenance = dataclasses.replace(made.provenance, created="yesterday")
     other = dataclasses.replace(made, provenance=provenance)
     (difference,) = api.verify(out, own, calibrations={"m1": other}, **here).differences

@@ -94,6 +94,28 @@ PAELLA = {
     "scale_factor": 0.3764,
     "up_down_scale_factor": 2,
 }
+JANUS = {  # as transformers writes it
+    "architectures": ["JanusVQVAE"],
+    "base_channels": 128,
+    "channel_multiplier": [1, 1, 2, 2, 4],
+    "double_latent": False,
+    "dropout": 0.0,
+    "dtype": "float32",
+    "embed_dim": 8,
+    "hidden_act": "gelu",
+    "image_token_embed_dim": 2048,
+    "in_channels": 3,
+    "initializer_range": 0.02,
+    "latent_channels": 256,
+    "model_type": "janus_vqgan",
+    "num_embeddings": 16384,
+    "num_hidden_layers": 2,
+    "num_patches": 32,
+    "num_res_blocks": 2,
+    "out_channels": 3,
+    "projection_dim": 2048,
+    "transformers_version": "5.24.0",
+}
 COGVIEW = {"block_out_channels": [128, 512, 1024, 1024], "layers_per_block": 3, "mid_block_add_attention": False}
 CONFIGS = {  # fields as diffusers writes them for these models -> factor, image channels, image range, label
     "flux2": (
@@ -124,6 +146,7 @@ CONFIGS = {  # fields as diffusers writes them for these models -> factor, image
         (32, 3, (-1.0, 1.0), "HunyuanImage, 64 channels"),
     ),
     "paella": ({"_class_name": "PaellaVQModel", **PAELLA}, (4, 3, (0.0, 1.0), "Paella, 4 channels")),
+    "janus": (JANUS, (16, 3, (-1.0, 1.0), "Janus, 8 channels")),
     "cogview": (
         {"_class_name": "AutoencoderKL", **KL_FIELDS, **COGVIEW, "latent_channels": 16},
         (8, 3, (-1.0, 1.0), "KL, 16 channels"),
@@ -169,6 +192,15 @@ TINY = {
         "spatial_compression_ratio": 2,
     },
     "paella": {"_class_name": "PaellaVQModel", "embed_dim": 8, "bottleneck_blocks": 1, "num_vq_embeddings": 5},
+    "janus": {
+        "architectures": ["JanusVQVAE"],
+        "base_channels": 32,
+        "channel_multiplier": [1, 1],
+        "num_res_blocks": 1,
+        "latent_channels": 3,
+        "embed_dim": 2,
+        "num_embeddings": 5,
+    },
 }
 
 
@@ -208,6 +240,12 @@ def test_configs_as_diffusers_writes_them(name):
         ("hunyuanimage", {"block_out_channels": [128, 256, 512, 512, 1024, 1000]}, "no multiples of 32"),
         ("paella", {"levels": 12}, "too narrow for 12 levels"),
         ("paella", {"in_channels": 1}, "in_channels = 1"),
+        ("janus", {"channel_multiplier": [2, 4]}, r"channel_multiplier \(2, 4\) does not begin with 1"),
+        ("janus", {"base_channels": 48}, "base_channels 48: norms need a multiple of 32"),
+        ("janus", {"double_latent": True}, "double_latent = True; only False"),
+        ("janus", {"_class_name": "JanusVQVAE"}, "unknown field 'architectures'"),  # of diffusers it would be another
+        ("janus", {"architectures": ["JanusForConditionalGeneration"]}, "_class_name is 'JanusForConditionalGen"),
+        ("janus", {"architectures": ["JanusVQVAE", "Other"]}, "_class_name is None"),
     ],
 )
 def test_what_cannot_be_rebuilt_is_said(name, change, message):

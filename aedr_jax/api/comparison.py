@@ -54,6 +54,7 @@ def evaluate(
     robustness: int = 0,
     batch_size: int = 8,
     plots: bool = True,
+    command: str | None = None,
     say: Callable[[str], object] = lambda text: None,
 ) -> Evaluated:
     """Score a folder of folders by every method, and write tables and plots; the same call goes on where it stopped.
@@ -65,7 +66,7 @@ def evaluate(
       methods: by name; None: all but those that resize images first.
       limits: how far dear rivals go, by name; what is None in them is as the rival's record says.
       lpips: VGG16's safetensors and LPIPS' linear ones; without them the methods that need them are absent.
-      count, side, seed, robustness, batch_size, say: as for `study.evaluation.evaluate`.
+      count, side, seed, robustness, batch_size, command, say: as for `study.evaluation.evaluate`.
       plots: whether to draw them (extra `plots`).
 
     Raises:
@@ -91,6 +92,7 @@ def evaluate(
         seed=seed,
         robustness=robustness,
         batch_size=batch_size,
+        command=command,
         say=say,
     )
     folder = Path(out)

@@ -37,16 +37,18 @@ def attribute_dataset(
     image_column: str | None = None,
     id_column: str | None = None,
     progress: bool = False,
+    command: str | None = None,
 ) -> Finished:
     """A verdict on every image of a source into a folder of Parquet files (`scoring.verdict_table`); the same call
-    resumes it. It streams, is divided and stops as `score_dataset` does.
+    resumes it. It streams, is divided and stops as `score_dataset` does. The folder, with `OUT.run.json` beside it, is
+    the record of what is finished, for `verify`.
 
     Args:
       inputs: a `Source`, or what `open_source` reads, one or a list; or `Scores`, whose rows are judged: no image is
         decoded again and no model loaded, and candidates are called as in the rows.
       out: the folder.
       models, calibrations, false_names, search, setup: as for `attribute`.
-      workers, shard, part_images, part_seconds, engine, address, resources, progress: as for `score_dataset`.
+      workers, shard, part_images, part_seconds, engine, address, resources, progress, command: as for `score_dataset`.
       image_column, id_column: of tables and datasets, where they cannot be told.
 
     Returns:
@@ -65,7 +67,7 @@ def attribute_dataset(
     """
     check_false_names(false_names)
     check_workers(workers)
-    running = Running(shard, part_images, part_seconds, engine, address, resources, progress)
+    running = Running(shard, part_images, part_seconds, engine, address, resources, progress, command)
     if isinstance(inputs, Scores):
         scores, chosen = scored_candidates(inputs, models, calibrations, search=search)
         return fill(JudgeScores(scores, Judging(chosen, false_names)), scores, out, running)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ from aedr_jax.inputs.sources import Source, until_failure
 from aedr_jax.scoring.dataset import check_workers
 from aedr_jax.scoring.job import Setup
 from aedr_jax.scoring.judging import Judging, searched
+from aedr_jax.scoring.made import Made, images_hash
 from aedr_jax.scoring.record import Record
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.scoring.scored import Scores
@@ -69,6 +70,7 @@ def calibrate(
     processing: str | Processing = "none",
     setup: Setup = Setup(),
     out: str | os.PathLike[str] | None = None,
+    command: str | None = None,
     image_column: str | None = None,
     id_column: str | None = None,
     progress: Progress = unseen,
@@ -84,6 +86,7 @@ def calibrate(
       processing: what is done to each image first, such as "jpeg75": the past that the calibration stands for.
       setup: how images are measured.
       out: also write it to this file, as JSON.
+      command: what was typed, for its provenance.
       image_column, id_column: of tables and datasets, where they cannot be told.
       progress: shown while images are scored.
       on_run: given the run over its own images, then that over the validation images, before anything follows.
@@ -130,11 +133,12 @@ def calibrate(
         model=candidate.name,
         rule=rule,
         source=models[candidate.name],
-        images_hash=hashlib.sha256("\n".join(sorted(row.sha256 for row in rows)).encode()).hexdigest(),
+        images_hash=images_hash(row.sha256 for row in rows),
         size_rule=scorer.protocol(candidate).size_rule,
         processing=str(processing),
         sizes=np.array([(row.used_height, row.used_width) for row in rows]),
     )
+    made = dataclasses.replace(made, provenance=dataclasses.replace(made.provenance, command=command))
     if out is not None:
         made.save(out)
     return made
@@ -240,7 +244,7 @@ def attribute(
       setup: how images are measured, by default on their tiles alone: as the calibrations' were.
       out: also write the verdicts (`verdict_table`): .parquet, .csv or .jsonl.
       record: also write the run's provenance to this file, for `verify`.
-      command: what was typed, for the record.
+      command: what was typed, for the record and for Parquet's metadata.
       workers: decoder processes; None: as many as have enough to do, at most one a CPU and 16.
       image_column, id_column: of tables and datasets, where they cannot be told.
       progress: shown while images are scored.
@@ -251,8 +255,8 @@ def attribute(
         come without calibrations, a calibration cannot be read, was made with other weights or settings, does not say
         which sizes and values it saw, or names a source that nobody asked for (`Calibration.trusted_source`).
       SourceError, AutoencoderError, KeyboardInterrupt: as `score`; for an `out` without an ending, which
-        `attribute_dataset` fills and goes on with; and for a search in `Scores`, or a record of them: they have no
-        images.
+        `attribute_dataset` fills and goes on with; for a search in `Scores`, which have no images; and for a record of
+        `Scores` whose settings are no preset, which their rows do not say.
     """
     if out is not None and check_output(out).suffix == "":
         raise SourceError(f"{out}: attribute_dataset writes folders; expected an ending of .parquet, .csv or .jsonl")
@@ -261,16 +265,17 @@ def attribute(
     check_false_names(false_names)
     check_workers(workers)
     if isinstance(inputs, Scores):
-        if record is not None:
-            raise SourceError(f"{record}: a record says how images were measured, and scores were measured before")
         scores, chosen = scored_candidates(inputs, models, calibrations, search=search)
         judging = Judging(chosen, false_names)
         judging.check(scores.protocols())
+        measured = scores.measuring().setup() if record is not None else setup
         run = _run_of(scores, progress)
         on_run(run)
         verdicts = judging.verdicts(run.rows, scores.models)
         if out is not None:
-            write_verdicts(verdicts, scores.models, out)
+            write_verdicts(verdicts, scores.models, out, about=Made.now(command).in_parquet())
+        if record is not None:
+            _record(verdicts, run, measured, judging, command).save(record)
         return Attributed(verdicts, run)
     places, chosen = candidates_of(models, calibrations, setup)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
@@ -283,19 +288,22 @@ def attribute(
     if search:
         verdicts = _searched(verdicts, run, source, scorer, judging.rate, progress)
     if out is not None:
-        write_verdicts(verdicts, list(places), out)
+        write_verdicts(verdicts, list(places), out, about=Made.now(command).in_parquet())
     if record is not None:
-        made = Record.of(
-            verdicts,
-            run.rows,
-            setup=setup,
-            calibrations=chosen,
-            false_names=false_names,
-            search=search,
-            command=command,
-        )
-        made.save(record)
+        _record(verdicts, run, setup, judging, command).save(record)
     return Attributed(verdicts, run)
+
+
+def _record(verdicts: list[Verdict], run: Run, setup: Setup, judging: Judging, command: str | None) -> Record:
+    return Record.of(
+        verdicts,
+        run.rows,
+        setup=setup,
+        calibrations=judging.calibrations,
+        false_names=judging.false_names,
+        search=judging.search,
+        command=command,
+    )
 
 
 def _run_of(scores: Scores, progress: Progress) -> Run:

@@ -14,6 +14,7 @@ from aedr_jax.inputs.containers import as_source, open_source
 from aedr_jax.inputs.sources import Item, Source, until_failure
 from aedr_jax.scoring.dataset import score_dataset
 from aedr_jax.scoring.job import Setup, decoders
+from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.tables import check_output, write_rows
@@ -100,6 +101,7 @@ def score(
     *,
     setup: Setup = Setup(),
     out: str | os.PathLike[str] | None = None,
+    command: str | None = None,
     image_column: str | None = None,
     id_column: str | None = None,
     progress: Progress = unseen,
@@ -111,6 +113,7 @@ def score(
       models: registry names, folders or hub paths, or `NAME=SOURCE`; or name -> source.
       setup: how images are measured.
       out: also write the rows to this file, .parquet, .csv or .jsonl. A run that ended early writes what it has.
+      command: what was typed, for Parquet's metadata.
       image_column, id_column: of tables and datasets, where they cannot be told.
       progress: shown while images are scored.
 
@@ -125,7 +128,7 @@ def score(
     source = as_source(inputs, image_column=image_column, id_column=id_column)
     run = score_source(setup.scorer(named(models)), source, progress)
     if out is not None:
-        write_rows(run.rows, out)
+        write_rows(run.rows, out, about=Made.now(command).in_parquet())
     return run
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,9 @@ from aedr_jax.autoencoders.registry import REGISTRY, local_folder
 from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.scoring.job import Setup
+from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.record import Record, RecordedImage
+from aedr_jax.scoring.recorded import Recorded, keys_of
 
 __all__ = ["P_TOLERANCE", "TOLERANCE", "Difference", "Verified", "verify"]
 
@@ -48,7 +49,8 @@ class Verified(NamedTuple):
       differences: first of the record, then of the models, then of the images.
       notes: what is different and need not make a difference: versions, the device.
       images: how many were measured again.
-      unchecked: the recorded images that were not given, of which nothing is said.
+      unchecked: the recorded images that were not given, of which nothing is said; of a folder's the first few.
+      unchecked_count: how many those are.
       tolerance: by which alignments and other scores may differ (`TOLERANCE`).
     """
 
@@ -57,6 +59,7 @@ class Verified(NamedTuple):
     notes: tuple[str, ...]
     images: int
     unchecked: tuple[str, ...]
+    unchecked_count: int = 0
     tolerance: float = TOLERANCE
 
 
@@ -81,7 +84,8 @@ def verify(
     alignments exactly; other p-values may differ by `P_TOLERANCE`.
 
     Args:
-      record: the file that `attribute(record=)` wrote, or a page of `report`.
+      record: the file that `attribute(record=)` wrote, a page of `report`, or the folder of `attribute_dataset`,
+        finished or not.
       inputs: as for `attribute`: the images that are to be looked at. An image is found in the record by its bytes, or
         else by its name.
       models: where models lie whose weights are not here by their registry's name, `NAME=SOURCE` by the record's names,
@@ -97,7 +101,8 @@ def verify(
       RunError: where the inputs could not be read to their end.
       KeyboardInterrupt: where the run is interrupted.
     """
-    told, intact = Record.load(record)
+    recorded = Recorded.load(record)
+    told = recorded.record
     places = _places(told, models or ())
     if told.calibrations and calibrations is None:
         raise SourceError(f"{record}: its verdicts are with calibrations; say where they are (--calibrations DIR)")
@@ -127,16 +132,24 @@ def verify(
         false_names=told.false_names,
         search=told.search,
     )
-    pairs = _matched(told.images, now.images)
-    edited = Difference("record", "digest", "of other content", "the file was changed after it was written")
+    looked = recorded.look_up(now.images)
+    pairs = _matched(looked.images, now.images)
+    edited = [*([] if recorded.intact else ["record"]), *looked.edited]
     differences = [
-        *([] if intact else [edited]),
+        *(Difference(one, "digest", "of other content", "the file was changed after it was written") for one in edited),
         *_of_models(told, now),
         *(difference for before, image in pairs for difference in _of_image(before, image)),
     ]
     seen = {key for before, _ in pairs if before for key in (before.sha256, before.id) if key}
-    unchecked = tuple(image.id for image in told.images if not {image.sha256, image.id} & seen)
-    return Verified(not differences, tuple(differences), tuple(_notes(told, now)), len(now.images), unchecked)
+    unchecked = [image.id for image in looked.images if not {image.sha256, image.id} & seen]
+    return Verified(
+        not differences,
+        tuple(differences),
+        tuple(_notes(looked.made, now.made)),
+        len(now.images),
+        (*unchecked, *looked.others),
+        len(unchecked) + looked.left,
+    )
 
 
 def _places(record: Record, models: Sequence[str]) -> list[str]:
@@ -175,31 +188,28 @@ def _of_models(record: Record, now: Record) -> list[Difference]:
     return found
 
 
-def _notes(record: Record, now: Record) -> list[str]:
-    before, after = ({**one.versions, "device": one.backend} for one in (record, now))
-    names = dict.fromkeys([*before, *after])
-    return [
-        f"{name}: recorded with {before.get(name, 'none')}, now {after.get(name, 'none')}"
-        for name in names
-        if before.get(name) != after.get(name)
+def _notes(before: Iterable[Made], now: Made) -> list[str]:
+    """What has another version now, or another device; each once."""
+    after = {**now.versions, "device": now.backend}
+    notes = [
+        f"{name}: recorded with {then.get(name, 'none')}, now {after.get(name, 'none')}"
+        for then in ({**made.versions, "device": made.backend} for made in before)
+        for name in dict.fromkeys([*then, *after])
+        if then.get(name) != after.get(name)
     ]
+    return list(dict.fromkeys(notes))
 
 
 def _matched(
     recorded: Sequence[RecordedImage], now: Sequence[RecordedImage]
 ) -> list[tuple[RecordedImage | None, RecordedImage]]:
     """For each image that was measured its entry: by its bytes, else by its id, else by its file's name."""
-    keys: tuple[Callable[[RecordedImage], str], ...] = (
-        lambda image: image.sha256,
-        lambda image: image.id,
-        lambda image: PurePosixPath(image.id).name,
-    )
-    known: list[dict[str, RecordedImage]] = [{key(image): image for image in reversed(recorded)} for key in keys]
-    pairs = []
-    for image in now:
-        entries = [entries.get(key(image)) for key, entries in zip(keys, known, strict=True) if key(image)]
-        pairs.append((next((entry for entry in entries if entry), None), image))
-    return pairs
+    known = {key: image for image in reversed(recorded) for key in keys_of(image.id, image.sha256) if key[1]}
+
+    def entry(image: RecordedImage) -> RecordedImage | None:
+        return next((known[key] for key in keys_of(image.id, image.sha256) if key in known), None)
+
+    return [(entry(image), image) for image in now]
 
 
 def _of_image(before: RecordedImage | None, image: RecordedImage) -> list[Difference]:

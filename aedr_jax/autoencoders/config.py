@@ -28,6 +28,22 @@ IGNORED_FIELDS = {  # of every family
     "latents_std": "likewise",
     "force_upcast": "a hint to run in float32, which is the default here",
 }
+# What transformers writes into every config: of a network these say nothing.
+IGNORED_OF_TRANSFORMERS = (
+    "architectures",
+    "chunk_size_feed_forward",
+    "dtype",
+    "id2label",
+    "is_encoder_decoder",
+    "label2id",
+    "model_type",
+    "output_attentions",
+    "output_hidden_states",
+    "problem_type",
+    "return_dict",
+    "torch_dtype",
+    "transformers_version",
+)
 
 
 def parse_config(config: Mapping[str, Any], *, where: str = "config.json") -> AutoencoderConfig:
@@ -43,14 +59,19 @@ def parse_config(config: Mapping[str, Any], *, where: str = "config.json") -> Au
     Raises:
       AutoencoderError: listing every field that is unknown or has a value that cannot be rebuilt.
     """
-    class_name = config.get("_class_name")
+    class_name = config.get("_class_name") or _of_transformers(config)
     family = FAMILIES.get(class_name) if isinstance(class_name, str) else None
     if family is None:
         raise AutoencoderError(
             f"{where}: _class_name is {class_name!r}; expected one of {', '.join(sorted(FAMILIES))} "
             "(is this the autoencoder's own folder, such as vae/, vqvae/ or movq/?)"
         )
-    given = {name: value for name, value in config.items() if not name.startswith("_") and value is not None}
+    passed_by = IGNORED_OF_TRANSFORMERS if "_class_name" not in config else ()
+    given = {
+        name: value
+        for name, value in config.items()
+        if not (name.startswith("_") or name in passed_by or value is None)
+    }
     fields = {field.name: field for field in dataclasses.fields(family.architecture)}
     known = {"scaling_factor", *fields, *family.fixed_fields, *family.ignored_fields, *IGNORED_FIELDS}
     problems = [f"unknown field {name!r} = {given[name]!r}" for name in sorted(given.keys() - known)]
@@ -75,6 +96,12 @@ def parse_config(config: Mapping[str, Any], *, where: str = "config.json") -> Au
     if problems := problems + architecture.problems():
         raise AutoencoderError(_unusable(where, family, problems))
     return AutoencoderConfig(family, architecture, float(scaling_factor), family.image_range)
+
+
+def _of_transformers(config: Mapping[str, Any]) -> Any:
+    """The class that a config of transformers is of, which has a list of them; None where it names none or several."""
+    names = config.get("architectures")
+    return names[0] if isinstance(names, list) and len(names) == 1 else None
 
 
 def _unusable(where: str, family: Family, problems: list[str]) -> str:

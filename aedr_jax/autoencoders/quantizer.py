@@ -51,11 +51,15 @@ class Quantizer(nnx.Module):
     def __init__(self, codes: int, dimension: int, rngs: nnx.Rngs) -> None:
         self.embedding = nnx.Embed(codes, dimension, rngs=rngs)
 
+    def entries(self) -> Float[Array, "k d"]:
+        """What is decoded of each code."""
+        return self.embedding.embedding[...]
+
     def indices(self, latents: Float[Array, "n h w d"]) -> Int[Array, "n h w"]:
         codebook = self.embedding.embedding[...]
         return nearest_codes(latents.reshape(-1, latents.shape[-1]), codebook).reshape(latents.shape[:-1])
 
     def __call__(self, latents: Float[Array, "n h w d"]) -> Float[Array, "n h w d"]:
         """The nearest codebook entries, exactly; gradients pass straight through to the latents."""
-        codes = self.embedding.embedding[...][self.indices(latents)].astype(latents.dtype)
+        codes = self.entries()[self.indices(latents)].astype(latents.dtype)
         return jax.lax.stop_gradient(codes) + (latents - jax.lax.stop_gradient(latents))

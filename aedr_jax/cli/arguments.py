@@ -208,7 +208,7 @@ def _add_candidates(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(parser: _Parser) -> None:
-    parser.add_argument("record", help="a file of attribute --record, or a page of aedr report")
+    parser.add_argument("record", help="a file of attribute --record, a page of aedr report, or a folder of attribute")
     _add_inputs(parser)
     parser.add_argument(
         "--models",

@@ -14,6 +14,8 @@ from aedr_jax.scoring.tables import to_json
 
 __all__ = ["CHECKS"]
 
+MOST_NAMED = 10  # images that were not given
+
 
 def verify(args: argparse.Namespace) -> int:
     """`aedr verify`."""
@@ -35,7 +37,9 @@ def verify(args: argparse.Namespace) -> int:
     for note in found.notes:
         print(wrapped(f"note: {note}", "  | "))
     if found.unchecked:
-        print(wrapped(f"not given, so not checked: {', '.join(found.unchecked)}", "  | "))
+        shown = found.unchecked[:MOST_NAMED]
+        more = f" and {found.unchecked_count - len(shown)} more" if found.unchecked_count > len(shown) else ""
+        print(wrapped(f"not given, so not checked: {', '.join(shown)}{more}", "  | "))
     count = f"{found.images} image{'s' if found.images != 1 else ''}"
     held = f"the record holds for {count}, alignments within {found.tolerance:g}"
     print(held if found.holds else f"the record does not hold ({count} measured again)")

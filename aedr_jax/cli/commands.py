@@ -135,7 +135,8 @@ def score(args: argparse.Namespace) -> int:
     if out and out.suffix == "":
         return _score_folder(args, out)
     _refuse(args, (*FOLDER, "workers"), "needs a folder as --out (a name without an ending)")
-    run = api.score(args.inputs, args.model, setup=setup_of(args), out=out, **columns_of(args), progress=bar)
+    options: dict[str, Any] = {"setup": setup_of(args), "out": out, "command": args.typed, **columns_of(args)}
+    run = api.score(args.inputs, args.model, **options, progress=bar)
     tell_run(run)
     records = [as_record(row) for row in run.rows]
     if out:
@@ -175,6 +176,7 @@ def _fill(
         "address": args.address,
         "resources": args.resource,
         "progress": True,
+        "command": args.typed,
     }
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where Ray passes on what other processes print
@@ -217,6 +219,7 @@ def calibrate(args: argparse.Namespace) -> int:
             processing=args.processing,
             setup=setup_of(args),
             out=args.out,
+            command=args.typed,
             **columns_of(args),
             progress=bar,
             on_run=on_run,
@@ -259,7 +262,7 @@ def attribute(args: argparse.Namespace) -> int:
 
     out, inputs = check_output(args.out) if args.out else None, _judged(args)
     if out and out.suffix == "":
-        _refuse(args, ("record",), "is not written beside a folder")
+        _refuse(args, ("record",), "is of no use here: a folder is its own record (aedr verify FOLDER IMAGE...)")
         return _attribute_folder(args, inputs, out)
     _refuse(args, FOLDER, "needs a folder as --out (a name without an ending)")
     verdicts, run = api.attribute(
@@ -340,6 +343,7 @@ def evaluate(args: argparse.Namespace) -> int:
         limits=limits_of(args),
         lpips=tuple(args.lpips) if args.lpips else None,
         plots=not args.no_plots,
+        command=args.typed,
         say=plain,
         **options,
     )

@@ -42,6 +42,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "verify": (
             "aedr verify photo.json photo.png",
             "aedr verify photo.html photo.png",
+            "aedr verify verdicts photos/1.png",
             "aedr verify photos.json photos --models mine=weights/vae",
         ),
         "doctor": ("aedr doctor", "aedr doctor --json"),

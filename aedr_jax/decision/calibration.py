@@ -47,12 +47,14 @@ class Provenance:
       images_hash: sha256 over the sorted sha256 of the belonging images' files; None likewise.
       versions: the versions of the packages that take part in a score.
       created: UTC date and time.
+      command: what was typed; None for a call in Python. (What has none is written without the field.)
     """
 
     source: str | None = None
     images_hash: str | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     created: str | None = None
+    command: str | None = dataclasses.field(default=None, metadata={"later": True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +167,10 @@ class Calibration:
         return told_apart(self._values())
 
     def _values(self) -> dict[str, Any]:
-        return {"format": FORMAT, **dataclasses.asdict(self), "protocol": self.protocol.record()}
+        values = {"format": FORMAT, **dataclasses.asdict(self), "protocol": self.protocol.record()}
+        if self.provenance.command is None:
+            del values["provenance"]["command"]
+        return values
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:

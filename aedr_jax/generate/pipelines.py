@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 from aedr_jax.autoencoders.names import looks_local
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import GenerationError
-from aedr_jax.generate.recipes import RECIPES, Recipe
+from aedr_jax.generate.recipes import RECIPES, WITHOUT, Recipe
 
 __all__ = ["Make", "Settings", "choose_settings", "open_pipeline"]
 
@@ -101,7 +101,7 @@ def choose_settings(
     entry, recipe = REGISTRY[model], RECIPES.get(model)
     if recipe is None and entry.repository is not None:
         raise GenerationError(
-            f"{model}: how its pipeline is run is not known here; make its images yourself, and calibrate on them"
+            f"{model}: how its pipeline is run is not known here: {WITHOUT[model]}. Make its images yourself"
         )
     if recipe is not None and recipe.elsewhere and pipeline is None:
         raise GenerationError(

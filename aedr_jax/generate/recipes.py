@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["RECIPES", "Recipe"]
+__all__ = ["RECIPES", "WITHOUT", "Recipe"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -70,8 +70,7 @@ RECIPES: dict[str, Recipe] = {
     # Other sizes are rounded up to 8 × 8 pixels (get_new_h_w).
     "kandinsky2.1": Recipe("KandinskyCombinedPipeline", multiple=64, prior="kandinsky-community/kandinsky-2-1-prior"),
     # From here on steps and guidance are the defaults of each pipeline's __call__ in diffusers 0.39, or where stated of
-    # its example. Entries without a line have no pipeline there, or one that takes more than a prompt, or none that
-    # was tried yet.
+    # its example.
     "playground2.5": Recipe("StableDiffusionXLPipeline", guidance=5.0, options={"add_watermarker": False}),
     "sd3-medium": Recipe("StableDiffusion3Pipeline", steps=28, guidance=7.0, multiple=16),
     "sd3.5-medium": Recipe("StableDiffusion3Pipeline", steps=28, guidance=7.0, multiple=16),
@@ -96,4 +95,46 @@ RECIPES: dict[str, Recipe] = {
     "sana-1.1": Recipe(
         "SanaPipeline", steps=20, guidance=4.5, multiple=32, call={"use_resolution_binning": False}, elsewhere=True
     ),
+    "flux2": Recipe("Flux2Pipeline", guidance=4.0, multiple=16),
+    # Turbo's example. Several images at once do not come out the same twice in diffusers 0.39.
+    "z-image": Recipe("ZImagePipeline", steps=8, guidance=0.0, multiple=16, batched=False),
+    "lumina2": Recipe("Lumina2Pipeline", steps=30, guidance=4.0, multiple=16),
+    # It fills prompts up to the longest of a batch, and its encoder sees what they are filled up with.
+    "cogview4": Recipe("CogView4Pipeline", guidance=5.0, multiple=16, batched=False),
+    "auraflow": Recipe("AuraFlowPipeline", guidance=3.5, multiple=16),
+    # Captions are cleaned where a package is installed, and not elsewhere.
+    "pixart-sigma": Recipe(
+        "PixArtSigmaPipeline",
+        steps=20,
+        guidance=4.5,
+        multiple=16,
+        call={"use_resolution_binning": False, "clean_caption": False},
+        elsewhere=True,
+    ),
+    "ovis-image": Recipe("OvisImagePipeline", guidance=5.0, multiple=16),
+    "hunyuandit": Recipe(
+        "HunyuanDiTPipeline",
+        guidance=5.0,
+        multiple=16,
+        call={"use_resolution_binning": False},
+        options=_NO_CHECKER,
+    ),
+    "bria3.2": Recipe("BriaPipeline", steps=30, guidance=5.0, multiple=16),
+}
+
+_ALONE = "its repository holds an autoencoder alone"
+_NONE = "diffusers 0.39 has no pipeline of it"
+_IMAGE = "its pipeline takes an image beside the prompt"
+_UNTRIED = "no tiny pipeline of its class was tried yet"
+# Why an entry of the registry has no line above.
+WITHOUT: dict[str, str] = {
+    **dict.fromkeys(("sd-ft-mse", "sd-ft-ema", "sdxl-1.0", "sdxl-fp16-fix", "sdxl-vae", "flux2-small"), _ALONE),
+    **dict.fromkeys(("omnigen2", "meissonic", "qwen-image-2.1"), _NONE),
+    **dict.fromkeys(("flux-kontext", "flux-fill", "qwen-image-edit", "qwen-image-layered"), _IMAGE),
+    "longcat": "its pipeline lets the text encoder write the prompt anew first",
+    "hidream": "its pipeline takes a text encoder from another repository",
+    "cosmos-predict2": "its pipeline needs a package that judges prompts and alters images",
+    "hunyuanimage2.1": "with the refiner its pixels come from another autoencoder",
+    **dict.fromkeys(("kandinsky2.2", "wuerstchen", "stable-cascade"), "its prior is a pipeline of its own"),
+    **dict.fromkeys(("kolors", "omnigen", "kandinsky5", "ideogram4", "nucleus-image", "wan2.2-5b"), _UNTRIED),
 }

@@ -18,6 +18,7 @@ from aedr_jax.inputs.ids import Done
 from aedr_jax.inputs.sources import Source, until_failure
 from aedr_jax.interruption import kept_handlers
 from aedr_jax.scoring.job import Finished, Work, Worker, tally
+from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.store import Fresh, Parts
 
@@ -76,8 +77,8 @@ class Cluster:
             "resources": others or None,
         }
 
-    def settings(self, work: Work) -> dict[str, Any]:
-        """`Worker.settings`, found where the models will run: this process takes no accelerator."""
+    def settings(self, work: Work) -> tuple[dict[str, Any], Made]:
+        """`Worker.settings` and `Made.now`, found where the models will run: this process takes no accelerator."""
         task = self.ray.remote(max_calls=1, **self.options())(_settings)
         return self.ray.get(task.remote(work))
 
@@ -119,8 +120,8 @@ class Cluster:
         return totals
 
 
-def _settings(work: Work) -> dict[str, Any]:
-    return work.worker().settings()
+def _settings(work: Work) -> tuple[dict[str, Any], Made]:
+    return work.worker().settings(), Made.now()
 
 
 class _Actor:

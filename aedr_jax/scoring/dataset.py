@@ -18,6 +18,7 @@ from aedr_jax.inputs.containers import as_source
 from aedr_jax.inputs.sources import Source
 from aedr_jax.scoring.cluster import Cluster
 from aedr_jax.scoring.job import Finished, Plan, Setup, Work, Worker, tally
+from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.sharding import pod_share
 from aedr_jax.scoring.store import Fresh, Parts
@@ -35,7 +36,7 @@ class Running:
     """How a run into a folder goes, whatever is done; what is written does not depend on it.
 
     Attributes:
-      shard, part_images, part_seconds, engine, address, resources, progress: as for `score_dataset`.
+      shard, part_images, part_seconds, engine, address, resources, progress, command: as for `score_dataset`.
 
     Raises:
       SourceError: for what cannot be.
@@ -48,6 +49,7 @@ class Running:
     address: str | None = None
     resources: Mapping[str, float] | None = None
     progress: bool = False
+    command: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.shard, str) and self.shard != "auto":
@@ -86,6 +88,7 @@ def score_dataset(
     address: str | None = None,
     resources: Mapping[str, float] | None = None,
     progress: bool = False,
+    command: str | None = None,
 ) -> Finished:
     """Score every image of a source with every model into a folder of Parquet files; the same call resumes it.
 
@@ -107,6 +110,7 @@ def score_dataset(
       address: the address of the Ray cluster; None: the running one, or else a new one on this machine.
       resources: what an actor needs, such as {"GPU": 1} or {"TPU": 4}; None: what the cluster has.
       progress: whether to draw a bar on the terminal.
+      command: what was typed, for the parts to say.
 
     Returns:
       The numbers of images that this call scored, could not read, and skipped because they were finished before, and of
@@ -131,7 +135,7 @@ def score_dataset(
     if not isinstance(config, SignalConfig):
         raise SourceError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
     check_workers(workers)
-    running = Running(shard, part_images, part_seconds, engine, address, resources, progress)
+    running = Running(shard, part_images, part_seconds, engine, address, resources, progress, command)
     setup = Setup(config, batch_size, multiple, dtype, precision, most_pixels, most_decoded)
     return fill(Plan(dict(models), setup, workers), as_source(source), out, running)
 
@@ -153,17 +157,22 @@ def fill(work: Work, whole: Source, out: str | os.PathLike[str], running: Runnin
       SourceError, RunError: as `score_dataset`.
     """
     share = running.share()
-    parts = Parts(Path(out), tag=f"{share[0]}-of-{share[1]}", layout=work.layout)
+    parts = Parts(Path(out), tag=f"{share[0]}-of-{share[1]}", layout=work.layout, command=running.command)
     if running.engine == "ray":
-        with (
-            closing(Cluster(running.address, running.resources)) as cluster,
-            parts.going_on(cluster.settings(work), share) as done,
-            progress_bar(whole, running.progress) as advance,
-        ):
-            return cluster.do(whole, work, parts, done, running.part_images, advance)
+        with closing(Cluster(running.address, running.resources)) as cluster:
+            settings, made = cluster.settings(work)
+            about = _about(work, dataclasses.replace(made, command=running.command))
+            with parts.going_on(settings, share, about) as done, progress_bar(whole, running.progress) as advance:
+                return cluster.do(whole, work, parts, done, running.part_images, advance)
     worker, mine = work.worker(), whole.share(*share)
-    with parts.going_on(worker.settings(), share) as done, progress_bar(mine, running.progress) as advance:
+    about = _about(work, Made.now(running.command))
+    with parts.going_on(worker.settings(), share, about) as done, progress_bar(mine, running.progress) as advance:
         return _fill_here(Fresh(mine, done, advance), worker, parts, running, advance)
+
+
+def _about(work: Work, made: Made) -> dict[str, Any]:
+    """What a folder's manifest says beside the settings."""
+    return {"measuring": dataclasses.asdict(work.measuring), "made": dataclasses.asdict(made)}
 
 
 def _fill_here(

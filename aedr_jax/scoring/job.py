@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from aedr_jax.errors import SourceError
 from aedr_jax.images.codec import MAX_PIXELS
 from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.sources import Item, until_failure
@@ -16,9 +17,21 @@ from aedr_jax.inputs.workers import decode_all
 from aedr_jax.scoring.rows import SCHEMA_VERSION, Row, as_table, column_types
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.scoring.store import Layout
-from aedr_jax.signal.measurement import SignalConfig
+from aedr_jax.signal.measurement import PRESETS, SignalConfig
 
-__all__ = ["SCORES", "Finished", "Plan", "Scoring", "Setup", "Work", "Worker", "decoders", "settings", "tally"]
+__all__ = [
+    "SCORES",
+    "Finished",
+    "Measuring",
+    "Plan",
+    "Scoring",
+    "Setup",
+    "Work",
+    "Worker",
+    "decoders",
+    "settings",
+    "tally",
+]
 
 MOST_DECODERS = 16
 IMAGES_A_DECODER = 32  # where there are fewer, its start takes longer than its work
@@ -82,6 +95,11 @@ class Work(ABC):
     def layout(self) -> Layout:
         """How what is kept lies in a part."""
 
+    @property
+    @abstractmethod
+    def measuring(self) -> Measuring:
+        """How its images are measured, or were."""
+
     @abstractmethod
     def worker(self) -> Worker:
         """Load what it takes."""
@@ -125,6 +143,41 @@ class Setup:
 
 
 @dataclasses.dataclass(frozen=True)
+class Measuring:
+    """How images were measured (`Setup`), of which `preset` names the settings; "custom" ones are in the protocols."""
+
+    preset: str
+    multiple: int | None
+    dtype: str | None
+    precision: str
+    most_pixels: int | None
+    most_decoded: int
+
+    @classmethod
+    def of(cls, setup: Setup) -> Measuring:
+        """What of a setup a row depends on."""
+        own = [field.name for field in dataclasses.fields(cls) if field.name != "preset"]
+        return cls(setup.config.name, **{name: getattr(setup, name) for name in own})
+
+    def setup(self) -> Setup:
+        """The setup that it was.
+
+        Raises:
+          SourceError: for settings that are no preset, and for images larger than are decoded by default: no file says
+            how much memory this machine may be asked for.
+        """
+        if self.preset not in PRESETS:
+            raise SourceError(f"a record of settings {self.preset!r}, which no file can bring: pass them (setup=)")
+        if self.most_decoded > MAX_PIXELS:
+            raise SourceError(
+                f"a record of images up to {self.most_decoded} pixels, above the {MAX_PIXELS} that are decoded "
+                "on a file's word: pass the setup (setup=)"
+            )
+        values = dataclasses.asdict(self)
+        return Setup(SignalConfig.preset(values.pop("preset")), **values)
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan(Work):
     """Images to scores: models (name -> what `load_autoencoder` takes, or an autoencoder), setup, decoder processes."""
 
@@ -135,6 +188,10 @@ class Plan(Work):
     @property
     def layout(self) -> Layout:
         return SCORES
+
+    @property
+    def measuring(self) -> Measuring:
+        return Measuring.of(self.setup)
 
     def worker(self) -> Worker:
         return Scoring(self)

@@ -15,7 +15,7 @@ from aedr_jax.decision.calibration import Calibration
 from aedr_jax.decision.null import Null
 from aedr_jax.inputs.decoding import Refused
 from aedr_jax.inputs.sources import Item
-from aedr_jax.scoring.job import Plan, Scoring, Work, Worker
+from aedr_jax.scoring.job import Measuring, Plan, Scoring, Work, Worker
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.scored import Scored, Scores
 from aedr_jax.scoring.scorer import Scorer
@@ -85,6 +85,10 @@ class JudgeImages(Work):
     def layout(self) -> Layout:
         return layout(tuple(self.plan.models))
 
+    @property
+    def measuring(self) -> Measuring:
+        return self.plan.measuring
+
     def worker(self) -> Worker:
         return _ImageJudge(self.plan, self.judging)
 
@@ -141,6 +145,10 @@ class JudgeScores(Work):
     @property
     def layout(self) -> Layout:
         return layout(self.scores.models)
+
+    @property
+    def measuring(self) -> Measuring:
+        return self.scores.measuring()
 
     def worker(self) -> Worker:
         return _ScoreJudge(self.scores, self.judging)

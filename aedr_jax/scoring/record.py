@@ -8,70 +8,29 @@ write a fitting digest, and is found out by measuring the images again (`api.ver
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import math
 import os
-import platform
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from aedr_jax.decision.calibration import VERSIONED, Calibration, pasts_of
+from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.decision.null import Null
 from aedr_jax.errors import SourceError
 from aedr_jax.files import whole_file
-from aedr_jax.images.codec import MAX_PIXELS
-from aedr_jax.scoring.job import Setup
+from aedr_jax.scoring.job import Measuring, Setup
+from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.tables import printable
 from aedr_jax.scoring.verdicts import Verdict
-from aedr_jax.signal.measurement import PRESETS, SignalConfig
 from aedr_jax.signal.protocol import Identity, Protocol, told_apart
 from aedr_jax.typed import build
 
-__all__ = ["Measuring", "Record", "RecordedImage", "RecordedModel", "protocols_of"]
+__all__ = ["Record", "RecordedImage", "RecordedModel", "defined", "protocols_of"]
 
 FORMAT = "aedr_jax record 1"
 MOST_BYTES = 1 << 28
-
-
-@dataclasses.dataclass(frozen=True)
-class Measuring:
-    """How images were measured (`Setup`), of which `preset` names the settings; "custom" ones are in the protocols."""
-
-    preset: str
-    multiple: int | None
-    dtype: str | None
-    precision: str
-    most_pixels: int | None
-    most_decoded: int
-
-    @classmethod
-    def of(cls, setup: Setup) -> Measuring:
-        """What of a setup a row depends on."""
-        own = [field.name for field in dataclasses.fields(cls) if field.name != "preset"]
-        return cls(setup.config.name, **{name: getattr(setup, name) for name in own})
-
-    def setup(self) -> Setup:
-        """The setup that it was.
-
-        Raises:
-          SourceError: for settings that are no preset, and for images larger than are decoded by default: no file says
-            how much memory this machine may be asked for.
-        """
-        if self.preset not in PRESETS:
-            raise SourceError(f"a record of settings {self.preset!r}, which no file can bring: pass them (setup=)")
-        if self.most_decoded > MAX_PIXELS:
-            raise SourceError(
-                f"a record of images up to {self.most_decoded} pixels, above the {MAX_PIXELS} that are decoded "
-                "on a file's word: pass the setup (setup=)"
-            )
-        values = dataclasses.asdict(self)
-        return Setup(SignalConfig.preset(values.pop("preset")), **values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +57,11 @@ class RecordedImage:
     alignment_errors: dict[str, float]
     foreign_p_values: dict[str, float]
     p_values: dict[str, float]
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> RecordedImage:
+        """What is recorded of a verdict."""
+        return cls(**{field.name: defined(getattr(verdict, field.name)) for field in dataclasses.fields(cls)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,24 +106,22 @@ class Record:
         command: str | None = None,
     ) -> Record:
         """The record of verdicts and of the rows that they were made from."""
-        device = jax.devices()[0]
         protocols = protocols_of(rows, setup)
-        by_image: dict[tuple[str, str], list[Row]] = {}
-        for row in rows:
-            by_image.setdefault((row.id, row.path), []).append(row)
         return cls(
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            command=command,
-            versions={**{name: metadata.version(name) for name in VERSIONED}, "python": platform.python_version()},
-            backend=f"{jax.default_backend()} ({device.device_kind})",
+            **vars(Made.now(command)),
             measuring=Measuring.of(setup),
             false_names=false_names,
             search=search,
             null=Null.shipped().digest(),
             models={name: RecordedModel(protocol, protocol.fingerprint()) for name, protocol in protocols.items()},
             calibrations={name: tuple(past.digest() for past in pasts_of(made)) for name, made in calibrations.items()},
-            images=tuple(_recorded(verdict, by_image[verdict.id, verdict.path]) for verdict in verdicts),
+            images=tuple(map(RecordedImage.of, verdicts)),
         )
+
+    @property
+    def made(self) -> Made:
+        """How it came to be."""
+        return Made(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Made)})
 
     def text(self) -> str:
         """The record as JSON, with its digest.
@@ -200,6 +162,13 @@ class Record:
             raise SourceError(f"{file}: no record that can be read: {error}") from error
 
 
+def defined(value: Any) -> Any:
+    """A text, or the numbers that are defined."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: number for name, number in value.items() if number is not None and math.isfinite(number)}
+
+
 def protocols_of(rows: Sequence[Row], setup: Setup) -> dict[str, Protocol]:
     """For each model of rows, in their order, how they were measured."""
     first: dict[str, Row] = {}
@@ -213,25 +182,6 @@ def protocols_of(rows: Sequence[Row], setup: Setup) -> dict[str, Protocol]:
 def _protocol(row: Row, settings: Mapping[str, Any]) -> Protocol:
     identity = Identity(row.model, row.weights_hash, row.quantize, row.dtype or None, row.precision or None)
     return Protocol(identity, settings=settings, size_rule=row.size_rule.split(",")[0])  # without an image's own cut
-
-
-def _recorded(verdict: Verdict, rows: Sequence[Row]) -> RecordedImage:
-    def defined(values: Mapping[str, Any]) -> dict[str, float]:
-        return {name: float(value) for name, value in values.items() if math.isfinite(value)}
-
-    return RecordedImage(
-        id=verdict.id,
-        sha256=verdict.sha256,
-        verdict=verdict.verdict,
-        status=verdict.status,
-        reason=verdict.reason,
-        found=verdict.found,
-        scores=defined(verdict.scores),
-        alignments=defined({row.model: row.measured.alignment for row in rows}),
-        alignment_errors=defined({row.model: row.measured.alignment_error for row in rows}),
-        foreign_p_values=defined(verdict.foreign_p_values),
-        p_values=defined(verdict.p_values),
-    )
 
 
 def _inside(page: str) -> str:

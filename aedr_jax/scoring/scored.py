@@ -11,6 +11,7 @@ They are read a few thousand rows at a time, so memory does not depend on their 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import json
 import math
@@ -22,7 +23,9 @@ from typing import Any, NamedTuple
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.inputs.ids import share_of
 from aedr_jax.inputs.sources import Item, Source, unreadable
+from aedr_jax.scoring.job import Measuring, Setup
 from aedr_jax.scoring.rows import SCHEMA_VERSION, Row, column_types
+from aedr_jax.scoring.store import manifest_of
 from aedr_jax.scoring.tables import unquoted
 from aedr_jax.signal.measurement import PRESETS, Measurement
 from aedr_jax.signal.protocol import Protocol
@@ -99,7 +102,8 @@ class Scores(Source):
     ) -> None:
         self.where = Path(where)
         self.files = _files_of(self.where) if files is None else files
-        self.settings = _settings_of(self.where)
+        self._manifest = _manifest_of(self.where)
+        self.settings = self._manifest.get("settings")
         first = next((image for file in self.files for image in _images(file)), None)
         if first is None:
             raise SourceError(f"{where}: holds no row")
@@ -121,6 +125,33 @@ class Scores(Source):
             return {name: build(Protocol, known[name], name) for name in self.models if name in known}
         except ValueError as error:
             raise SourceError(f"{self.where}: its settings cannot be read: {error}") from None
+
+    def measuring(self) -> Measuring:
+        """How the images were measured: as is written beside the folder, or else as far as the rows say; which of them
+        were too large is then taken to be as by default.
+
+        Raises:
+          SourceError: where what is beside the folder is not of a run.
+        """
+        values = self._manifest.get("measuring")
+        if values is not None:
+            try:
+                return build(Measuring, values, "measuring")
+            except ValueError as error:
+                raise SourceError(f"{self.where}: how its images were measured cannot be read: {error}") from error
+        kinds = [self.kinds[name] for name in self.models]
+        crops = {kind.size_rule.removeprefix("crop") for kind in kinds}
+        dtypes = {kind.dtype for kind in kinds}
+        settings = self.settings or {}
+        sizes = {name: settings[name] for name in ("most_pixels", "most_decoded") if name in settings}
+        return dataclasses.replace(
+            Measuring.of(Setup()),
+            preset=kinds[0].preset,
+            multiple=int(*crops) if len(crops) == 1 and all(map(str.isdigit, crops)) else None,
+            dtype=next(iter(dtypes)) or None if len(dtypes) == 1 else None,
+            precision=kinds[0].precision or "highest",
+            **sizes,
+        )
 
     def __iter__(self) -> Iterator[Item]:
         problems: list[str] = []
@@ -194,13 +225,14 @@ def _files_of(where: Path) -> list[Path]:
     return [where]
 
 
-def _settings_of(where: Path) -> Mapping[str, Any] | None:
-    """Of the run that wrote a folder; None where they are not beside it."""
-    manifest = where.with_name(where.name + ".run.json")
+def _manifest_of(where: Path) -> Mapping[str, Any]:
+    """What lies beside a folder that a run wrote, its settings above all; nothing where it does not."""
+    manifest = manifest_of(where)
     if not (where.is_dir() and manifest.exists()):
-        return None
+        return {}
     try:
-        return dict(json.loads(manifest.read_text(encoding="utf-8"))["settings"])
+        values = json.loads(manifest.read_text(encoding="utf-8"))
+        return {**values, "settings": dict(values["settings"])}
     except (OSError, ValueError, KeyError, TypeError):
         raise SourceError(f"{manifest}: does not hold the settings of a run; restore or remove it") from None
 

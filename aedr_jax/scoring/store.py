@@ -2,8 +2,10 @@
 
 - A part holds whole images: a row for each of the models, or a verdict. It is written under another name, flushed to
   the disk and renamed, so it is whole or absent; its name is a hash of the ids (and models) in it, so that writing it
-  twice is writing it once.
-- `FOLDER.run.json`, beside the folder, holds the settings. A run with others is refused: their rows do not mix.
+  twice is writing it once. It says when, by what command, with which versions and where it was made, and holds a digest
+  of its rows.
+- `FOLDER.run.json`, beside the folder, holds the settings. A run with others is refused: their rows do not mix. Beside
+  them it has how the first run came to be, and a digest. Together these are the record of the folder (`recorded`).
 - An image whose id is in a part is finished, whether scored or an error, and skipped by the next run; another image of
   that id is not. Ids that the parts hold twice are named at the end of each run (`check`).
 """
@@ -12,24 +14,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from aedr_jax import __version__
 from aedr_jax.errors import ImageError, RunError, SourceError
 from aedr_jax.files import whole_file
 from aedr_jax.inputs.ids import Done, Ids, digest
 from aedr_jax.inputs.sources import Item
+from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.tables import printable
-from aedr_jax.signal.protocol import differences
+from aedr_jax.signal.protocol import differences, told_apart
 
-__all__ = ["Fresh", "Layout", "Parts"]
+__all__ = ["Fresh", "Layout", "Parts", "digest_of", "manifest_of"]
 
 LANE = 1_000_000
+DIGEST_KEY = b"aedr_jax.digest"  # in Parquet's metadata
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Layout(NamedTuple):
@@ -87,12 +90,16 @@ class Fresh:
 class Parts:
     """The folder of parts, and the run's settings beside it."""
 
-    def __init__(self, folder: Path, *, tag: str, layout: Layout) -> None:
-        self.folder, self.tag, self.layout = folder, tag, layout
-        self.manifest = folder.with_name(folder.name + ".run.json")
+    def __init__(self, folder: Path, *, tag: str, layout: Layout, command: str | None = None) -> None:
+        self.folder, self.tag, self.layout, self.command = folder, tag, layout, command
+        self.manifest = manifest_of(folder)
 
-    def open(self, wanted: Mapping[str, Any]) -> Path:
+    def open(self, wanted: Mapping[str, Any], about: Mapping[str, Any] = NOTHING) -> Path:
         """Begin a run, or check that this one goes on with the same settings; the manifest's path.
+
+        Args:
+          wanted: the settings.
+          about: what else the manifest says of the run that begins; JSON values, with which nothing is compared.
 
         Raises:
           SourceError: on other settings, on files in the folder that no run wrote.
@@ -107,9 +114,8 @@ class Parts:
                 raise SourceError(
                     f"{self.folder}: holds files, but {self.manifest.name} is not beside it; name another"
                 )
-            started = time.strftime("%FT%TZ", time.gmtime())
-            about = {"version": __version__, "python": platform.python_version(), "started": started}
-            text = json.dumps({"settings": wanted, "about": about}, indent=1)
+            values = json.loads(json.dumps({"settings": wanted, **about}))
+            text = json.dumps({**values, "digest": told_apart(values)}, indent=1)
             with _written(self.manifest, tag=self.tag, keep=True) as partial:
                 partial.write_text(text, encoding="utf-8")
         found = self.settings()
@@ -134,11 +140,13 @@ class Parts:
             ) from None
 
     @contextmanager
-    def going_on(self, wanted: Mapping[str, Any], shard: tuple[int, int]) -> Iterator[Done]:
+    def going_on(
+        self, wanted: Mapping[str, Any], shard: tuple[int, int], about: Mapping[str, Any] = NOTHING
+    ) -> Iterator[Done]:
         """Begin or go on with a run, alone in doing this share; the images that have rows already.
 
         What ends it in a `RunError`, and ids that two images have by then (`check`), are said in one."""
-        with _locked(self.open(wanted), self.folder, shard):
+        with _locked(self.open(wanted, about), self.folder, shard):
             self.sweep(shard[1])
             try:
                 yield self.done()
@@ -206,8 +214,20 @@ class Parts:
             return
         ordered = sorted(rows, key=self.layout.key)
         path = self.folder / self.name(tuple(map(printable, self.layout.key(row))) for row in ordered)
+        table = self.layout.as_table(ordered)
+        said = {**Made.now(self.command).in_parquet(), DIGEST_KEY: digest_of(table).encode()}
         with _written(path, tag=self.tag) as partial:
-            pq.write_table(self.layout.as_table(ordered), partial)
+            pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **said}), partial)
+
+
+def manifest_of(folder: Path) -> Path:
+    """Where the settings of the run that filled a folder lie."""
+    return folder.with_name(folder.name + ".run.json")
+
+
+def digest_of(table: Any) -> str:
+    """sha256 over the rows of an Arrow table, as they come back from a file too."""
+    return hashlib.sha256(json.dumps(table.to_pylist()).encode()).hexdigest()
 
 
 def _stored(text: str) -> bytes:

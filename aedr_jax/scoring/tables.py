@@ -81,8 +81,15 @@ def as_record(row: Any) -> dict[str, Any]:
     return record
 
 
-def write_rows(rows: Sequence[Any], path: str | os.PathLike[str]) -> None:
+def write_rows(
+    rows: Sequence[Any], path: str | os.PathLike[str], *, about: Mapping[bytes, bytes] | None = None
+) -> None:
     """Write rows (`as_record`), all of one type; the file appears whole or not at all.
+
+    Args:
+      rows: to write.
+      path: by its ending.
+      about: what else Parquet's metadata is to say; the other formats have no place for it.
 
     Raises:
       SourceError: as `check_output`.
@@ -92,9 +99,11 @@ def write_rows(rows: Sequence[Any], path: str | os.PathLike[str]) -> None:
         path.mkdir(exist_ok=True)
         path = path / ONLY_PART
     records = [{name: printable(value) for name, value in as_record(row).items()} for row in rows]
-    write = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}[path.suffix]
     with whole_file(path) as partial:
-        write(records, partial)
+        if path.suffix == ".parquet":
+            _write_parquet(records, partial, about=about or {})
+        else:
+            {".csv": _write_csv, ".jsonl": _write_jsonl}[path.suffix](records, partial)
 
 
 def _write_csv(records: Sequence[dict[str, Any]], path: Path) -> None:
@@ -142,7 +151,7 @@ def _write_jsonl(records: Sequence[dict[str, Any]], path: Path) -> None:
     path.write_text("".join(to_json(record) + "\n" for record in records), encoding="utf-8")
 
 
-def _write_parquet(records: Sequence[dict[str, Any]], path: Path) -> None:
+def _write_parquet(records: Sequence[dict[str, Any]], path: Path, *, about: Mapping[bytes, bytes]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -152,7 +161,7 @@ def _write_parquet(records: Sequence[dict[str, Any]], path: Path) -> None:
         # Parquet cannot hold as such.
         if pa.types.is_null(field.type) or (pa.types.is_struct(field.type) and field.type.num_fields == 0):
             table = table.set_column(i, field.name, pa.nulls(table.num_rows, pa.bool_()))
-    pq.write_table(table, path)
+    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **about} or None), path)
 
 
 def to_json(value: Any) -> str:

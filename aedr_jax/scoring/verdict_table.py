@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -27,7 +27,7 @@ from aedr_jax.scoring.verdicts import Verdict
 
 __all__ = ["SCHEMA_VERSION", "as_record", "as_table", "columns", "count_verdicts", "layout", "write_verdicts"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA_VERSION_KEY = b"aedr_jax.verdicts_schema_version"
 OF_THE_NEAREST = {  # columns and the field of a verdict that each is of
     "score": "scores",
@@ -76,8 +76,14 @@ def _key(verdict: Verdict) -> tuple[str]:
     return (verdict.id,)
 
 
-def write_verdicts(verdicts: Sequence[Verdict], models: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """Write verdicts on these candidates to a file, by its ending.
+def write_verdicts(
+    verdicts: Sequence[Verdict],
+    models: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    about: Mapping[bytes, bytes] | None = None,
+) -> None:
+    """Write verdicts on these candidates to a file, by its ending; `about` as for `write_rows`.
 
     Raises:
       SourceError: as `tables.check_output`.
@@ -89,7 +95,8 @@ def write_verdicts(verdicts: Sequence[Verdict], models: Sequence[str], path: str
 
     if check_output(path).suffix == ".parquet":
         with whole_file(Path(path)) as partial:
-            pq.write_table(as_table(verdicts, models), partial)
+            table = as_table(verdicts, models)
+            pq.write_table(table.replace_schema_metadata({**table.schema.metadata, **(about or {})}), partial)
     else:
         write_rows([as_record(verdict) for verdict in verdicts], path)
 

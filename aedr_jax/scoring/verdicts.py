@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,7 @@ __all__ = [
 
 FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
 BLOCK = 64  # images that are judged at once
+ALIGNED = ("alignment", "alignment_error")
 RECOMPRESSED = 50  # JPEG quality; nothing below it was measured where signals decide (docs/decision.md)
 
 
@@ -60,6 +62,8 @@ class Verdict:
       found: under which geometry the named model's grid was found, where it was looked for ("mirrored; offset 3, 5").
       foreign: the size of the reference: a foreign p-value of 1 / (n + 1) is the least that it can tell.
       belonging: likewise, the number of images that each model was calibrated on, the least of several pasts.
+      alignments, alignment_errors: as in `Measurement`, of the image as it is: what foreign p-values follow from where
+        nothing was searched for.
     """
 
     id: str
@@ -78,6 +82,8 @@ class Verdict:
     caveat: str = CAVEAT
     foreign: int = 0
     belonging: dict[str, int] = dataclasses.field(default_factory=dict)
+    alignments: dict[str, float] = dataclasses.field(default_factory=dict)
+    alignment_errors: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -216,6 +222,7 @@ def _judged(
             _reason(group, reasons[i], calibrations, result, i),
             foreign=foreign,
             belonging=belonging,
+            **_aligned(list(group.values())),
         )
         verdicts.append(verdict)
     return verdicts
@@ -356,4 +363,10 @@ def _outside(
 def _unjudged(rows: Sequence[Row]) -> Verdict:
     row = next((row for row in rows if row.error), rows[0])
     message = row.error or "not scored by every model: the run was interrupted"
-    return Verdict(row.id, row.path, row.sha256, "error", {}, {}, {}, {}, {}, "error", message)
+    return Verdict(row.id, row.path, row.sha256, "error", {}, {}, {}, {}, {}, "error", message, **_aligned(rows))
+
+
+def _aligned(rows: Collection[Row]) -> dict[str, Any]:
+    """`Verdict.alignments` and `alignment_errors`, of an image's rows."""
+    found = {f"{name}s": {row.model: float(getattr(row.measured, name)) for row in rows} for name in ALIGNED}
+    return {name: {m: value for m, value in by.items() if math.isfinite(value)} for name, by in found.items()}

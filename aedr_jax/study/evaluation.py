@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,13 +26,13 @@ from aedr_jax import __version__
 from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import SourceError
-from aedr_jax.files import whole_file
 from aedr_jax.images.arrays import prepare
 from aedr_jax.images.processing import GRID, Processing
 from aedr_jax.inputs.decoding import Decoded, Decoder
 from aedr_jax.inputs.sources import Item
 from aedr_jax.rivals.registry import DEFAULT, PAPER, Method, Scored
 from aedr_jax.scoring.engine import Batch, Engine, Measured
+from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.scorer import Candidate, load_candidate
 from aedr_jax.scoring.tables import for_terminal, write_rows
 from aedr_jax.signal import texture
@@ -41,6 +40,7 @@ from aedr_jax.signal.protocol import Protocol, told_apart
 from aedr_jax.study.clock import Clock
 from aedr_jax.study.comparison import HALVES
 from aedr_jax.study.folders import Sources, find_sources
+from aedr_jax.study.run import join_parts, not_finite, write_run
 
 __all__ = ["ScoreRow", "evaluate"]
 
@@ -88,9 +88,11 @@ def evaluate(
     seed: int = 0,
     robustness: int = 0,
     batch_size: int = 8,
+    command: str | None = None,
     say: Callable[[str], object] = lambda text: None,
 ) -> Sources:
-    """Score everything, and write `OUT/scores.parquet`. What was scored before is kept.
+    """Score everything, and write `OUT/scores.parquet`, and `OUT/run.json` with what it depends on. What was scored
+    before is kept.
 
     Args:
       folder: of folders, see `find_sources`.
@@ -103,6 +105,7 @@ def evaluate(
       robustness: on so many test images of each source AEDR is measured after each processing of `processing.GRID`
         too. Thresholds come from images that are not processed.
       batch_size: images at once, at most: batches of a source are of one size, and the last is filled up.
+      command: what was typed, for `run.json`.
       say: told of each part that is scored, for a run without a terminal.
 
     Returns:
@@ -157,9 +160,19 @@ def evaluate(
             bar.set_postfix_str(for_terminal(text), refresh=False)
             say(f"{i}/{len(missing)} {text}, {task.processing}, {len(task.items)} images")
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_rows(task.rows(programs, bar.update), file)
-    _join(files, out / "scores.parquet")
-    sources.left_out.extend(_not_finite(out / "scores.parquet"))
+            write_rows(task.rows(programs, bar.update), file, about=Made.now(command).in_parquet())
+    join_parts(files, out / "scores.parquet")
+    known = {source: [hashes.get(item.path) for item in items] for source, items in sources.images.items()}
+    asked = {"count": count, "side": side, "seed": seed, "robustness": robustness, "batch_size": batch_size}
+    write_run(
+        out,
+        Made.now(command),
+        settings={**asked, "methods": {name: dict(method.settings) for name, method in methods.items()}},
+        candidates=candidates,
+        images={source: list(filter(None, files)) for source, files in known.items()},
+        parts=files,
+    )
+    sources.left_out.extend(not_finite(out / "scores.parquet"))
     return sources
 
 
@@ -324,27 +337,3 @@ def _least(*limits: int | None) -> int:
 def _design(autoencoder: Any) -> str:
     architecture = getattr(autoencoder, "architecture", None)
     return type(autoencoder).__name__ if architecture is None else architecture.label
-
-
-def _join(files: Sequence[Path], out: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with whole_file(out) as partial:
-        pq.write_table(pa.concat_tables([pq.read_table(file) for file in files]), partial)
-
-
-def _not_finite(scores: Path) -> list[str]:
-    """How many scores the tables leave out, though the second loss was not 0: the model overflows, or its weights are
-    broken."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(scores, columns=["model", "method", "score", "second_loss"])
-    score, second = (table.column(name).to_numpy() for name in ("score", "second_loss"))
-    found = Counter[tuple[str, str]]()
-    for i in np.flatnonzero(~np.isfinite(score) & (second != 0)):
-        found[table.column("model")[int(i)].as_py(), table.column("method")[int(i)].as_py()] += 1
-    return [
-        f"{model}: {count} scores by {method} are not finite: broken weights, or too large for float32"
-        for (model, method), count in found.items()
-    ]

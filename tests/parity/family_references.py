@@ -20,7 +20,16 @@ def random_network(class_name: str, config: dict[str, Any], seed: int) -> torch.
     would hide errors. Kernels keep PyTorch's random initial values."""
     torch.manual_seed(seed)
     cls = PaellaVQModel if class_name == "PaellaVQModel" else getattr(diffusers, class_name)
-    model = cls(**config).eval()
+    model = randomized(cls(**config).eval())
+    if cls in VIDEO:  # its decoder clips, which would hide what lies outside
+        model.decoder.conv_out.weight.mul_(0.3)
+        model.decoder.conv_out.bias.mul_(0.3)
+    return model
+
+
+@torch.no_grad()
+def randomized(model: torch.nn.Module) -> torch.nn.Module:
+    """The network with all but its kernels drawn anew."""
     for name, value in model.named_parameters():
         if name.endswith("gammas"):
             value.normal_(0.5, 0.3)
@@ -37,9 +46,6 @@ def random_network(class_name: str, config: dict[str, Any], seed: int) -> torch.
             value.uniform_(0.5, 2.0)
         elif name.endswith("num_batches_tracked"):
             value.fill_(7)
-    if cls in VIDEO:  # its decoder clips, which would hide what lies outside
-        model.decoder.conv_out.weight.mul_(0.3)
-        model.decoder.conv_out.bias.mul_(0.3)
     return model
 
 

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from aedr_jax.cli.main import main
 from aedr_jax.generate.recipes import RECIPES
 
-from . import tiny_pipelines, tiny_pipelines_today
+from . import tiny_pipelines, tiny_pipelines_more, tiny_pipelines_today
 from .tiny_pipelines import kandinsky_decoder, kandinsky_prior, save, stable_diffusion
 
-PIPELINES = tiny_pipelines.PIPELINES | tiny_pipelines_today.PIPELINES
+PIPELINES = tiny_pipelines.PIPELINES | tiny_pipelines_today.PIPELINES | tiny_pipelines_more.PIPELINES
 
 LEVELS = 2
 PROMPTS = ["a cat", "two dogs in the snow", "3"]
@@ -113,7 +113,13 @@ def test_images_are_those_of_the_pipeline(model, call, folders, tmp_path):
     side = PIPELINES[model][1]
     pipe = getattr(diffusers, RECIPES[model].pipeline).from_pretrained(folders / model, **RECIPES[model].options)
     guidance = {"true_cfg_scale": 4.5, "negative_prompt": " "} if model == "qwen-image" else {"guidance_scale": 4.5}
-    special = {"wan2.1": {"num_frames": 1, "output_type": "pil"}, "sana-1.1": {"use_resolution_binning": False}}
+    unbinned = {"use_resolution_binning": False}
+    special = {
+        "wan2.1": {"num_frames": 1, "output_type": "pil"},
+        "sana-1.1": unbinned,
+        "hunyuandit": unbinned,
+        "pixart-sigma": {**unbinned, "clean_caption": False},
+    }
     made = pipe(
         prompt=PROMPTS[1],
         generator=torch.Generator("cpu").manual_seed(1),

@@ -48,12 +48,12 @@ def t5_encoder(width):
     return transformers.T5EncoderModel(config).eval()
 
 
-def kl(**options):
+def kl(octaves=2, **options):
     return diffusers.AutoencoderKL(
-        block_out_channels=(8, 8),
+        block_out_channels=(8,) * octaves,
         norm_num_groups=4,
-        down_block_types=(DOWN,) * 2,
-        up_block_types=(UP,) * 2,
+        down_block_types=(DOWN,) * octaves,
+        up_block_types=(UP,) * octaves,
         latent_channels=4,
         **options,
     ).eval()

@@ -28,12 +28,12 @@ def qwen_tokenizer():
     return tokenizer
 
 
-def qwen3():
+def qwen3(layers=28):  # which FLUX.2-klein reads at layers 9, 18 and 27
     config = transformers.Qwen3Config(
         vocab_size=120,
         hidden_size=16,
         intermediate_size=24,
-        num_hidden_layers=28,  # it is read at layers 9, 18 and 27
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,

@@ -1,4 +1,4 @@
-"""Every family of autoencoders that this package rebuilds: diffusers' class name -> its record.
+"""Every family of autoencoders that this package rebuilds: its class' name -> its record.
 
 A new family is a new file here and its line in the table. The file holds its architecture, its network, and a `Family`
 record with its key rules; layers that families share are in `blocks`, `quantizer` and `vae`, one room up.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from aedr_jax.autoencoders.families.dc import DC
 from aedr_jax.autoencoders.families.flux2 import FLUX2
 from aedr_jax.autoencoders.families.hunyuan import HUNYUAN_IMAGE
+from aedr_jax.autoencoders.families.janus import JANUS
 from aedr_jax.autoencoders.families.kl import KL
 from aedr_jax.autoencoders.families.paella import PAELLA
 from aedr_jax.autoencoders.families.tiny import TINY
@@ -31,5 +32,6 @@ FAMILIES: dict[str, Family] = {
         DC,
         HUNYUAN_IMAGE,
         PAELLA,
+        JANUS,
     )
 }
