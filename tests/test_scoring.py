@@ -21,7 +21,7 @@ from aedr_jax.scoring.scorer import _homogeneity as homogeneity_program
 from aedr_jax.scoring.tables import as_record
 from aedr_jax.signal.alignment import align_together
 
-pytestmark = pytest.mark.usefixtures("two_devices")
+pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 # Attention takes memory and time with the square of the positions, and these models work at the images' own size.
 KL, MOVQ = ({**config, "mid_block_add_attention": False} for config in (KL, MOVQ))
 CONTRACT = [
@@ -129,6 +129,7 @@ def test_errors_are_rows(rows):
             assert math.isnan(row.measured.signal)
 
 
+@pytest.mark.usefixtures("decoder_processes")
 def test_an_image_that_keeps_its_decoder_busy_is_an_error_row(candidates, tmp_path, monkeypatch):
     """Pillow reads a comment byte by byte: for seconds, and of a larger one for minutes."""
     monkeypatch.setattr(workers, "SECONDS", 0.5)

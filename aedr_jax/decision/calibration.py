@@ -110,8 +110,8 @@ class Calibration:
         return jnp.asarray(_scores(measured, aligned=self.aligned))
 
     def p_value(self, scores: Values) -> Values:
-        """The share of the model's own images with at least this score (`threshold.p_value`). jit-able; NumPy's of NumPy
-        arrays, as are the others.
+        """The share of the model's own images with at least this score (`threshold.p_value`). jit-able; of NumPy
+        arrays it is NumPy's, as the others are.
 
         It is never below 1 / (n + 1) for n belonging images, and it exceeds alpha exactly where the score is below the
         threshold. An alpha below 1 / (n + 1) comes from a density's tail alone; every p-value exceeds it, and the

@@ -4,8 +4,8 @@ The bandwidth is Scott's: the standard deviation (ddof 1) times n^(-1/5), as in 
 estimate is a mean of normal densities, so its distribution function is a mean of normal distribution functions; a
 quantile inverts that by bisection, which cannot fail on a monotone function.
 
-What judges scores (`p_value` and all that is made of it) computes where they are: JAX arrays under JAX, so that it can be
-traced; NumPy arrays under NumPy, since XLA would compile a program for each number of images and of signals.
+What judges scores (`p_value` and all that is made of it) computes where they are: JAX arrays under JAX, so that it can
+be traced; NumPy arrays under NumPy, since XLA would compile a program for each number of images and of signals.
 """
 
 from __future__ import annotations
@@ -123,20 +123,20 @@ def kde_quantile(
     >>> print(f"{aedr.kde_quantile(np.array([0.9, 1.0, 1.1, 1.2], np.float32), 0.5):.3f}")
     1.050
     """
-    samples = _checked(jnp.asarray(samples))
+    values = _checked(jnp.asarray(samples))
     if method == "grid":
-        return _grid_quantile(samples, q)
+        return _grid_quantile(values, q)
     if method != "exact":
         raise ValueError(f"method {method!r}: expected 'exact' or 'grid'")
-    margin = MARGIN * kde_bandwidth(samples)
+    margin = MARGIN * kde_bandwidth(values)
 
     def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         middle = 0.5 * (low + high)
-        below = kde_cdf(middle, samples) < q
+        below = kde_cdf(middle, values) < q
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-    low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (samples.min() - margin, samples.max() + margin))
+    low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (values.min() - margin, values.max() + margin))
     return 0.5 * (low + high)
 
 
