@@ -34,7 +34,7 @@ from flax import nnx
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-MOST_MAPS = 30_000
+MOST_MAPS = 8_000  # some gigabytes of programs
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -66,7 +66,7 @@ def what_was_imported_is_no_garbage() -> None:
     """A tenth of the suite's time was Python's collector, which looked through all of JAX and Flax again and again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(scope="module")
