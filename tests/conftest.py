@@ -17,6 +17,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import functools
+import gc
 
 import jaxtyping
 
@@ -33,26 +34,40 @@ from flax import nnx
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+MOST_MAPS = 8_000  # a process with 12,000 held 5 GB of programs
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Programs are kept for the session: every `Scorer` would compile its own anew.
+    """Programs are kept for the session: every `Scorer` would compile its own anew. Small ones are not, as they stay in
+    memory (`programs_let_go`), and few are asked for again.
 
     Each worker of pytest-xdist has a folder of its own: JAX does not write entries in one step, and who reads half of
     one is warned, which is an error here.
     """
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_let_go() -> Iterator[None]:
-    """Each compiled program maps memory, and a process has only so many maps (65,530 by default): XLA aborts beyond."""
+    """Each compiled program maps memory, and a process has only so many maps (65,530 by default): XLA aborts beyond.
+    Until then files share the programs of single operations."""
     yield
-    jax.clear_caches()
+    maps = Path("/proc/self/maps")  # where there is none, nothing tells how many they are
+    if not maps.exists() or maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_was_imported_is_no_garbage() -> None:
+    """Python's collector takes up to a seventh of the time of a file that traces much: it looks through all of JAX and
+    Flax again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(scope="module")
@@ -183,11 +198,11 @@ def random_autoencoder(config: dict, seed: int = 0, numerics=None, quantize=None
     from aedr_jax.autoencoders.blocks import Numerics
     from aedr_jax.autoencoders.checkpoints import WEIGHTS, from_state_dict
     from aedr_jax.autoencoders.config import parse_config
-    from aedr_jax.autoencoders.family import build
+    from aedr_jax.autoencoders.family import build_abstract
 
     numerics = numerics or Numerics()
     parsed = parse_config(config)
-    abstract = nnx.eval_shape(lambda: build(parsed, numerics, nnx.Rngs(0)))
+    abstract = build_abstract(parsed, numerics)
     rng = np.random.default_rng(seed)
     tensors = {}
     for path, leaf in nnx.to_flat_state(nnx.state(abstract, WEIGHTS)):

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.config import parse_config
-from aedr_jax.autoencoders.family import build
+from aedr_jax.autoencoders.family import build_abstract
 
 KL = {
     "_class_name": "AutoencoderKL",
@@ -43,7 +43,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 @functools.cache
 def _shapes(config_json):
     config = parse_config(json.loads(config_json))
-    abstract = nnx.eval_shape(lambda: build(config, Numerics(), nnx.Rngs(0)))
+    abstract = build_abstract(config, Numerics())
     params = nnx.to_flat_state(nnx.state(abstract, nnx.Param))
     return [(tuple(map(str, path)), leaf.shape) for path, leaf in params]
 

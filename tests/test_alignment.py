@@ -15,6 +15,7 @@ from aedr_jax.signal.alignment import FLOOR_OF_ERROR, align, alignment_map, bloc
 FACTOR = PATCH
 compiled = jax.jit(align, static_argnames="config")  # operation by operation it would take longer
 compiled_losses = jax.jit(block_losses, static_argnames="config")
+reconstruct = jax.jit(lambda ae, x: ae.decode(ae.encode(x)))
 compiled_map = jax.jit(alignment_map, static_argnames="config")
 SMALL = AlignmentConfig(tile=64, block=8, margin=8)
 
@@ -56,8 +57,8 @@ def by_hand(autoencoder, image, config):
         return [values[top : top + block, left : left + block].mean() for top, left in starts]
 
     def residual(view):
-        x = jnp.asarray(np.ascontiguousarray(view))[None]
-        return np.asarray(jnp.clip(autoencoder.decode(autoencoder.encode(x)), -1, 1) - x)[0]
+        x = np.ascontiguousarray(view)[None]
+        return (np.clip(reconstruct(autoencoder, x), -1, 1) - x)[0]
 
     unmoved = image[:w, :w]
     views = [(residual(unmoved), lambda e: e, (0, 0))]
@@ -201,7 +202,8 @@ def test_an_autoencoder_that_is_not_finite_says_nothing(own):
     found = compiled(broken, own, config=SMALL)
     assert np.isnan(found.alignment).all()
     assert np.isnan(found.error).all()
-    measured = aedr.measure(broken, own[:1], config=dataclasses.replace(aedr.SignalConfig.tiles(), alignment=SMALL))
+    config = dataclasses.replace(aedr.SignalConfig.tiles(), alignment=SMALL)
+    measured = jax.jit(aedr.measure, static_argnames="config")(broken, own[:1], config=config)
     assert np.isposinf(measured.alignment_error).all()  # asked, and nothing can be said
     assert aedr.attribute({"broken": measured}).verdicts == ("not assessable",)
 

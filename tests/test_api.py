@@ -26,7 +26,7 @@ from aedr_jax.scoring.tables import as_record, to_json
 from aedr_jax.signal import measurement
 
 api = aedr.api
-pytestmark = pytest.mark.usefixtures("two_devices", "one_scorer_for_each_setup")
+pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here", "one_scorer_for_each_setup")
 KL = {**ATTENTIVE, "mid_block_add_attention": False}
 
 

@@ -59,6 +59,26 @@ def test_p_values_stop_at_what_the_images_can_tell(signals):
         np.testing.assert_allclose(p, 1 / 61, rtol=1e-6)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_numpys_judgement_is_the_traced_one(signals, rng, rule):
+    """Which images are accepted is equal; shares of a density, and their ratio, to a few units of float32."""
+    calibration = aedr.calibrate(signals, validation=signals + rng.normal(0.3, 0.1, 60), alpha=0.1, rule=rule)
+    edge = np.float32(calibration.threshold)
+    edges = [np.nextafter(edge, np.float32(-9)), edge, np.nextafter(edge, np.float32(9))]
+    x = np.r_[np.linspace(0.5, 2.0, 40), edges, -np.inf, np.inf, np.nan].astype(np.float32)
+
+    def judge(scores):
+        return calibration.p_value(scores), calibration.foreign_p_value(scores), calibration.likelihood_ratio(scores)
+
+    found, traced = judge(x), jax.jit(judge)(x)
+    for values, same in zip(found, traced, strict=True):
+        assert isinstance(values, np.ndarray)
+        assert values.dtype == same.dtype == np.float32
+        np.testing.assert_allclose(values, same, rtol=1e-6)
+    np.testing.assert_array_equal(found[0] > calibration.alpha, np.asarray(traced[0]) > calibration.alpha)
+    np.testing.assert_array_equal(np.isnan(found[0]), np.isnan(x))
+
+
 def test_the_score_is_the_alignment_or_in_the_papers_settings_the_signal(signals, rng):
     alignments = rng.normal(-1, 0.1, 60)
     others = {"alignment": alignments, "alignment_error": np.full(60, 0.1)}

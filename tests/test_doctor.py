@@ -11,6 +11,7 @@ from aedr_jax.api.health import Check, Examined
 from aedr_jax.cli.main import main
 from aedr_jax.scoring.verdicts import Verdict
 
+pytestmark = pytest.mark.usefixtures("two_devices")
 REQUIRED = [
     "jax>=0.10",
     "no-such-package>=1",

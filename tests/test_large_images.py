@@ -24,6 +24,8 @@ from aedr_jax.scoring.job import Setup
 from aedr_jax.scoring.job import settings as run_settings
 from aedr_jax.scoring.scorer import Candidate, Scorer
 
+pytestmark = pytest.mark.usefixtures("two_devices")
+
 
 def picture(width, height, seed=0):
     coarse = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)

@@ -20,6 +20,8 @@ from aedr_jax.scoring.tables import write_rows
 from aedr_jax.scoring.verdicts import verdict_rows
 from aedr_jax.study.evaluation import _not_finite
 
+pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):

@@ -34,7 +34,7 @@ from aedr_jax.signal.protocol import told_apart
 api = aedr.api
 KL = {**ATTENTIVE, "mid_block_add_attention": False}
 
-pytestmark = pytest.mark.usefixtures("one_scorer_for_each_setup")
+pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here", "one_scorer_for_each_setup")
 
 
 def textured(rng, side=64):

@@ -33,7 +33,7 @@ api = aedr.api
 KL = {**ATTENTIVE, "mid_block_add_attention": False}
 HOSTILE = '0"><img src=x onerror=alert(1)>&lt;\u202e{{ 7*7 }}.png'
 
-pytestmark = pytest.mark.usefixtures("one_scorer_for_each_setup")
+pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here", "one_scorer_for_each_setup")
 
 
 def textured(rng, side=64):

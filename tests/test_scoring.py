@@ -21,7 +21,9 @@ from aedr_jax.scoring.scorer import _homogeneity as homogeneity_program
 from aedr_jax.scoring.tables import as_record
 from aedr_jax.signal.alignment import align_together
 
-pytestmark = pytest.mark.usefixtures("two_devices")
+pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
+# Attention takes memory and time with the square of the positions, and these models work at the images' own size.
+KL, MOVQ = ({**config, "mid_block_add_attention": False} for config in (KL, MOVQ))
 CONTRACT = [
     "id",
     "path",
@@ -55,14 +57,12 @@ def candidates(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     two_level = {
         **KL,
-        "mid_block_add_attention": False,  # over 4,480 positions it would take most of the time
         "block_out_channels": [8, 8],
         "down_block_types": ["DownEncoderBlock2D"] * 2,
         "up_block_types": ["UpDecoderBlock2D"] * 2,
     }
-    movq = {**MOVQ, "mid_block_add_attention": False}
     folders = [write_folder(root / "kl", two_level, make_tensors(two_level))]
-    folders.append(write_folder(root / "movq", movq, make_tensors(movq)))
+    folders.append(write_folder(root / "movq", MOVQ, make_tensors(MOVQ)))
     return [load_candidate(str(folder), name=folder.name) for folder in folders]
 
 
@@ -129,6 +129,7 @@ def test_errors_are_rows(rows):
             assert math.isnan(row.measured.signal)
 
 
+@pytest.mark.usefixtures("decoder_processes")
 def test_an_image_that_keeps_its_decoder_busy_is_an_error_row(candidates, tmp_path, monkeypatch):
     """Pillow reads a comment byte by byte: for seconds, and of a larger one for minutes."""
     monkeypatch.setattr(workers, "SECONDS", 0.5)

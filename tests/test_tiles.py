@@ -19,9 +19,12 @@ from aedr_jax.signal.alignment import _tiles as tiles_of
 from aedr_jax.signal.alignment import align, align_tiles
 from aedr_jax.typed import build
 
+pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 SMALL = AlignmentConfig(tile=48, tiles=3, block=8, margin=8)
 ALL = dataclasses.replace(SMALL, stop=None)
 aligned = jax.jit(align_tiles, static_argnames="config")
+measure = jax.jit(aedr.measure, static_argnames="config")
+cut_of_arrays = jax.jit(tiles_of, static_argnames=("grid", "config"))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +110,7 @@ def test_files_are_cut_as_arrays_are(shape):
     image = image[: shape[0] // 4 * 4, : shape[1] // 4 * 4]
     cut = Tiling(SMALL, factor=4)(image)
     grid = Grid.of(SMALL, 4, min(image.shape[:2]))
-    expected = np.asarray(tiles_of(jnp.asarray(aedr.prepare(image)), grid, SMALL))[0]
+    expected = np.asarray(cut_of_arrays(aedr.prepare(image), grid, SMALL))[0]
     np.testing.assert_allclose(aedr.prepare(cut[: len(expected)]), expected)
     assert len(cut) == SMALL.tiles
     assert not cut[len(expected) :].any()  # black
@@ -176,8 +179,8 @@ def test_rows_of_tiles_have_the_alignment_that_measure_has(tmp_path, autoencoder
     config = dataclasses.replace(aedr.SignalConfig.tiles(), alignment=SMALL)
     (row,) = Scorer([Candidate("tiny", autoencoder, "hash")], config=config).score(find_images([tmp_path]))
     images = aedr.prepare(image[:148, :288])
-    whole = aedr.measure(autoencoder, images, config=dataclasses.replace(aedr.SignalConfig(), alignment=SMALL))
-    alone = aedr.measure(autoencoder, images, config=config)
+    whole = measure(autoencoder, images, config=dataclasses.replace(aedr.SignalConfig(), alignment=SMALL))
+    alone = measure(autoencoder, images, config=config)
     for found in (row.measured, alone):
         np.testing.assert_allclose(found.alignment, whole.alignment, rtol=1e-5)
         np.testing.assert_allclose(found.alignment_error, whole.alignment_error, rtol=1e-4)

@@ -7,7 +7,6 @@ named as ignored, every slot of the network is filled, and shapes agree; what is
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import re
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from aedr_jax.autoencoders.blocks import Numerics
-from aedr_jax.autoencoders.family import IMAGE_RANGE, AutoencoderConfig, Family, Network, build
+from aedr_jax.autoencoders.family import IMAGE_RANGE, AutoencoderConfig, Family, Network, build_abstract
 from aedr_jax.errors import AutoencoderError
 
 __all__ = ["encoder_hash", "from_state_dict", "is_ignored", "to_flat_dict", "weights_hash"]
@@ -71,7 +70,7 @@ def from_state_dict(
     """
     family = config.family
     # The scaling factor is a value, not a part of the network.
-    abstract = _abstract(dataclasses.replace(config, scaling_factor=1.0), numerics, quantize)
+    abstract = build_abstract(dataclasses.replace(config, scaling_factor=1.0), numerics, quantize)
     slots = {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(abstract, WEIGHTS))}
 
     filled: dict[str, np.ndarray] = {}
@@ -109,12 +108,6 @@ def from_state_dict(
         number = config.scaling_factor if name == "scaling_factor" else filled[name]
         flat[path] = leaf.replace(jnp.asarray(number, jnp.float32))
     return nnx.merge(graph, nnx.from_flat_state(flat))
-
-
-@functools.lru_cache(maxsize=16)
-def _abstract(config: AutoencoderConfig, numerics: Numerics, quantize: bool | None) -> Network:
-    """The network without values, only to be read; tracing its construction takes seconds, and models share it."""
-    return nnx.eval_shape(lambda: build(config, numerics, nnx.Rngs(0), quantize=quantize))
 
 
 def is_ignored(key: str, family: Family) -> bool:

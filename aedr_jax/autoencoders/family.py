@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -27,7 +29,17 @@ from aedr_jax.autoencoders.quantizer import Quantizer
 from aedr_jax.errors import AutoencoderError
 from aedr_jax.images.arrays import check_floats
 
-__all__ = ["Architecture", "AutoencoderConfig", "CodebookNetwork", "Family", "GaussianNetwork", "Network", "build"]
+__all__ = [
+    "Architecture",
+    "AutoencoderConfig",
+    "CodebookNetwork",
+    "Family",
+    "GaussianNetwork",
+    "Network",
+    "OneKey",
+    "build",
+    "build_abstract",
+]
 
 IMAGE_RANGE = (-1.0, 1.0)  # of every image in this package, whatever a network was trained on
 
@@ -232,6 +244,25 @@ def build(config: AutoencoderConfig, numerics: Numerics, rngs: nnx.Rngs, *, quan
       AutoencoderError: on `quantize=True` for a model without a codebook.
     """
     return config.family.network(config, numerics, rngs, quantize=quantize)
+
+
+@functools.lru_cache(maxsize=16)
+def build_abstract(config: AutoencoderConfig, numerics: Numerics, quantize: bool | None = None) -> Network:
+    """`build` without values, only to be read: models of one architecture share what was traced."""
+    return nnx.eval_shape(lambda: build(config, numerics, OneKey(), quantize=quantize))
+
+
+class OneKey(nnx.Rngs):
+    """The same key for all weights, where only their shapes are wanted.
+
+    `nnx.Rngs` counts its keys, and each count that is traced costs a walk over everything traced before (Flax asks the
+    tracer for a sharding, and JAX looks for where it came from to say that there is none): to build a network would
+    take time with the square of its layers.
+    """
+
+    def params(self) -> Array:
+        """The key, however often it is asked for."""
+        return jax.random.key(0)
 
 
 def _rescale(x: Array, source: tuple[float, float], target: tuple[float, float]) -> Array:

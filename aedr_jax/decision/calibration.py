@@ -21,7 +21,7 @@ from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.decision.agreement import contradiction, measured_otherwise
 from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.intervals import acceptance_interval, threshold_interval
-from aedr_jax.decision.threshold import check_signals, hold_in, kde_logpdf, on_its_side, p_value, threshold
+from aedr_jax.decision.threshold import check_signals, hold_in, in_place, kde_logpdf, on_its_side, p_value, threshold
 from aedr_jax.decision.validation import Validation, check_choice, pick_alpha
 from aedr_jax.errors import CalibrationError, CalibrationWarning
 from aedr_jax.files import whole_file
@@ -111,32 +111,35 @@ class Calibration:
         """
         return jnp.asarray(_scores(measured, aligned=self.aligned))
 
-    def p_value(self, scores: Values) -> Float[Array, " n"]:
-        """The share of the model's own images with at least this score (`threshold.p_value`). jit-able.
+    def p_value(self, scores: Values) -> Values:
+        """The share of the model's own images with at least this score (`threshold.p_value`). jit-able; of NumPy
+        arrays it is NumPy's, as the others are.
 
         It is never below 1 / (n + 1) for n belonging images, and it exceeds alpha exactly where the score is below the
         threshold. An alpha below 1 / (n + 1) comes from a density's tail alone; every p-value exceeds it, and the
         threshold decides.
         """
-        scores = jnp.asarray(scores)
-        scores = scores if scores.dtype == jnp.float64 else scores.astype(jnp.float32)
-        p = p_value(scores, jnp.asarray(self.scores, scores.dtype), rule=self.rule)
+        xp, scores = in_place(scores)
+        scores = scores if scores.dtype == np.float64 else scores.astype(np.float32)
+        p = p_value(scores, xp.asarray(self.scores, scores.dtype), rule=self.rule)
         if self.alpha < 1 / (len(self.scores) + 1):
             return p
         return on_its_side(p, scores, threshold=self.threshold, alpha=self.alpha)
 
-    def foreign_p_value(self, scores: Values) -> Float[Array, " n"]:
+    def foreign_p_value(self, scores: Values) -> Values:
         """The p-value of the other null hypothesis, "not this model's". jit-able.
 
         (1 + number of validation scores <= score) / (1 + number of validation scores); NaN without validation images.
         """
+        xp, scores = in_place(scores)
         if self.validation is None:
-            return jnp.full(jnp.shape(scores), jnp.nan)
-        others, scores = jnp.asarray(self.validation.scores, jnp.float32), jnp.asarray(scores)
+            return xp.full(scores.shape, xp.nan, jnp.result_type(float))
+        others = xp.asarray(self.validation.scores, np.float32)
         below = (others <= scores[..., None]).sum(-1)
-        return jnp.where(jnp.isnan(scores), jnp.nan, (1 + below) / (1 + others.shape[0]))
+        return xp.where(xp.isnan(scores), xp.nan, (1 + below) / (1 + others.shape[0])).astype(jnp.result_type(float))
 
-    def likelihood_ratio(self, scores: Values) -> Float[Array, " n"]:
+    @np.errstate(all="ignore")
+    def likelihood_ratio(self, scores: Values) -> Values:
         """How many times likelier such a score is from this model than from the validation images' origins. jit-able.
 
         f_own(s) / f_validation(s), the ratio of the two estimated densities. The score s is first clipped to lie
@@ -144,12 +147,13 @@ class Calibration:
         clipped to what the data support: at most the number of validation images + 1, at least 1 / (number of belonging
         images + 1). NaN without validation images.
         """
+        xp, scores = in_place(scores)
         if self.validation is None:
-            return jnp.full(jnp.shape(scores), jnp.nan)
-        own, others = (hold_in(jnp.asarray(x, jnp.float32), jnp) for x in (self.scores, self.validation.scores))
-        inside = jnp.clip(jnp.asarray(scores), jnp.median(own), jnp.maximum(jnp.median(own), jnp.median(others)))
+            return xp.full(scores.shape, xp.nan, jnp.result_type(float))
+        own, others = (hold_in(xp.asarray(x, np.float32), xp) for x in (self.scores, self.validation.scores))
+        inside = xp.clip(scores, xp.median(own), xp.maximum(xp.median(own), xp.median(others)))
         log_ratio = kde_logpdf(inside, own) - kde_logpdf(inside, others)
-        return jnp.clip(jnp.exp(log_ratio), 1 / (own.shape[0] + 1), others.shape[0] + 1.0)
+        return xp.clip(xp.exp(log_ratio), 1 / (own.shape[0] + 1), others.shape[0] + 1.0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the calibration as JSON, whole or not at all, with a digest of its content.

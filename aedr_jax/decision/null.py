@@ -17,10 +17,9 @@ import os
 from functools import cache
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
+from aedr_jax.decision.threshold import in_place
 from aedr_jax.errors import CalibrationError
 from aedr_jax.files import whole_file
 from aedr_jax.signal.measurement import Values
@@ -45,7 +44,7 @@ class Null:
 
     >>> null = aedr.Null({"photographs": tuple(np.linspace(-2.5, 2.5, 99))})
     >>> null.p_value(np.array([-8.0, 0.0]))
-    Array([0.01, 0.51], dtype=float32)
+    array([0.01, 0.51], dtype=float32)
     """
 
     groups: dict[str, tuple[float, ...]]
@@ -58,19 +57,20 @@ class Null:
             if not values.size or not np.isfinite(values).all() or (np.diff(values) < 0).any():
                 raise CalibrationError(f"null, {name}: expected finite standings, sorted")
 
-    def p_value(self, standings: Values) -> Float[Array, " n"]:
-        """The largest over the groups of (1 + number of standings <= s) / (1 + size of the group). jit-able.
+    def p_value(self, standings: Values) -> Values:
+        """The largest over the groups of (1 + number of standings <= s) / (1 + size of the group). jit-able;
+        NumPy's of a NumPy array.
 
         NaN where the standing is.
         """
-        found = jnp.asarray(standings)
-        found = found if found.dtype == jnp.float64 else found.astype(jnp.float32)
+        xp, found = in_place(standings)
+        found = found if found.dtype == np.float64 else found.astype(np.float32)
         counts = [
-            (1 + jnp.searchsorted(jnp.asarray(np.asarray(group, found.dtype)), found, side="right")).astype(found.dtype)
+            (1 + xp.searchsorted(xp.asarray(group, found.dtype), found, side="right")).astype(found.dtype)
             / (1 + len(group))
             for group in self.groups.values()
         ]
-        return jnp.where(jnp.isnan(found), jnp.nan, jnp.stack(counts).max(0))
+        return xp.where(xp.isnan(found), xp.asarray(np.nan, found.dtype), xp.stack(counts).max(0))
 
     def threshold(self, rate: float) -> float:
         """The standing below which p-values are at most a rate: accepted is what lies below it, as everywhere.

@@ -3,10 +3,14 @@
 The bandwidth is Scott's: the standard deviation (ddof 1) times n^(-1/5), as in `scipy.stats.gaussian_kde`. The
 estimate is a mean of normal densities, so its distribution function is a mean of normal distribution functions; a
 quantile inverts that by bisection, which cannot fail on a monotone function.
+
+What judges scores (`p_value` and all that is made of it) computes where they are: JAX arrays under JAX, so that it can
+be traced; NumPy arrays under NumPy, since XLA would compile a program for each number of images and of signals.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -22,6 +26,7 @@ __all__ = [
     "RULES",
     "check_signals",
     "hold_in",
+    "in_place",
     "kde_bandwidth",
     "kde_cdf",
     "kde_logpdf",
@@ -37,12 +42,17 @@ MIN_SIGNALS = 5
 GRID_POINTS = 10_000
 MARGIN = 40.0  # bandwidths beyond the extreme samples, where a normal tail is 0 in any float
 MOST_TERMS = 1 << 22  # of a grid's sums, held at once
+HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)  # of the normal density
 BISECTIONS = 100  # halves the bracket until float64 has no number left between its ends
 
 
 def kde_bandwidth(samples: Float[Array | np.ndarray, " n"]) -> Float[Array, ""]:
     """Scott's bandwidth: standard deviation (ddof 1) · n^(-1/5)."""
-    return jnp.std(samples, ddof=1) * samples.shape[0] ** -0.2
+    return _bandwidth(samples, jnp)
+
+
+def _bandwidth(samples: Any, xp: Any) -> Any:
+    return xp.std(samples, ddof=1) * samples.shape[0] ** -0.2
 
 
 def kde_cdf(x: Float[Array | np.ndarray, "*q"], samples: Float[Array | np.ndarray, " n"]) -> Float[Array, "*q"]:
@@ -63,13 +73,15 @@ def kde_cdf(x: Float[Array | np.ndarray, "*q"], samples: Float[Array | np.ndarra
     >>> aedr.kde_cdf(np.array([1.05, 9.0], np.float32), np.array([0.9, 1.0, 1.1, 1.2], np.float32)).round(3)
     Array([0.5, 1. ], dtype=float32)
     """
-    samples = _samples(samples)
-    z = (jnp.asarray(x)[..., None] - samples) / kde_bandwidth(samples)
-    return jax.scipy.stats.norm.cdf(z).mean(axis=-1)
+    return _cdf(jnp.asarray(x), _checked(jnp.asarray(samples)), jnp)
 
 
-def _samples(samples: Any) -> Array:
-    samples = jnp.asarray(samples)
+def _cdf(x: Any, samples: Any, xp: Any) -> Any:
+    z = (x[..., None] - samples) / _bandwidth(samples, xp)
+    return (special if xp is np else jax.scipy.special).ndtr(z).mean(axis=-1)
+
+
+def _checked(samples: Any) -> Any:
     real = jnp.issubdtype(samples.dtype, jnp.floating) or jnp.issubdtype(samples.dtype, jnp.integer)
     if not real or samples.ndim != 1 or samples.size < 2:
         raise CalibrationError(
@@ -78,15 +90,19 @@ def _samples(samples: Any) -> Array:
     return samples
 
 
-def kde_logpdf(x: Float[Array | np.ndarray, "*q"], samples: Float[Array | np.ndarray, " n"]) -> Float[Array, "*q"]:
-    """The logarithm of the estimated density at x.
+@np.errstate(all="ignore")
+def kde_logpdf(
+    x: Float[Array | np.ndarray, "*q"], samples: Float[Array | np.ndarray, " n"]
+) -> Float[Array | np.ndarray, "*q"]:
+    """The logarithm of the estimated density at x; computed where they are (`in_place`).
 
     Reference: `scipy.stats.gaussian_kde.logpdf`, to 1e-4 in float32.
     """
-    samples = _samples(samples)
-    bandwidth = kde_bandwidth(samples)
-    z = (jnp.asarray(x)[..., None] - samples) / bandwidth
-    return jax.scipy.special.logsumexp(jax.scipy.stats.norm.logpdf(z), axis=-1) - jnp.log(samples.shape[0] * bandwidth)
+    xp, x, samples = in_place(x, samples)
+    bandwidth = _bandwidth(_checked(samples), xp)
+    logs = -0.5 * xp.square((x[..., None] - samples) / bandwidth) - HALF_LOG_TAU
+    sums = (special if xp is np else jax.scipy.special).logsumexp(logs, axis=-1)
+    return xp.asarray(sums - xp.log(samples.shape[0] * bandwidth))
 
 
 def kde_quantile(
@@ -107,20 +123,20 @@ def kde_quantile(
     >>> print(f"{aedr.kde_quantile(np.array([0.9, 1.0, 1.1, 1.2], np.float32), 0.5):.3f}")
     1.050
     """
-    samples = _samples(samples)
+    values = _checked(jnp.asarray(samples))
     if method == "grid":
-        return _grid_quantile(samples, q)
+        return _grid_quantile(values, q)
     if method != "exact":
         raise ValueError(f"method {method!r}: expected 'exact' or 'grid'")
-    margin = MARGIN * kde_bandwidth(samples)
+    margin = MARGIN * kde_bandwidth(values)
 
     def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         middle = 0.5 * (low + high)
-        below = kde_cdf(middle, samples) < q
+        below = kde_cdf(middle, values) < q
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-    low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (samples.min() - margin, samples.max() + margin))
+    low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (values.min() - margin, values.max() + margin))
     return 0.5 * (low + high)
 
 
@@ -159,6 +175,20 @@ def check_signals(signals: object, *, what: str = "signals") -> np.ndarray:
     if np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())):
         raise CalibrationError(f"{what}: all {values.size} equal {values[0]}; are they {values.size} different images?")
     return values
+
+
+def in_place(*values: Any) -> tuple[Any, ...]:
+    """jnp if any value is a JAX array, or else numpy; and the values as its arrays, in the dtypes that JAX has them in.
+
+    >>> from aedr_jax.decision.threshold import in_place
+    >>> xp, scores, signals = in_place(np.array([1.0]), (0.9, 1.1))
+    >>> xp is np, scores.dtype  # float64 where JAX is told to have it (`jax_enable_x64`)
+    (True, dtype('float32'))
+    """
+    if any(isinstance(value, jax.Array) for value in values):
+        return jnp, *map(jnp.asarray, values)
+    arrays = [np.asarray(value) for value in values]
+    return np, *(array.astype(jnp.result_type(array), copy=False) for array in arrays)
 
 
 def hold_in(signals: Float[Array | np.ndarray, " n"], xp: Any) -> Any:
@@ -269,39 +299,41 @@ def threshold(signals: object, *, alpha: float = 0.05, rule: str = "exact") -> f
     return float(max(np.nextafter(last, np.float32(np.inf)), last + np.finfo(np.float32).tiny))
 
 
+@np.errstate(all="ignore")  # NaN and infinities are scores like others
 def p_value(
     scores: Float[Array | np.ndarray, "*q"], signals: Float[Array | np.ndarray, " n"], *, rule: str = "exact"
-) -> Float[Array, "*q"]:
+) -> Float[Array | np.ndarray, "*q"]:
     """The share of the model's own images that scores at least as high, by the same rule as the threshold. jit-able.
 
     A small value means "hardly this model's". It does not say how likely another origin is. It is never below
-    1 / (n + 1), since n images cannot tell more. NaN stays NaN.
+    1 / (n + 1), since n images cannot tell more. NaN stays NaN. Computed where the scores are (`in_place`).
     """
-    scores, signals = jnp.asarray(scores), jnp.asarray(signals)
+    xp, scores, signals = in_place(scores, signals)
     n = signals.shape[0]
     if rule in ("exact", "grid"):
-        kept = hold_in(signals, jnp) if rule == "exact" else signals
+        kept = hold_in(signals, xp) if rule == "exact" else signals
         # The upper tail as the lower tail of the mirrored density: 1 − cdf would lose what is small.
-        return jnp.maximum(kde_cdf(-scores, -kept), 1 / (n + 1))
+        return xp.asarray(xp.maximum(_cdf(-scores, -kept, xp), 1 / (n + 1)))
     extra = int(rule == "conformal")
     # A table: a compiled quotient may be off by one unit in the last place.
     shares = np.maximum((np.arange(n + 1) + extra) / (n + extra), 1 / (n + 1))
-    p = jnp.asarray(shares, scores.dtype)[(signals >= scores[..., None]).sum(-1)]
-    return jnp.where(jnp.isnan(scores), jnp.nan, p)
+    p = xp.asarray(shares, scores.dtype)[(signals >= scores[..., None]).sum(-1)]
+    return xp.where(xp.isnan(scores), xp.asarray(np.nan, p.dtype), p)
 
 
 def on_its_side(
-    p: Float[Array, "*q"], scores: Float[Array, "*q"], *, threshold: float, alpha: float
-) -> Float[Array, "*q"]:
+    p: Float[Array | np.ndarray, "*q"], scores: Float[Array | np.ndarray, "*q"], *, threshold: float, alpha: float
+) -> Float[Array | np.ndarray, "*q"]:
     """Move p-values by rounding errors, so that they exceed alpha exactly where the score is below the threshold.
 
     The threshold is float64 and scores are mostly float32, so one unit in the last place decides on which side a score
     lies. The comparisons hold for alpha as float64 and as p's own dtype. NaN stays NaN.
     """
+    xp, p, scores = in_place(p, scores)
     limit, nearest = (np.asarray(x, p.dtype) for x in (threshold, alpha))
     up, down = (p.dtype.type(end) for end in (np.inf, -np.inf))
     # As floats: numpy would round the threshold and alpha to the dtype before it compares.
     limit = limit if float(limit) >= threshold else np.nextafter(limit, up)
     at_most = nearest if float(nearest) <= alpha else np.nextafter(nearest, down)
     above = np.nextafter(nearest, up)
-    return jnp.where(scores < limit, jnp.maximum(p, above), jnp.minimum(p, at_most))
+    return xp.where(scores < limit, xp.maximum(p, above), xp.minimum(p, at_most))

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.blocks import Numerics, conv, group_norm, upsample_nearest
 from aedr_jax.autoencoders.checkpoints import to_flat_dict
+from aedr_jax.autoencoders.family import OneKey
 from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder
 from aedr_jax.autoencoders.tensors import read_tensors
@@ -193,7 +194,7 @@ def load_flow(model: str) -> LatentFlow:
         raise AutoencoderError(f"{model}: no sampler beside its weights; it cannot generate")
     raw = json.loads((path.parent / "sampler.json").read_text())
     config = FlowConfig(**{name: tuple(value) for name, value in raw.items()})
-    graph, state = nnx.split(nnx.eval_shape(lambda: LatentFlow(config, nnx.Rngs(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: LatentFlow(config, OneKey())))
     tensors = read_tensors(path)
     flat = dict(nnx.to_flat_state(state))
     shapes = {".".join(map(str, key)): leaf.shape for key, leaf in flat.items()}
