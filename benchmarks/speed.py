@@ -158,12 +158,14 @@ def latenttracer(autoencoder: Any, images: Any, steps: int) -> Any:
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Subject:
-    """A function of arrays on the device, compiled."""
+    """A function of arrays on the device, compiled as `make_sharded` does."""
     import jax
+
+    from aedr_jax.compilation import compiler_options
 
     traced = jax.jit(function).trace(*arguments)
     started = time.perf_counter()
-    program = traced.lower().compile()
+    program = traced.lower().compile(compiler_options=compiler_options(jax.default_backend()))
     seconds = time.perf_counter() - started
     memory = None
     if jax.default_backend() != "cpu" and (found := program.memory_analysis()) is not None:
