@@ -47,6 +47,7 @@ def drawn(rng, n, h, w, c, o):
 
 
 def cut(monkeypatch, pixels):
+    monkeypatch.setattr(convolutions, "WHOLE", 0)
     monkeypatch.setattr(convolutions, "STRIP", 1)
     monkeypatch.setattr(convolutions, "ROWS", pixels)
 

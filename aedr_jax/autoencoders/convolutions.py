@@ -31,9 +31,10 @@ from jaxtyping import Array, Float
 
 __all__ = ["LAYOUT", "convolve_upsampled", "convolver", "upsample_nearest"]
 
-MANY = 256  # channels, on both sides, from which F(2, 3) is surely faster: 1.2 to 1.5 times; with 128 it is slower
+MANY = 512  # channels, on both sides, from which F(2, 3) is surely faster: 1.3 to 1.5 times; with 128 it is slower
 FEW = 256  # channels of one side times those of the other, up to which a few pixels are made at once: 1.5 to 4 times
-STRIP = 2**20  # numbers that one product reads or writes at a time: what stays in a cache. Of many channels there are
+WHOLE = 2**20  # numbers that one product reads or writes, up to which nothing is cut: a loop and its copies cost more
+STRIP = 2**18  # such numbers at a time where it is: what stays in a cache. Of many channels there are
 ROWS = 2**11  # pixels at least, or the kernels would be what is read
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -174,7 +175,8 @@ def _in_strips(of_strip: Callable[[Array, Terms], Array], x: Array, kernels: Ter
     """
     n, h, w, c = x.shape
     outputs, scale = kernels[0][0].shape[-1], 2 // step
-    pixels, most = h * w // step**2, max(STRIP // max(c, outputs), ROWS)
+    pixels, widest = h * w // step**2, max(c, outputs)
+    most = max(n, 1) * pixels if n * pixels * widest <= WHOLE else max(STRIP // widest, ROWS)
     rows = -(-h // max(-(-pixels // most), 1) // step) * step
     count = -(-h // rows)
     images = max((d for d in range(1, n + 1) if n % d == 0 and d * pixels <= most), default=1)
