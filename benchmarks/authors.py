@@ -71,17 +71,15 @@ class Authors:
             return self.network.decode(encoded.latents, force_not_quantize=not self.quantize).sample
         return self.network.decode(encoded.latent_dist.mode()).sample
 
-    def runner(self, x: Any, *, compiled: bool) -> tuple[Callable[[], np.ndarray], float]:
-        """A function that waits for the losses, and the seconds that its first call took where it is compiled."""
+    def runner(self, x: Any, *, compiled: bool) -> Callable[[], np.ndarray]:
+        """A function that waits for the losses; where it is to be compiled, its first call does that too."""
         losses = self.torch.compile(self.losses) if compiled else self.losses
 
         def run() -> np.ndarray:
             with self.torch.inference_mode():
                 return losses(x).cpu().numpy()  # which waits
 
-        started = time.perf_counter()
-        run()
-        return run, time.perf_counter() - started if compiled else 0.0
+        return run
 
     def set_best_threads(self, run: Callable[[], Any], most: int) -> int:
         """Of all cores and half of them, the number with which one call took least; of no effect on a GPU."""
@@ -89,13 +87,15 @@ class Authors:
             return 0
         seconds = {}
         for count in dict.fromkeys((most, max(1, most // 2))):
-            self.torch.set_num_threads(count)
+            self.set_threads(count)
             started = time.perf_counter()
             run()
             seconds[count] = time.perf_counter() - started
-        best = min(seconds, key=seconds.__getitem__)
-        self.torch.set_num_threads(best)
-        return best
+        return self.set_threads(min(seconds, key=seconds.__getitem__))
+
+    def set_threads(self, count: int) -> int:
+        self.torch.set_num_threads(count)
+        return count
 
     def multiply_adds(self, x: Any) -> int:
         """Of convolutions and products in one call, as PyTorch counts them."""

@@ -3,7 +3,8 @@
     python -m benchmarks.speed measure --out ROWS.jsonl                         # sd at 256 and 512, float32
     python -m benchmarks.speed measure --out ROWS.jsonl --architectures sd,flux,mini-kl4-a --sizes 512 --batches 1,8 \
         --dtypes float32,bfloat16 --precisions highest,default --torch-compile --seconds 200
-    python -m benchmarks.speed measure --out ROWS.jsonl --sizes 2048 --memory --what torch,paper
+    python -m benchmarks.speed measure --out ROWS.jsonl --sizes 1024 --once
+    python -m benchmarks.speed measure --out ROWS.jsonl --sizes 2048 --memory --what torch,tiled
     python -m benchmarks.speed print --out ROWS.jsonl
 
 What is measured (`--what`), everything with the same random weights and images that lie on the device already:
@@ -15,7 +16,8 @@ What is measured (`--what`), everything with the same random weights and images 
 - latenttracer: ten of its hundred steps, extrapolated from two and four.
 - outside: what a verdict costs beside the autoencoder: a PNG file decoded, homogeneity, losses.
 
-Seconds are medians of rounds in which each is called once, in turn; the time to compile is apart. Multiply-adds are
+Seconds are medians of rounds in which each is called once, in turn; the time to compile is apart. With `--once` there
+is one call of each and none before it, and PyTorch takes `--threads` threads, for what takes minutes. Multiply-adds are
 those of convolutions and products that are done: PyTorch's own count, and for JAX those of the traced program. The
 ceiling is one large product of the same dtype and precision, the faster of both libraries. Memory is what the GPU's
 allocator held at most (JAX: what the compiled program asks for), or with `--memory` on a CPU the largest resident size
@@ -158,12 +160,14 @@ def latenttracer(autoencoder: Any, images: Any, steps: int) -> Any:
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Subject:
-    """A function of arrays on the device, compiled."""
+    """A function of arrays on the device, compiled as `make_sharded` does."""
     import jax
+
+    from aedr_jax.compilation import compiler_options
 
     traced = jax.jit(function).trace(*arguments)
     started = time.perf_counter()
-    program = traced.lower().compile()
+    program = traced.lower().compile(compiler_options=compiler_options(jax.default_backend()))
     seconds = time.perf_counter() - started
     memory = None
     if jax.default_backend() != "cpu" and (found := program.memory_analysis()) is not None:
@@ -173,8 +177,8 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Subject:
     return Subject(lambda: jax.block_until_ready(program(*arguments)), seconds, count, memory)
 
 
-def subjects(case: Case, what: list[str], threads: int) -> dict[str, Callable[[], Subject]]:
-    """How each is made ready; nothing is compiled before it is called."""
+def subjects(case: Case, what: list[str], threads: int, *, once: bool = False) -> dict[str, Callable[[], Subject]]:
+    """How each is made ready; nothing is compiled before it is called. `once`: PyTorch is called for nothing else."""
     import jax
 
     from aedr_jax import AlignmentConfig
@@ -193,10 +197,13 @@ def subjects(case: Case, what: list[str], threads: int) -> dict[str, Callable[[]
         if authors is None:
             return Subject(lambda: None, note=lacking)
         x = authors.to_device(case.images())
-        run, seconds = authors.runner(x, compiled=compiles)
+        run = authors.runner(x, compiled=compiles)
+        if once and not compiles:
+            return Subject(run, note=f"{authors.set_threads(threads)} threads, its first call")
+        first = timed(run)[1]
         count = authors.set_best_threads(run, threads)
         note = f"{count} threads" if count else "cuDNN chooses"
-        return Subject(run, seconds, authors.multiply_adds(x), authors.peak_mib(run), note)
+        return Subject(run, first if compiles else 0.0, authors.multiply_adds(x), authors.peak_mib(run), note)
 
     def by_latenttracer() -> Subject:
         few, more = (compiled(lambda a, x, steps=steps: latenttracer(a, x, steps), ours, images) for steps in STEPS[:2])
@@ -289,15 +296,16 @@ def measure_case(
     import jax
 
     ready: dict[str, Subject] = {}
+    values: dict[str, Any] = {}
     times: dict[str, list[float]] = {}
     machine = f"{jax.devices()[0].device_kind}, {args.threads} threads"
     top = ceiling(case, any(name.startswith("torch") for name in what))
 
     def take(name: str) -> None:
-        value, seconds = timed(ready[name].run)
-        times.setdefault(name, []).append(value if name == "latenttracer" else seconds)
+        values[name], seconds = timed(ready[name].run)
+        times.setdefault(name, []).append(values[name] if name == "latenttracer" else seconds)
 
-    for name, make in subjects(case, what, args.threads).items():
+    for name, make in subjects(case, what, args.threads, once=args.once).items():
         if name not in what:
             continue
         if time.monotonic() > until:
@@ -309,25 +317,27 @@ def measure_case(
                 write(case, name, machine, note=subject.note)
                 continue
             ready[name] = subject
-            subject.run()
+            if not args.once:
+                subject.run()
             take(name)
-            write_row(case, name, ready, times, machine, top, write)
+            write_row(case, name, ready, values, times, machine, top, write)
         except Exception as error:  # one row must not cost the others: out of memory, no C++ compiler
             ready.pop(name, None)
             write(case, name, machine, note=f"failed: {type(error).__name__}: {str(error)[:150]}")
-    for _ in range(1, args.repeats):
+    for _ in range(1, 1 if args.once else args.repeats):
         if time.monotonic() > until:
             break
         for name in ready:
             take(name)
     for name in ready:
-        write_row(case, name, ready, times, machine, top, write)
+        write_row(case, name, ready, values, times, machine, top, write)
 
 
 def write_row(
     case: Case,
     name: str,
     ready: Mapping[str, Subject],
+    values: Mapping[str, Any],
     times: Mapping[str, list[float]],
     machine: str,
     top: float,
@@ -336,8 +346,8 @@ def write_row(
     subject, medians = ready[name], {name: float(np.median(found)) for name, found in times.items()}
     seconds, count, note = medians[name], subject.multiply_adds, subject.note
     if name == "paper" and "torch" in ready:
-        measured = subject.run()
-        mine, theirs = np.stack([measured.first_loss, measured.second_loss]), ready["torch"].run()
+        measured, theirs = values["paper"], values["torch"]
+        mine = np.stack([measured.first_loss, measured.second_loss])
         note = f"losses equal PyTorch's to {float(np.max(np.abs(mine / theirs - 1))):.0e}"
     write(
         case,
@@ -357,7 +367,7 @@ def write_row(
 
 
 def resident_mib(case: Case, name: str, threads: int) -> float:
-    """The largest resident size of a process that does this one thing twice."""
+    """The largest resident size of a process that does this one thing, once."""
     with tempfile.NamedTemporaryFile() as out:
         call = [sys.executable, "-m", "benchmarks.speed", "alone", "--out", out.name, "--what", name]
         call += ["--threads", str(threads), "--case", json.dumps(dataclasses.asdict(case))]
@@ -370,8 +380,7 @@ def alone(args: argparse.Namespace) -> None:
     if name == "torch":  # without JAX in the process
         authors = Authors(case.fields, quantize=case.quantize, dtype=case.dtype, precision=case.precision)
         authors.torch.set_num_threads(args.threads)
-        x = authors.to_device(case.images())
-        authors.runner(x, compiled=False)
+        authors.runner(authors.to_device(case.images()), compiled=False)()
     else:
         subjects(case, [name], args.threads)[name]().run()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
@@ -461,6 +470,7 @@ def main() -> None:
     parser.add_argument("--torch-compile", action="store_true")
     parser.add_argument("--memory", action="store_true", help="resident memory of one process each, and no times")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--once", action="store_true", help="one call of each, for what takes minutes")
     parser.add_argument("--seconds", type=float, default=3600.0, help="after which nothing more is begun")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of PyTorch, at most")
     parser.add_argument("--case", help=argparse.SUPPRESS)

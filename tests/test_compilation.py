@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 
-from aedr_jax.compilation import default_folder, keep_programs
+import aedr_jax as aedr
+from aedr_jax import compilation
+from aedr_jax.compilation import compiler_options, default_folder, keep_programs
 
 COMPILE = """
 import sys
@@ -70,3 +73,23 @@ def test_no_home_is_no_error(tmp_path, monkeypatch):
     )
     assert default_folder() == tmp_path / "file" / "caches" / "aedr_jax" / "programs"
     assert keep_programs() is None
+
+
+def convolution(kernel, x):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.skipif(not compiler_options("cpu"), reason="one CPU, or an XLA that knows no such option")
+def test_convolutions_over_a_mesh_are_not_left_to_one_thread():
+    """The option is taken: where YNNPACK has a convolution, it has none of `make_sharded`."""
+    kernel, x = jnp.ones((3, 3, 64, 64)), jnp.ones((jax.device_count(), 8, 8, 64))
+    if "ynn" not in jax.jit(convolution).lower(kernel, x).compile().as_text():
+        pytest.skip("this XLA does all convolutions itself")
+    sharded = aedr.make_sharded(convolution)
+    assert "ynn" not in sharded.jitted.lower(sharded.replicate(kernel), (x,)).compile().as_text()
+
+
+def test_an_option_that_is_not_known_is_not_given(monkeypatch):
+    monkeypatch.setattr(compilation, "ON_CPUS", {"xla_cpu_no_such_option": "1"})
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert compiler_options.__wrapped__("cpu") == {}

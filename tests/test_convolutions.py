@@ -1,7 +1,9 @@
-"""3×3 convolutions with fewer products: the same numbers as XLA's, on every shape, strip by strip, and their gradients.
+"""3×3 convolutions written otherwise: the same numbers as XLA's, on every shape, strip by strip, and their gradients.
 
 Tolerance: 2e-6 of the largest value. Sums of float32 are taken in another order, and over differences of pixels.
 """
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,9 @@ import pytest
 from conftest import random_autoencoder, tiny_architecture
 from flax import nnx
 
-from aedr_jax.autoencoders import blocks, convolutions
+from aedr_jax.autoencoders import convolutions
 from aedr_jax.autoencoders.blocks import Numerics, conv
-from aedr_jax.autoencoders.convolutions import convolve, convolve_upsampled, upsample_nearest
+from aedr_jax.autoencoders.convolutions import FEW, MANY, convolve_upsampled, convolver, upsample_nearest
 
 TOLERANCE = 2e-6
 OPTIONS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": "highest"}
@@ -21,8 +23,12 @@ def plain(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1), (1, 1)], **OPTIONS)
 
 
-def same_size(x, kernel):
-    return convolve(x, kernel, (1, 1), [(1, 1), (1, 1)], **OPTIONS)
+def of_many(x, kernel):
+    return convolver(MANY, MANY)(x, kernel, (1, 1), [(1, 1), (1, 1)], **OPTIONS)
+
+
+def of_few(x, kernel):
+    return convolver(1, FEW)(x, kernel, (1, 1), [(1, 1), (1, 1)], **OPTIONS)
 
 
 def upsampled(x, kernel):
@@ -33,7 +39,7 @@ def plain_upsampled(x, kernel):
     return plain(upsample_nearest(x, 2), kernel)
 
 
-PAIRS = {"same size": (same_size, plain), "upsampled": (upsampled, plain_upsampled)}
+PAIRS = {"of many": (of_many, plain), "of few": (of_few, plain), "upsampled": (upsampled, plain_upsampled)}
 
 
 def drawn(rng, n, h, w, c, o):
@@ -41,6 +47,7 @@ def drawn(rng, n, h, w, c, o):
 
 
 def cut(monkeypatch, pixels):
+    monkeypatch.setattr(convolutions, "WHOLE", 0)
     monkeypatch.setattr(convolutions, "STRIP", 1)
     monkeypatch.setattr(convolutions, "ROWS", pixels)
 
@@ -79,7 +86,16 @@ def test_gradients_are_equal(rng, monkeypatch, pair):
         assert_close(found, expected)
 
 
-@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize(("c", "o", "pixels"), [(3, 16, 4), (16, 16, 2), (16, 3, 4), (3, 32, 2), (4, 64, 2)])
+def test_between_few_channels_some_pixels_of_a_row_are_made_at_once(rng, c, o, pixels):
+    """Of a width that they do not divide, with the channels that networks have."""
+    x, kernel = drawn(rng, 2, 5, 7, c, o)
+    assert_close(jax.jit(of_few)(x, kernel), plain(x, kernel))
+    kernels = jax.jit(of_few).trace(x, kernel).lower(lowering_platforms=("cpu",)).as_text()
+    assert f"tensor<3x{pixels + 2}x{c}x{pixels * o}xf32>" in kernels
+
+
+@pytest.mark.parametrize("pair", ["of many", "upsampled"])
 def test_products_on_cpus_and_in_float32_only(rng, pair):
     function, _ = PAIRS[pair]
     x, kernel = drawn(rng, 1, 4, 4, 3, 5)
@@ -92,18 +108,33 @@ def test_products_on_cpus_and_in_float32_only(rng, pair):
     assert has_convolution(x.astype(jnp.bfloat16), "cpu")
 
 
+def test_between_few_channels_it_is_the_convolution_elsewhere(rng):
+    x, kernel = drawn(rng, 1, 4, 4, 3, 5)
+
+    def makes_one_pixel_at_a_time(x, platform):
+        traced = jax.jit(of_few).trace(x, kernel.astype(x.dtype))
+        (line,) = re.findall(r"stablehlo.convolution.*", traced.lower(lowering_platforms=(platform,)).as_text())
+        return "tensor<3x3x3x5x" in line
+
+    assert [makes_one_pixel_at_a_time(x, platform) for platform in ("cpu", "cuda", "tpu")] == [False, True, True]
+    assert makes_one_pixel_at_a_time(x.astype(jnp.bfloat16), "cpu")
+
+
 def test_which_convolutions_of_a_network_are_rewritten():
-    """Those between many channels that keep the size; the fast one is a part of the module, so of the program's key."""
+    """Those between many channels or few that keep the size; the form is a part of the module, so of the program's
+    key."""
 
-    def rewritten(*arguments, **options):
-        module = nnx.eval_shape(lambda: conv(*arguments, Numerics(), nnx.Rngs(0), **options))
-        return module.conv_general_dilated is convolve
+    def form(*arguments, **options):
+        return nnx.eval_shape(lambda: conv(*arguments, Numerics(), nnx.Rngs(0), **options)).conv_general_dilated
 
-    many = blocks.MANY
-    assert rewritten(many, many, 3)
-    assert not rewritten(many, many // 2, 3)
-    assert not rewritten(many, many, 1)
-    assert not rewritten(many, many, 3, stride=2)
+    as_it_is = jax.lax.conv_general_dilated
+    many, few = convolver(MANY, MANY), convolver(3, 16)
+    assert len({many, few, as_it_is}) == 3
+    assert form(MANY, MANY, 3) is form(MANY, 2 * MANY, 3) is many
+    assert form(3, 16, 3) is form(16, 16, 3) is few
+    assert form(MANY, MANY // 2, 3) is form(32, 16, 3) is as_it_is
+    assert form(MANY, MANY, 1) is form(16, 16, 1) is as_it_is
+    assert form(MANY, MANY, 3, stride=2) is form(16, 16, 3, stride=2) is as_it_is
 
 
 def test_a_decoder_convolves_no_upsampled_image():

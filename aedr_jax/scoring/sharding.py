@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from aedr_jax.compilation import compiler_options
 from aedr_jax.errors import ArgumentError, SourceError
 from aedr_jax.interruption import kept_handlers
 
@@ -88,7 +89,7 @@ class Sharded:
         def program(shared: Replicated, batches: tuple[Any, ...], named: dict[str, Any] | None = None) -> Any:
             return mapped(shared, batches, named or {})
 
-        self.jitted: Any = jax.jit(program)
+        self.jitted: Any = jax.jit(program, compiler_options=compiler_options(mesh.devices.flat[0].platform))
 
     def replicate(self, shared: Any) -> Replicated:
         """Copy a pytree to every device: do it once, and calls with the result copy nothing."""
