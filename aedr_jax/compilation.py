@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["MOST_BYTES", "compiler_options", "default_folder", "keep_programs"]
+__all__ = ["MOST_BYTES", "compiler_options", "cpus", "default_folder", "keep_programs"]
 
 MOST_BYTES = 1 << 30  # of programs; those not used for longest go first
 LEAST_SECONDS = 0.1  # of compiling, below which a program is not kept
@@ -31,7 +31,7 @@ def compiler_options(platform: str) -> dict[str, str]:
     >>> compiler_options("gpu")
     {}
     """
-    if platform != "cpu" or os.cpu_count() == 1:
+    if platform != "cpu" or cpus() == 1:
         return {}
     import jax
 
@@ -41,6 +41,16 @@ def compiler_options(platform: str) -> dict[str, str]:
     except jax.errors.JaxRuntimeError:  # an XLA before or after it
         return {}
     return dict(ON_CPUS)
+
+
+def cpus() -> int:
+    """How many CPUs this process may use, which may be fewer than the machine has.
+
+    >>> from aedr_jax.compilation import cpus
+    >>> cpus() >= 1
+    True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_folder() -> Path:

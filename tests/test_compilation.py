@@ -91,5 +91,5 @@ def test_convolutions_over_a_mesh_are_not_left_to_one_thread():
 
 def test_an_option_that_is_not_known_is_not_given(monkeypatch):
     monkeypatch.setattr(compilation, "ON_CPUS", {"xla_cpu_no_such_option": "1"})
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(compilation, "cpus", lambda: 2)
     assert compiler_options.__wrapped__("cpu") == {}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from aedr_jax.compilation import cpus
 from aedr_jax.errors import SourceError
 from aedr_jax.images.codec import MAX_PIXELS
 from aedr_jax.images.processing import Processing
@@ -229,7 +229,7 @@ class Scoring(Worker):
 
 def decoders(images: int | None = None) -> int:
     """How many decoder processes: one a CPU, at most 16, and no more than so many images keep busy."""
-    most = min(os.cpu_count() or 1, MOST_DECODERS)
+    most = min(cpus(), MOST_DECODERS)
     return most if images is None else max(1, min(most, images // IMAGES_A_DECODER))
 
 
