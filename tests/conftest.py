@@ -17,7 +17,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import functools
-import gc
 
 import jaxtyping
 
@@ -34,40 +33,26 @@ from flax import nnx
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-MOST_MAPS = 8_000  # a process with 12,000 held 5 GB of programs
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Programs are kept for the session: every `Scorer` would compile its own anew. Small ones are not, as they stay in
-    memory (`programs_let_go`), and few are asked for again.
+    """Programs are kept for the session: every `Scorer` would compile its own anew.
 
     Each worker of pytest-xdist has a folder of its own: JAX does not write entries in one step, and who reads half of
     one is warned, which is an error here.
     """
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_let_go() -> Iterator[None]:
-    """Each compiled program maps memory, and a process has only so many maps (65,530 by default): XLA aborts beyond.
-    Until then files share the programs of single operations."""
+    """Each compiled program maps memory, and a process has only so many maps (65,530 by default): XLA aborts beyond."""
     yield
-    maps = Path("/proc/self/maps")  # where there is none, nothing tells how many they are
-    if not maps.exists() or maps.read_bytes().count(b"\n") > MOST_MAPS:
-        jax.clear_caches()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def what_was_imported_is_no_garbage() -> None:
-    """Python's collector takes up to a seventh of the time of a file that traces much: it looks through all of JAX and
-    Flax again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")
