@@ -18,7 +18,7 @@ from aedr_jax.scoring.job import Finished
 from aedr_jax.scoring.scorer import Candidate, Scorer
 from aedr_jax.scoring.tables import write_rows
 from aedr_jax.scoring.verdicts import verdict_rows
-from aedr_jax.study.evaluation import _not_finite
+from aedr_jax.study.run import not_finite
 
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 
@@ -141,5 +141,5 @@ def test_evaluate_names_scores_that_its_tables_leave_out(tmp_path):
         Scored("m2", "rdd", math.nan, math.nan),
     ]
     write_rows(rows, tmp_path / "scores.parquet")
-    found = _not_finite(tmp_path / "scores.parquet")
+    found = not_finite(tmp_path / "scores.parquet")
     assert [text.partition(" are not finite")[0] for text in found] == ["m2: 2 scores by aedr", "m2: 1 scores by rdd"]
