@@ -63,7 +63,7 @@ def two_devices() -> Iterator[None]:
     devices: `test_sharding.py`, `test_autoencoders.py`; rows and runs over all eight: `test_dataset.py`.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "local_devices", lambda: jax.devices()[:2])
+        patch.setattr(jax, "local_devices", lambda **_: jax.devices()[:2])
         patch.setattr(jax, "local_device_count", lambda: 2)
         yield
 
