@@ -30,9 +30,9 @@ from aedr_jax.images.tiles import FEWEST, AlignmentConfig, Grid
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import FLOOR_OF_ERROR, box_mean
 from benchmarks.batches import keep_arrays
-from benchmarks.choose import RATE, blocks
+from benchmarks.choose import RATE, blocks, halves
 from benchmarks.matrix import MODELS, related
-from benchmarks.null import FOR_OWN, MOST, file_name, is_foreign, maker
+from benchmarks.null import FOR_OWN, MOST, file_name
 from benchmarks.sources import Pixels, foreign, own
 
 KINDS = (
@@ -111,25 +111,21 @@ def candidates(of: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
     }
 
 
-def halves(null: Path, work: Path, half: int, name: str) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
-    """A candidate's scores of each model's foreign images, and of its own by what was done to them."""
-    strange, ours = {}, {}
-    for model in MODELS:
-        found = {p.stem: f"{half}/{model}/{p.name}" for p in sorted((work / str(half) / model).glob("*.npz"))}
-        scores = {stem: candidates(parts(null, work, at))[name] for stem, at in found.items()}
-        strange[model] = np.concatenate([of for stem, of in scores.items() if is_foreign(model, stem)])
-        ours[model] = [of for stem, of in scores.items() if maker(stem) == model]
-    return strange, ours
+def score(null: Path, work: Path, name: str, path: Path) -> np.ndarray:
+    """A candidate's scores of the images of one of WORK's files."""
+    return candidates(parts(null, work, str(path.relative_to(work))))[name]
 
 
 def report(null: Path, work: Path) -> None:
     rows = []
     for name in candidates(parts(null, work, f"0/{MODELS[0]}/{file_name(KINDS[0])}")):
-        (strange, ours), (strange_1, ours_1) = (halves(null, work, half, name) for half in (0, 1))
+        candidate = partial(score, null, work, name)
+        (strange, ours), (strange_1, ours_1) = (halves(work, half, candidate) for half in (0, 1))
         quantiles = [np.quantile(values, RATE) for values in strange.values()]
         limit = min(quantiles)
         chosen, reported = (
-            np.array([(values < limit).mean() for of in found.values() for values in of]) for found in (ours, ours_1)
+            np.array([(values < limit).mean() for of in found.values() for values in of.values()])
+            for found in (ours, ours_1)
         )
         false = [(values < limit).mean() for values in strange_1.values()]
         spread = f"{min(quantiles):.2f} to {max(quantiles):.2f}"
