@@ -25,7 +25,7 @@ from aedr_jax.files import whole_file
 from aedr_jax.inputs.ids import Done, Ids, digest
 from aedr_jax.inputs.sources import Item
 from aedr_jax.scoring.made import Made
-from aedr_jax.scoring.tables import printable
+from aedr_jax.scoring.tables import printable, saying
 from aedr_jax.signal.protocol import differences, told_apart
 
 __all__ = ["Fresh", "Layout", "Parts", "digest_of", "manifest_of"]
@@ -217,7 +217,7 @@ class Parts:
         table = self.layout.as_table(ordered)
         said = {**Made.now(self.command).in_parquet(), DIGEST_KEY: digest_of(table).encode()}
         with _written(path, tag=self.tag) as partial:
-            pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **said}), partial)
+            pq.write_table(saying(table, said), partial)
 
 
 def manifest_of(folder: Path) -> Path:

@@ -25,6 +25,7 @@ __all__ = [
     "check_output",
     "for_terminal",
     "printable",
+    "saying",
     "to_json",
     "to_markdown",
     "unquoted",
@@ -161,7 +162,12 @@ def _write_parquet(records: Sequence[dict[str, Any]], path: Path, *, about: Mapp
         # Parquet cannot hold as such.
         if pa.types.is_null(field.type) or (pa.types.is_struct(field.type) and field.type.num_fields == 0):
             table = table.set_column(i, field.name, pa.nulls(table.num_rows, pa.bool_()))
-    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **about} or None), path)
+    pq.write_table(saying(table, about), path)
+
+
+def saying(table: Any, about: Mapping[bytes, bytes]) -> Any:
+    """An Arrow table whose metadata says this too."""
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **about} or None)
 
 
 def to_json(value: Any) -> str:

@@ -22,7 +22,7 @@ from typing import Any, get_type_hints
 
 from aedr_jax.errors import SourceError
 from aedr_jax.scoring.store import Layout
-from aedr_jax.scoring.tables import printable, write_rows
+from aedr_jax.scoring.tables import printable, saying, write_rows
 from aedr_jax.scoring.verdicts import Verdict
 
 __all__ = ["SCHEMA_VERSION", "as_record", "as_table", "columns", "count_verdicts", "layout", "write_verdicts"]
@@ -95,8 +95,7 @@ def write_verdicts(
 
     if check_output(path).suffix == ".parquet":
         with whole_file(Path(path)) as partial:
-            table = as_table(verdicts, models)
-            pq.write_table(table.replace_schema_metadata({**table.schema.metadata, **(about or {})}), partial)
+            pq.write_table(saying(as_table(verdicts, models), about or {}), partial)
     else:
         write_rows([as_record(verdict) for verdict in verdicts], path)
 
