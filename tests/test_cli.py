@@ -675,9 +675,17 @@ def test_a_second_signal_does_not_disturb_the_writing_and_handlers_of_others_sta
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.fixture
+def control_c():
+    """Ctrl-C as in a terminal: a shell starts what it puts into the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_waits_for_native_code(name):
+def test_a_signal_waits_for_native_code(name, control_c):
     """No exception of a handler passes through XLA's dispatch."""
     events = []
 
