@@ -5,8 +5,9 @@ Nothing of cuDNN's is used: its kernels take half precision and heads of at most
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,28 +15,41 @@ from jaxtyping import Array, Float
 
 __all__ = ["LOGITS", "attend"]
 
-LOGITS = 2**24  # of all images, that are held at a time: more queries attend block by block
+LOGITS = {"cpu": 2**21, "default": 2**24}  # of all images, held at a time: on CPUs what stays near the cores
 
 
 def attend(
     query: Float[Array, "n t c"], key: Float[Array, "n t c"], value: Float[Array, "n t c"], precision: str | None
 ) -> Float[Array, "n t c"]:
-    """Attention with one head: softmax(q·k / √c) · v, block by block of queries where there are many."""
+    """Attention with one head: softmax(q·k / √c) · v, block by block of queries where there are many.
 
-    def of_block(query: Array) -> Array:
+    The sum of a query's weights divides what they gave, c values, and not the weights, t values.
+    """
+
+    def of_block(query: Array, key: Array, value: Array) -> Array:
         logits = jnp.einsum("nqc,nkc->nqk", query, key, precision=precision, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-        return jnp.einsum("nqk,nkc->nqc", weights, value, precision=precision)
+        weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
+        attended = jnp.einsum(
+            "nqk,nkc->nqc", weights.astype(value.dtype), value, precision=precision, preferred_element_type=jnp.float32
+        )
+        return (attended / jnp.sum(weights, axis=-1, keepdims=True)).astype(value.dtype)
 
-    return _in_query_blocks(of_block, query / math.sqrt(query.shape[-1]))
+    def in_blocks(logits: int) -> Callable[..., Array]:
+        return functools.partial(_in_query_blocks, of_block, logits)
+
+    forms = {platform: in_blocks(logits) for platform, logits in LOGITS.items()}
+    return jax.lax.platform_dependent(query / math.sqrt(query.shape[-1]), key, value, **forms)
 
 
-def _in_query_blocks(attend: Any, query: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
+def _in_query_blocks(
+    attend: Callable[..., Array], logits: int, query: Float[Array, "n t c"], *keys_and_values: Array
+) -> Float[Array, "n t c"]:
     n, t, c = query.shape
-    blocks = -(-n * t * t // LOGITS)
+    blocks = -(-n * t * t // logits)
     if blocks <= 1:
-        return attend(query)
+        return attend(query, *keys_and_values)
     size = -(-t // blocks)
     padded = jnp.pad(query, ((0, 0), (0, blocks * size - t), (0, 0)))
-    out = jax.lax.map(attend, padded.reshape(n, blocks, size, c).swapaxes(0, 1))
+    parts = padded.reshape(n, blocks, size, c).swapaxes(0, 1)
+    out = jax.lax.map(lambda part: attend(part, *keys_and_values), parts)
     return out.swapaxes(0, 1).reshape(n, blocks * size, c)[:, :t]
