@@ -1,12 +1,12 @@
 """Every family of autoencoders: how far from diffusers, how large, how long and how much memory an image takes.
 
     python -m benchmarks.families parity              # PyTorch and diffusers 0.39 beside; --tiny: the narrow networks
-    python -m benchmarks.families cost --side 1024    # double reconstruction of one image, random weights
+    python -m benchmarks.families cost --side 1024    # one image through encoder and decoder, random weights
 
 Each network has a process and a time limit of its own, and gives JSON lines as they come; a table follows. `cost`
 compiles first, several networks at once (`--workers`), and then times one after the other from the cache. Seconds are
-the median of three calls on the first device; memory is what the compiled program asks for: weights, images and
-everything between. On a CPU name the small ones (`--only tiny,paella`).
+the median of `--calls` calls on the first device; memory is what the compiled program asks for: weights, images and
+everything between. On CPUs, where a call of 1024 pixels takes minutes: `--calls 1 --limit 1200`.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="parity of the narrow networks of the tests")
     parser.add_argument("--side", type=int, default=1024, help="of the image, in pixels")
     parser.add_argument("--limit", type=float, default=300, help="seconds for one network")
+    parser.add_argument("--calls", type=int, default=3, help="that are timed of each network and dtype")
     parser.add_argument("--workers", type=int, default=1, help="networks that are compiled at once")
     parser.add_argument("--compile-only", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -88,7 +89,7 @@ def main() -> None:
 def in_process(name: str, args: argparse.Namespace, cache: str, *, compile_only: bool = False) -> list[dict[str, Any]]:
     """What a network's own process prints; a line that says why where it fails or takes too long."""
     call = [sys.executable, "-m", "benchmarks.families", f"one-{args.what}", "--only", name, "--side", str(args.side)]
-    call += ["--tiny"] * args.tiny + ["--compile-only"] * compile_only
+    call += ["--calls", str(args.calls)] + ["--tiny"] * args.tiny + ["--compile-only"] * compile_only
     settings = {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "JAX_COMPILATION_CACHE_DIR": cache,
@@ -155,24 +156,25 @@ def parity(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def cost(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Seconds and memory of the double reconstruction of one image, in each dtype."""
+    """Seconds and memory of one image's reconstruction, of which the paper's signal takes two, in each dtype."""
     import jax
     import numpy as np
     from flax import nnx
 
-    import aedr_jax
     from aedr_jax.autoencoders.blocks import Numerics
     from aedr_jax.autoencoders.config import parse_config
     from aedr_jax.autoencoders.family import build
     from aedr_jax.autoencoders.loading import dtype_of
+    from aedr_jax.compilation import compiler_options
 
     class_name, fields = NETWORKS[name]
     config = parse_config({"_class_name": class_name, **json.loads(json.dumps(fields))})
     images = np.random.default_rng(0).uniform(-1, 1, (1, args.side, args.side, 3)).astype(np.float32)
     weights: dict[tuple[Any, ...], Any] = {}
+    options = compiler_options(jax.default_backend())
     for dtype in DTYPES:
         abstract = nnx.eval_shape(lambda dtype=dtype: build(config, Numerics(dtype_of(dtype)), nnx.Rngs(0)))
-        step = jax.jit(aedr_jax.double_reconstruct)
+        step = jax.jit(lambda network, images: network.decode(network.encode(images)), compiler_options=options)
         begun = time.monotonic()
         compiled = step.lower(abstract, images).compile()
         compile_s = time.monotonic() - begun
@@ -183,12 +185,12 @@ def cost(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         weights = weights or {path: jax.device_put(drawn(path, leaf.shape)) for path, leaf in flat.items()}
         filled = {path: leaf.replace(weights[path]) for path, leaf in flat.items()}
         autoencoder = nnx.merge(graph, nnx.from_flat_state(filled))
-        finite = all(bool(np.isfinite(r).all()) for r in compiled(autoencoder, images))
-        seconds = []
-        for _ in range(3):
+        seconds, finite = [], True
+        for _ in range(args.calls):
             begun = time.monotonic()
-            jax.block_until_ready(compiled(autoencoder, images))
+            reconstructed = jax.block_until_ready(compiled(autoencoder, images))
             seconds.append(time.monotonic() - begun)
+            finite = bool(np.isfinite(reconstructed).all())
         asked = compiled.memory_analysis()
         total = asked.argument_size_in_bytes + asked.output_size_in_bytes + asked.temp_size_in_bytes
         yield {
