@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-__all__ = ["MOST_BYTES", "compiler_options", "cpus", "default_folder", "keep_programs"]
+__all__ = ["MOST_BYTES", "compiler_options", "cpus", "default_folder", "jit_network", "keep_programs"]
 
 MOST_BYTES = 1 << 30  # of programs; those not used for longest go first
 LEAST_SECONDS = 0.1  # of compiling, below which a program is not kept
@@ -41,6 +43,30 @@ def compiler_options(platform: str) -> dict[str, str]:
     except jax.errors.JaxRuntimeError:  # an XLA before or after it
         return {}
     return dict(ON_CPUS)
+
+
+def jit_network(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+    """`jax.jit` of a function that runs a network, with `compiler_options` of the default device's platform.
+
+    Which that is is asked for at the first call: at import no device may be started.
+
+    >>> from aedr_jax.compilation import jit_network
+    >>> double = jit_network(lambda x, times: x * times, static_argnames="times")
+    >>> float(double(1.5, times=2))
+    3.0
+    """
+
+    @functools.cache
+    def jitted() -> Any:
+        import jax
+
+        return jax.jit(function, compiler_options=compiler_options(jax.default_backend()), **settings)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        return jitted()(*arguments, **named)
+
+    return call
 
 
 def cpus() -> int:

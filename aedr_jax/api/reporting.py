@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from aedr_jax.api.decisions import VERDICTS, Calibrations, attribute, candidates_of
 from aedr_jax.api.inventory import MINIATURE_ONLY, are_miniature
 from aedr_jax.api.scores import Progress, Run, unseen
+from aedr_jax.compilation import jit_network
 from aedr_jax.decision.calibration import Calibration
 from aedr_jax.decision.null import Null
 from aedr_jax.errors import ImageError, SourceError
@@ -187,7 +188,7 @@ class _Viewer:
             blocks = None if config is None else alignment_map(autoencoder, images, config=config, standardized=True)
             return first, second, blocks
 
-        self._views = jax.jit(views)
+        self._views = jit_network(views)
 
     def pictured(self, item: Item, verdict: Verdict, rows: Mapping[str, Row], listed: Shown) -> Shown:
         """An image's part of the page, with facts, and pictures where a model has something to say."""

@@ -40,6 +40,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.compilation import jit_network
 from aedr_jax.errors import ArgumentError
 from aedr_jax.images.arrays import prepare
 from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
@@ -319,7 +320,7 @@ def _losses(
     return np.concatenate(found)
 
 
-@partial(jax.jit, static_argnames=("blocks", "config"))
+@partial(jit_network, static_argnames=("blocks", "config"))
 def _log_losses(
     autoencoder: Autoencoder,
     windows: Float[Array, "n w w 3"],
@@ -367,7 +368,7 @@ def _tested(
     return float(found.alignment[0]), float(found.error[0])
 
 
-_align = jax.jit(align, static_argnames="config")
+_align = jit_network(align, static_argnames="config")
 
 
 def _region_upright(image: UInt8[np.ndarray, "h w 3"], region: Box, geometry: Geometry) -> Box:
