@@ -10,11 +10,10 @@ from aedr_jax.cli.arguments import columns_of, setup_of
 from aedr_jax.cli.codes import FAILED, OK
 from aedr_jax.cli.printing import bar, counted, plain, tell_run
 from aedr_jax.cli.verdicts import miniature_only, wrapped
+from aedr_jax.scoring.recorded import MOST_NAMED
 from aedr_jax.scoring.tables import to_json
 
 __all__ = ["CHECKS"]
-
-MOST_NAMED = 10  # images that were not given
 
 
 def verify(args: argparse.Namespace) -> int:

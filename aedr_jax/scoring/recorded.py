@@ -25,7 +25,7 @@ from aedr_jax.typed import build
 
 __all__ = ["MOST_NAMED", "Looked", "Recorded", "keys_of"]
 
-MOST_NAMED = 10  # of images of a folder that were not asked for
+MOST_NAMED = 10  # images that were not asked for: of a folder no more are kept, of a file no more are shown
 
 
 class Looked(NamedTuple):
