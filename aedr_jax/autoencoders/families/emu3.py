@@ -1,14 +1,13 @@
 """`Emu3VQVAE`: the tokenizer of images and videos of Emu3, a VQGAN with spatial norms, on one image.
 
-transformers' class encodes an image as a video of equal frames, as many as are merged into one frame of latents, and of
-the frames that it decodes of those it keeps the first. Every convolution in time is causal and padded with zeros in
-front. So what merges frames in the encoder sees the image and zeros, and is kept as it is; everywhere else one frame
-has nothing but zeros before it, and of a kernel the last slice alone acts. Equal to the class' own, which decodes three
-more frames that nobody sees.
+transformers' class encodes an image as a video of equal frames, as many as one frame of latents stands for, and keeps
+the first of the frames that are decoded of it. Every convolution in time is causal and padded with zeros in front. So
+where the encoder merges frames it sees copies of one after zeros, and that is rebuilt as it is. Everywhere else what is
+kept has nothing but zeros before it: of a kernel the last slice alone acts, and what remains is a network of images.
 
-As transformers' Janus (`janus`) its weights lie in `model.safetensors`, and of a whole Emu3 the part `vqmodel` is saved
-apart first (docs/families.md). Images are in [-1, 1], as in the authors' code; transformers' processor would take the
-mean and deviation of CLIP unless the model's own files say otherwise.
+As of Janus (`janus`), weights lie in `model.safetensors`, and of a whole Emu3 the part `vqmodel` is saved apart first
+(docs/families.md). Images are in [-1, 1], as in the authors' code (github.com/baaivision/Emu3); transformers' image
+processor would take CLIP's mean and deviation where a model's own files say nothing else.
 
 Reference: `transformers.models.emu3.modeling_emu3.Emu3VQVAE` 5.24.0.
 """
@@ -16,7 +15,6 @@ Reference: `transformers.models.emu3.modeling_emu3.Emu3VQVAE` 5.24.0.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +66,7 @@ class Emu3Architecture(Architecture):
     @property
     def mergings(self) -> int:
         """How often two frames are merged into one."""
-        return int(math.log2(self.temporal_downsample_factor))
+        return self.temporal_downsample_factor.bit_length() - 1
 
     @property
     def factor(self) -> int:
@@ -84,15 +82,14 @@ class Emu3Architecture(Architecture):
             problems.append(f"channel_multiplier {self.channel_multiplier} does not begin with 1")
         if self.base_channels % SPATIAL_NORM_GROUPS:
             problems.append(f"base_channels {self.base_channels}: norms need a multiple of {SPATIAL_NORM_GROUPS}")
-        if self.embed_dim != self.latent_channels:
-            problems.append(f"embed_dim {self.embed_dim} and latent_channels {self.latent_channels}: expected equal ones")
+        if self.embed_dim != self.latent_channels:  # layers in time are applied to both
+            problems.append(f"embed_dim {self.embed_dim} is not latent_channels {self.latent_channels}")
         if self.temporal_downsample_factor != 2**self.mergings:
             problems.append(f"temporal_downsample_factor {self.temporal_downsample_factor} is no power of 2")
-        attended = {times for i, times in enumerate(self.channel_multiplier) if i in self.attn_resolutions}
-        if widths := {self.base_channels * times for times in (*attended, self.channel_multiplier[-1])} - {
-            self.hidden_size
-        }:
-            problems.append(f"hidden_size {self.hidden_size}: attention is on {sorted(widths)} channels too")
+        widths = self.blocks.block_out_channels
+        attended = {width for level, width in enumerate(widths) if level in self.attn_resolutions} | {widths[-1]}
+        if attended != {self.hidden_size}:
+            problems.append(f"hidden_size {self.hidden_size}, but attention is on {sorted(attended)} channels")
         return problems
 
 
