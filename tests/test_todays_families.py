@@ -1,6 +1,6 @@
 """Families of today's models: their configs, what their checkpoints may hold, and how their networks fit in here.
 
-That they compute what diffusers computes is `tests/parity/test_families.py`.
+That they compute what diffusers and transformers compute: `tests/parity/test_families.py`, `test_tokenizers.py` there.
 """
 
 import jax

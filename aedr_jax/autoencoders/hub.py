@@ -142,8 +142,8 @@ def _fetch(
         raise unreachable
     if read_object(config).keys() & {"_class_name", "architectures"} == {"architectures"}:
         raise AutoencoderError(
-            f"{where}: a model of transformers, of which nothing is downloaded here. Save its tokenizer of images apart "
-            "(docs/families.md says how), and pass that file"
+            f"{where}: a model of transformers, of which nothing is downloaded here. Save its tokenizer of images "
+            "apart (docs/families.md says how), and pass that file"
         )
     raise AutoencoderError(no_safetensors(where))
 

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import aedr_jax
+from aedr_jax.autoencoders.loading import convert
 
 from .family_configs import FULL_TOKENIZERS, TINY_TOKENIZERS
 from .family_references import random_network, reference_images, reference_latents, saved, through_the_codebook
@@ -82,3 +84,41 @@ def test_through_the_codebook(pair, size):
     np.testing.assert_array_equal(autoencoder.quantizer.indices(jnp.asarray(latents)), codes)
     assert_close(decode(autoencoder, latents), expected, tolerance)
     assert not np.allclose(expected, decode(autoencoder, latents, False), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", TINY_TOKENIZERS)
+def test_layouts(name, tmp_path):
+    """A file by its path, the index of its shards, and what `convert` makes of it are one autoencoder."""
+    class_name, config = TINY_TOKENIZERS[name]
+    reference = random_network(class_name, config, seed=8)
+    file = saved(reference, class_name, tmp_path / "file")
+    reference.save_pretrained(tmp_path / "shards", max_shard_size="10KB")
+    assert len(list((tmp_path / "shards").glob("*-of-*.safetensors"))) > 1
+    convert(file, tmp_path / "converted")
+    places = [file, tmp_path / "shards" / "model.safetensors.index.json", tmp_path / "converted"]
+    assert len({aedr_jax.weights_hash(aedr_jax.load_autoencoder(place)) for place in places}) == 1
+
+
+def test_emu3s_is_saved_out_of_the_whole_as_the_docs_say(tmp_path):
+    """docs/families.md; and the whole is refused by its class' name."""
+    text = {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    text |= {
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    vocabulary = {"<image>": 299, "<|extra_200|>": 298} | {f"<|visual token {i:06d}|>": 200 + i for i in range(37)}
+    class_name, vq = TINY_TOKENIZERS["emu3"]
+    config = transformers.Emu3Config(vq_config=vq, text_config=text, vocabulary_map=vocabulary)
+    whole = transformers.Emu3ForConditionalGeneration(config)
+    reference = random_network(class_name, vq, seed=9)
+    whole.model.vqmodel.load_state_dict(reference.state_dict())
+    whole.save_pretrained(tmp_path / "whole")
+    again = transformers.Emu3ForConditionalGeneration.from_pretrained(tmp_path / "whole")
+    again.model.vqmodel.save_pretrained(tmp_path / "part")
+    files = [saved(reference, class_name, tmp_path / "alone"), tmp_path / "part" / "model.safetensors"]
+    assert len({aedr_jax.weights_hash(aedr_jax.load_autoencoder(file)) for file in files}) == 1
+    with pytest.raises(aedr_jax.AutoencoderError, match="'Emu3ForConditionalGeneration'; expected"):
+        aedr_jax.load_autoencoder(tmp_path / "whole" / "model.safetensors")
