@@ -123,8 +123,8 @@ def module_path(key: str, family: Family) -> str:
 
 
 def to_flax_layout(key: str, path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Outputs and inputs last, inputs first: OIHW to HWIO, (out, in) to (in, out), kernels in time likewise; 1×1
-    convolutions of old attention become linear layers.
+    """Inputs and outputs last: OIHW to HWIO, (out, in) to (in, out), and kernels in time likewise; 1×1 convolutions of
+    old attention become linear layers.
 
     A key that is its own path comes from a file of this package and is in Flax's layout already; a codebook is
     (codes, dimension) in both.
