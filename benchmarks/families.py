@@ -1,6 +1,7 @@
-"""Every family of autoencoders: how far from diffusers, how large, how long and how much memory an image takes.
+"""Every family of autoencoders: how far from its reference, how large, how long and how much memory an image takes.
 
-    python -m benchmarks.families parity              # PyTorch and diffusers 0.39 beside; --tiny: the narrow networks
+    python -m benchmarks.families parity              # PyTorch and diffusers 0.39 (transformers for the tokenizers)
+                                                      # beside; --tiny: the narrow networks
     python -m benchmarks.families cost --side 1024    # one image through encoder and decoder, random weights
 
 Each network has a process and a time limit of its own, and gives JSON lines as they come; a table follows. `cost`
@@ -22,9 +23,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from tests.parity.family_configs import FULL, TINY
+from tests.parity.family_configs import FULL, FULL_TOKENIZERS, TINY, TINY_TOKENIZERS
 
 _FOUR = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -52,7 +54,8 @@ OLDER: dict[str, tuple[str, dict[str, Any]]] = {  # the paper's, and the preview
     ),
     "tiny": ("AutoencoderTiny", {"latent_channels": 16}),
 }
-NETWORKS = OLDER | FULL
+NETWORKS = OLDER | FULL | FULL_TOKENIZERS
+NARROW = TINY | TINY_TOKENIZERS
 LATENTS = ((4, 6), (7, 5))  # of the parity check
 DTYPES = ("float32", "bfloat16")
 
@@ -73,7 +76,7 @@ def main() -> None:
         for found in measure(args.only[0], args):
             print(json.dumps(found), flush=True)
         return
-    names = args.only or list(TINY if args.tiny else NETWORKS)
+    names = args.only or list(NARROW if args.tiny else NETWORKS)
     with tempfile.TemporaryDirectory() as cache:
         if args.what == "cost":
             with ThreadPoolExecutor(args.workers) as pool:
@@ -106,7 +109,10 @@ def in_process(name: str, args: argparse.Namespace, cache: str, *, compile_only:
 
 
 def parity(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The largest difference from diffusers over the largest value, of latents and of images, at two sizes."""
+    """The largest difference from the reference over the largest value, of latents and of images, at two sizes.
+
+    Latents are decoded as they are, without a codebook.
+    """
     import diffusers
     import jax
     import torch
@@ -116,16 +122,17 @@ def parity(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from tests.parity import family_references as further
     from tests.parity import references
 
-    class_name, config = (TINY if args.tiny else NETWORKS)[name]
+    class_name, config = (NARROW if args.tiny else NETWORKS)[name]
     older = name in OLDER
     if older:
         reference = references.random_network(getattr(diffusers, class_name), config)
     else:
-        reference = further.random_network(class_name, config, seed=list(TINY).index(name))
+        reference = further.random_network(class_name, config, seed=list(NARROW).index(name))
     with tempfile.TemporaryDirectory() as folder:
-        reference.save_pretrained(folder)
-        autoencoder = aedr_jax.load_autoencoder(folder, quantize=False if class_name == "VQModel" else None)
-    encode, decode = jax.jit(lambda ae, x: ae.encode(x)), jax.jit(lambda ae, z: ae.decode(z))
+        model = further.saved(reference, class_name, Path(folder))
+        in_the_file = parameters_in(next(Path(folder).glob("*.safetensors")), reference)
+        autoencoder = aedr_jax.load_autoencoder(model)
+    encode, decode = jax.jit(lambda ae, x: ae.encode(x)), jax.jit(lambda ae, z: ae.decode(z, quantize=False))
     latents_apart = images_apart = 0.0
     sizes = []
     for height, width in LATENTS:
@@ -148,11 +155,19 @@ def parity(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "network": name,
         "class": class_name,
         "parameters": sum(value.size for value in jax.tree.leaves(nnx.state(autoencoder, nnx.Param))),
-        "in the file": sum(p.numel() for p in reference.parameters()),
+        "in the file": in_the_file,
         "latents apart": f"{latents_apart:.1e}",
         "images apart": f"{images_apart:.1e}",
         "sizes": " and ".join(sizes),
     }
+
+
+def parameters_in(file: Path, reference: Any) -> int:
+    """How many parameters a file of weights holds, without the reference's buffers."""
+    from aedr_jax.autoencoders.tensors import read_header
+
+    buffers = {name for name, _ in reference.named_buffers()}
+    return sum(math.prod(shape) for name, (_, shape) in read_header(file).items() if name not in buffers)
 
 
 def cost(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -324,11 +324,14 @@ def test_shards_are_fetched_recorded_and_enforced(hub, client, run, lock):
 def test_what_cannot_be_downloaded_is_explained(hub, client, tmp_path):
     pickled = {"vae/config.json": CONFIG, "vae/diffusion_pytorch_model.bin": b"\x80\x04.", "vae/model.ckpt": b"\x80"}
     hub.repositories["org/pickled"] = Repository({FIRST: pickled})
+    whole = {"config.json": b'{"architectures": ["Emu3ForConditionalGeneration"]}', "model.safetensors": b""}
+    hub.repositories["org/whole"] = Repository({FIRST: {f"vqmodel/{name}": data for name, data in whole.items()}})
     hub.repositories["org/gated"] = Repository({}, error=(401, "GatedRepo"))
     hub.repositories["org/forbidden"] = Repository({}, error=(403, "GatedRepo"))
     hub.repositories["org/disabled"] = Repository({}, error=(403, ""))
     cases = {
         ("org/pickled", "vae"): "aedr convert --pickle FOLDER FOLDER",
+        ("org/whole", "vqmodel"): "a model of transformers, of which nothing is downloaded here. Save its tokenizer",
         ("org/pickled", "unet"): "holds no config.json; is the subfolder right?",
         ("org/pickled", "vae", "v9"): "the download failed",
         ("org/gated", "vae"): "Accept its licence on its hub page",

@@ -1,6 +1,6 @@
 """Families of today's models: their configs, what their checkpoints may hold, and how their networks fit in here.
 
-That they compute what diffusers computes is `tests/parity/test_families.py`.
+That they compute what diffusers and transformers compute: `tests/parity/test_families.py`, `test_tokenizers.py` there.
 """
 
 import jax
@@ -116,6 +116,26 @@ JANUS = {  # as transformers writes it
     "projection_dim": 2048,
     "transformers_version": "5.24.0",
 }
+EMU3 = {  # likewise
+    "architectures": ["Emu3VQVAE"],
+    "attention_dropout": 0.0,
+    "attn_resolutions": [3],
+    "base_channels": 256,
+    "channel_multiplier": [1, 2, 2, 4],
+    "codebook_size": 32768,
+    "double_latent": False,
+    "dtype": "float32",
+    "embed_dim": 4,
+    "hidden_size": 1024,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "model_type": "emu3_vqgan",
+    "num_attention_heads": 1,
+    "num_res_blocks": 2,
+    "out_channels": 3,
+    "temporal_downsample_factor": 4,
+    "transformers_version": "5.24.0",
+}
 COGVIEW = {"block_out_channels": [128, 512, 1024, 1024], "layers_per_block": 3, "mid_block_add_attention": False}
 CONFIGS = {  # fields as diffusers writes them for these models -> factor, image channels, image range, label
     "flux2": (
@@ -147,6 +167,7 @@ CONFIGS = {  # fields as diffusers writes them for these models -> factor, image
     ),
     "paella": ({"_class_name": "PaellaVQModel", **PAELLA}, (4, 3, (0.0, 1.0), "Paella, 4 channels")),
     "janus": (JANUS, (16, 3, (-1.0, 1.0), "Janus, 8 channels")),
+    "emu3": (EMU3, (8, 3, (-1.0, 1.0), "Emu3, 4 channels")),
     "cogview": (
         {"_class_name": "AutoencoderKL", **KL_FIELDS, **COGVIEW, "latent_channels": 16},
         (8, 3, (-1.0, 1.0), "KL, 16 channels"),
@@ -201,6 +222,15 @@ TINY = {
         "embed_dim": 2,
         "num_embeddings": 5,
     },
+    "emu3": {
+        "architectures": ["Emu3VQVAE"],
+        "base_channels": 32,
+        "channel_multiplier": [1, 1],
+        "num_res_blocks": 1,
+        "attn_resolutions": [0],
+        "hidden_size": 32,
+        "codebook_size": 5,
+    },
 }
 
 
@@ -246,6 +276,14 @@ def test_configs_as_diffusers_writes_them(name):
         ("janus", {"_class_name": "JanusVQVAE"}, "unknown field 'architectures'"),  # of diffusers it would be another
         ("janus", {"architectures": ["JanusForConditionalGeneration"]}, "_class_name is 'JanusForConditionalGen"),
         ("janus", {"architectures": ["JanusVQVAE", "Other"]}, "_class_name is None"),
+        ("emu3", {"channel_multiplier": [2, 2, 2, 4]}, r"channel_multiplier \(2, 2, 2, 4\) does not begin with 1"),
+        ("emu3", {"base_channels": 48, "hidden_size": 192}, "base_channels 48: norms need a multiple of 32"),
+        ("emu3", {"embed_dim": 8}, "embed_dim 8 is not latent_channels 4"),
+        ("emu3", {"temporal_downsample_factor": 6}, "temporal_downsample_factor 6 is no power of 2"),
+        ("emu3", {"hidden_size": 512}, r"hidden_size 512, but attention is on \[1024\] channels"),
+        ("emu3", {"attn_resolutions": [2, 3]}, r"hidden_size 1024, but attention is on \[512, 1024\] channels"),
+        ("emu3", {"num_attention_heads": 2}, "num_attention_heads = 2; only 1"),
+        ("emu3", {"double_latent": True}, "double_latent = True; only False"),
     ],
 )
 def test_what_cannot_be_rebuilt_is_said(name, change, message):

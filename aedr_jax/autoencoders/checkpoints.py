@@ -123,7 +123,8 @@ def module_path(key: str, family: Family) -> str:
 
 
 def to_flax_layout(key: str, path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """OIHW to HWIO, (out, in) to (in, out); 1×1 convolutions of old attention become linear layers.
+    """Inputs and outputs last: OIHW to HWIO, (out, in) to (in, out), and kernels in time likewise; 1×1 convolutions of
+    old attention become linear layers.
 
     A key that is its own path comes from a file of this package and is in Flax's layout already; a codebook is
     (codes, dimension) in both.
@@ -132,7 +133,7 @@ def to_flax_layout(key: str, path: str, value: np.ndarray, shape: tuple[int, ...
         return value
     if value.ndim == 4 and len(shape) == 2 and value.shape[2:] == (1, 1):
         value = value[:, :, 0, 0]
-    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+    return np.moveaxis(value, (1, 0), (-2, -1))
 
 
 def to_flat_dict(autoencoder: Any) -> dict[str, np.ndarray]:

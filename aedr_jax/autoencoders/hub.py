@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from aedr_jax.autoencoders.tensors import WEIGHT_FILES, files_of, is_index, no_safetensors
+from aedr_jax.autoencoders.tensors import WEIGHT_FILES, files_of, is_index, no_safetensors, read_object
 from aedr_jax.errors import AutoencoderError, CheckpointWarning
 from aedr_jax.files import whole_file
 
@@ -140,6 +140,11 @@ def _fetch(
         return config, weights, certain
     if unreachable is not None:
         raise unreachable
+    if read_object(config).keys() & {"_class_name", "architectures"} == {"architectures"}:
+        raise AutoencoderError(
+            f"{where}: a model of transformers, of which nothing is downloaded here. Save its tokenizer of images "
+            "apart (docs/families.md says how), and pass that file"
+        )
     raise AutoencoderError(no_safetensors(where))
 
 

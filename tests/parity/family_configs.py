@@ -1,6 +1,7 @@
-"""Configurations of the further families: the class in diffusers and its fields, whose defaults stand for the rest.
+"""Configurations of the further families: the class and its fields, whose defaults stand for the rest.
 
-Tiny ones hold all that a config can ask for; full ones are the models' own.
+Tiny ones hold all that a config can ask for; full ones are the models' own. Classes are diffusers', those of the
+tokenizers transformers'.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 FLUX2, WAN, QWEN = "AutoencoderKLFlux2", "AutoencoderKLWan", "AutoencoderKLQwenImage"
+QWEN_21 = "AutoencoderKLQwenImage21"
 DC, HUNYUAN, PAELLA = "AutoencoderDC", "AutoencoderKLHunyuanImage", "PaellaVQModel"
 
 WAN_22 = {
@@ -62,7 +64,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen": (QWEN, _TINY_WAN),
     "qwen-rgba": (QWEN, _TINY_WAN | {"input_channels": 4, "num_res_blocks": 2}),
     "wan2.2": (WAN, _TINY_22 | {"patch_size": 2, "in_channels": 12, "out_channels": 12}),
-    "qwen2.1": (WAN, _TINY_22 | {"in_channels": 4, "out_channels": 4, "temperal_downsample": [True, True]}),
+    "qwen2.1": (QWEN_21, _TINY_22 | {"in_channels": 4, "out_channels": 4, "temperal_downsample": [True, True]}),
     "dc-sana": (
         DC,
         _TINY_DC
@@ -117,7 +119,44 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "paella": (PAELLA, {"embed_dim": 16, "bottleneck_blocks": 2, "levels": 3, "num_vq_embeddings": 37}),
 }
-QWEN_21 = WAN_22 | {
+TINY_TOKENIZERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "janus": (
+        "JanusVQVAE",
+        {
+            "base_channels": 32,
+            "channel_multiplier": (1, 2, 2),
+            "num_res_blocks": 1,
+            "latent_channels": 6,
+            "embed_dim": 4,
+            "num_embeddings": 37,
+        },
+    ),
+    "emu3": (
+        "Emu3VQVAE",
+        {
+            "base_channels": 32,
+            "channel_multiplier": (1, 2, 1, 2),
+            "num_res_blocks": 1,
+            "attn_resolutions": (1, 3),
+            "hidden_size": 64,
+            "latent_channels": 5,
+            "embed_dim": 5,
+            "codebook_size": 37,
+        },
+    ),
+    "emu3-8": (
+        "Emu3VQVAE",
+        {
+            "base_channels": 32,
+            "channel_multiplier": (1, 1),
+            "attn_resolutions": (),
+            "hidden_size": 32,
+            "temporal_downsample_factor": 8,
+            "codebook_size": 37,
+        },
+    ),
+}
+_FULL_21 = WAN_22 | {
     "z_dim": 64,
     "decoder_base_dim": 144,
     "dim_mult": [1, 2, 4, 8, 8],
@@ -132,7 +171,7 @@ FULL: dict[str, tuple[str, dict[str, Any]]] = {
     "wan2.1": (WAN, {}),
     "qwen": (QWEN, {}),
     "wan2.2": (WAN, WAN_22 | {"base_dim": 160, "decoder_base_dim": 256}),
-    "qwen2.1": (WAN, QWEN_21),
+    "qwen2.1": (QWEN_21, _FULL_21),
     "dc-sana": (DC, SANA | {"encoder_block_types": VIT, "decoder_block_types": VIT, "scaling_factor": 0.41407}),
     "dc-mixed": (DC, MIXED),
     "hunyuanimage": (
@@ -150,3 +189,4 @@ FULL: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "paella": (PAELLA, {}),
 }
+FULL_TOKENIZERS: dict[str, tuple[str, dict[str, Any]]] = {"janus": ("JanusVQVAE", {}), "emu3": ("Emu3VQVAE", {})}

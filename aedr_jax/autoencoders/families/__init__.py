@@ -7,6 +7,7 @@ record with its key rules; layers that families share are in `blocks`, `quantize
 from __future__ import annotations
 
 from aedr_jax.autoencoders.families.dc import DC
+from aedr_jax.autoencoders.families.emu3 import EMU3
 from aedr_jax.autoencoders.families.flux2 import FLUX2
 from aedr_jax.autoencoders.families.hunyuan import HUNYUAN_IMAGE
 from aedr_jax.autoencoders.families.janus import JANUS
@@ -33,5 +34,6 @@ FAMILIES: dict[str, Family] = {
         HUNYUAN_IMAGE,
         PAELLA,
         JANUS,
+        EMU3,
     )
 }
