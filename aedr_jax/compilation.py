@@ -48,7 +48,8 @@ def compiler_options(platform: str) -> dict[str, str]:
 def jit_network(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
     """`jax.jit` of a function that runs a network, with `compiler_options` of the default device's platform.
 
-    Which that is is asked for at the first call: at import no device may be started.
+    Which that is is asked for at the first call: at import no device may be started. To be called as it is, not within
+    another `jit` or `grad`, since options belong to the whole program.
 
     >>> from aedr_jax.compilation import jit_network
     >>> double = jit_network(lambda x, times: x * times, static_argnames="times")

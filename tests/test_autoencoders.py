@@ -200,6 +200,16 @@ def test_nearest_codes_takes_the_first_of_equal_codes():
     assert nearest_codes(jnp.asarray([[1.0, 1.0], [3.0, 0.0]]), codebook).tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("k", [1, 5, CODE_BLOCK, CODE_BLOCK + 1])
+def test_nearest_codes_of_any_number_of_codes(k):
+    random = np.random.default_rng(k)
+    codebook, latents = (random.integers(-3, 4, (n, 2)).astype(np.float32) for n in (k, 40))  # integers: many are equal
+    distances = ((latents[:, None] - codebook) ** 2).sum(-1)
+    np.testing.assert_array_equal(nearest_codes(jnp.asarray(latents), jnp.asarray(codebook)), distances.argmin(1))
+    latents[0, 0], latents[1, 1] = np.nan, np.nan
+    assert nearest_codes(jnp.asarray(latents), jnp.asarray(codebook))[:2].tolist() == [0, 0]
+
+
 def test_lookup_does_not_hold_every_distance():
     latents, codebook = jnp.zeros((4096, 4)), jnp.zeros((16384, 4))
     memory = jax.jit(nearest_codes).lower(latents, codebook).compile().memory_analysis()

@@ -1,4 +1,4 @@
-"""Attention whose memory grows with the number of positions only.
+"""Attention whose memory grows with the number of positions only (but for its gradient, which keeps the weights).
 
 Nothing of cuDNN's is used: its kernels take half precision and heads of at most 256 channels, and these have 512.
 """

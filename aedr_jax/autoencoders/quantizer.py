@@ -13,7 +13,7 @@ CODE_BLOCK = 128  # codes compared at once: the distances of 64×64 latents to 1
 
 
 def nearest_codes(latents: Float[Array, "t d"], codebook: Float[Array, "k d"]) -> Int[Array, " t"]:
-    """The index of the code nearest to each latent vector (the lowest index among equals).
+    """The index of the code nearest to each latent vector (the lowest index among equals; 0 of one that is NaN).
 
     Only `CODE_BLOCK` distances a vector are held at a time, and blocks are compared place by place, so that one search
     for the least among `CODE_BLOCK` is left (on CPUs an `argmin` takes longer than the distances). Computed in float32
@@ -22,7 +22,7 @@ def nearest_codes(latents: Float[Array, "t d"], codebook: Float[Array, "k d"]) -
     Reference: `VectorQuantizer.forward` of diffusers 0.39.0 (`cdist` and `argmin`); indices equal wherever the two
     nearest codes differ by more than rounding.
     """
-    latents, codebook = latents.astype(jnp.float32), codebook.astype(jnp.float32)
+    latents, codebook = jax.lax.stop_gradient((latents.astype(jnp.float32), codebook.astype(jnp.float32)))
     k, d = codebook.shape
     block = min(CODE_BLOCK, k)
     blocks = -(-k // block)
@@ -39,8 +39,8 @@ def nearest_codes(latents: Float[Array, "t d"], codebook: Float[Array, "k d"]) -
         return (jnp.where(nearer, distances, best_distances), jnp.where(nearer, number, best_blocks)), None
 
     # Derived from the latents rather than fresh constants, so that the carry varies over a mesh as they do.
-    zeros = jnp.broadcast_to(latents[:, :1] * 0, (latents.shape[0], block))
-    first = (zeros + jnp.inf, zeros.astype(jnp.int32))
+    never = jnp.broadcast_to(jnp.isnan(latents[:, :1]) & False, (latents.shape[0], block))
+    first = (jnp.where(never, 0.0, jnp.inf), never.astype(jnp.int32))
     (distances, numbers), _ = jax.lax.scan(step, first, (jnp.arange(blocks), codes, half_norms))
     least = jnp.min(distances, axis=-1, keepdims=True)
     return jnp.min(jnp.where(distances == least, numbers * block + jnp.arange(block), k - 1), axis=-1)
