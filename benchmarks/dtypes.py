@@ -50,6 +50,25 @@ def own_images(autoencoder: Any, images: list[np.ndarray]) -> list[np.ndarray]:
     return list(np.round((np.clip(decoded, -1, 1) + 1) * 127.5).astype(np.uint8))
 
 
+def compared(images: str, exact: np.ndarray, half: np.ndarray, p_exact: np.ndarray, p_half: np.ndarray) -> list[str]:
+    """A line of the table: of images of which both say something."""
+    known = ~(np.isnan(exact) | np.isnan(half))
+    moved, moved_p = np.abs(half - exact)[known], np.abs(p_half - p_exact)[known]
+    accepted, accepted_half = p_exact <= RATE, p_half <= RATE
+    return [
+        images,
+        str(len(exact)),
+        f"{np.isnan(exact).sum()}, {np.isnan(half).sum()}",
+        f"{np.median(exact[known]):.2f}",
+        f"{np.median(moved):.2f}",
+        f"{moved.max():.2f}",
+        f"{np.median(moved_p):.3f}",
+        f"{moved_p.max():.3f}",
+        f"{accepted.sum()}, {accepted_half.sum()}",
+        str((accepted != accepted_half).sum()),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path)
@@ -68,22 +87,11 @@ def main() -> None:
                 row = dict(zip(("float32", args.dtype, "p_float32", f"p_{args.dtype}"), values, strict=True))
                 with args.out.open("a") as file:
                     file.write(json.dumps({"model": name, "kind": kind, **row}) + "\n")
-            table.append(
-                [
-                    f"{name}, {kind}",
-                    str(len(images)),
-                    f"{np.median(one):.2f}",
-                    f"{np.median(np.abs(other - one)):.2f}",
-                    f"{np.abs(other - one).max():.2f}",
-                    f"{np.median(np.abs(q - p)):.3f}",
-                    f"{np.abs(q - p).max():.3f}",
-                    f"{(p <= RATE).sum()}, {(q <= RATE).sum()}",
-                    str(((p <= RATE) != (q <= RATE)).sum()),
-                ]
-            )
+            table.append(compared(f"{name}, {kind}", one, other, p, q))
     header = [
         "images",
         "number",
+        "not assessable",
         "median standing",
         "its change, median",
         "largest",

@@ -1,7 +1,7 @@
 """The tables of docs/results.md, condensed from those that `aedr evaluate` wrote.
 
     aedr evaluate DIR --out RESULTS
-    python benchmarks/results.py RESULTS
+    python -m benchmarks.results RESULTS
 
 Everything is read from RESULTS/tables and RESULTS/scores.parquet; nothing is measured or chosen here. A figure in
 brackets is a 95 % interval.
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from aedr_jax.rivals.registry import DEFAULT, PAPER
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.study.comparison import REAL
+from benchmarks.matrix import related
 
 SHOWN = (PAPER, DEFAULT)
 SIGNED = "rdd-mse"
@@ -34,6 +35,7 @@ def main() -> None:
     tables = results / "tables"
     found = {file.stem: list(csv.DictReader(file.read_text().splitlines())) for file in sorted(tables.glob("*.csv"))}
     print_methods(found["summary"])
+    print_unrelated(found["table1_models"])
     print_same_images(found["same_images"])
     print_by_model([*found["table1_models"], *found["table2_real"]])
     for method in SHOWN:
@@ -66,6 +68,13 @@ def print_methods(records: Sequence[Record]) -> None:
         rows.append([method, *accuracies, *others, both["pairs"], both["n_own"]])
     header = ["method", "accuracy, pairs of models", "against photographs", "AUC", "AP", "TPR at 1 % FPR", "at 5 %"]
     show("Every method: means over the cells, accuracy in %", [*header, "cells", "own images tested"], rows)
+
+
+def print_unrelated(records: Sequence[Record]) -> None:
+    """Mean accuracy over pairs of models that share no encoder."""
+    apart = [r for r in records if not related(r["model"], r["other"])]
+    rows = [[method, f"{mean(of, 'accuracy'):.1f}", str(len(of))] for (method,), of in group(apart, "method").items()]
+    show("Accuracy over pairs of models that share no encoder (%)", ["method", "accuracy", "pairs"], rows)
 
 
 def print_same_images(records: Sequence[Record]) -> None:

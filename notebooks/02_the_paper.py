@@ -92,7 +92,7 @@ plt.show()
 # ```sh
 # aedr evaluate EVAL --out RESULTS --count 400 --methods latenttracer,ronan --ronan-models mini-kl4-a,mini-vq
 # aedr evaluate EVAL --out RESULTS --count 200 --robustness 10 --ronan-models mini-kl4-a,mini-vq
-# python benchmarks/results.py RESULTS
+# python -m benchmarks.results RESULTS
 # ```
 #
 # The paper's rows are the figures that it published, on real models; they are quoted in the same file, and were not
