@@ -134,11 +134,15 @@ def images() -> jax.Array:
 
 
 def tiny_architecture(kind: str) -> dict:
-    """Configs of tiny autoencoders, in diffusers' words."""
+    """Configs of tiny autoencoders, in diffusers' words: two levels of one block and attention in the middle.
+
+    Every layer of a network is traced and compiled. Those with more of them: `test_goldens.py`.
+    """
     common = {
         "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
         "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
         "block_out_channels": [8, 8],
+        "layers_per_block": 1,
         "norm_num_groups": 4,
     }
     if kind == "kl":

@@ -15,6 +15,7 @@ from aedr_jax.autoencoders.family import build_abstract
 KL = {
     "_class_name": "AutoencoderKL",
     "block_out_channels": [8],
+    "layers_per_block": 1,
     "norm_num_groups": 4,
     "latent_channels": 4,
 }
@@ -31,6 +32,7 @@ SMALLEST = {
 MOVQ = {
     "_class_name": "VQModel",
     "block_out_channels": [32],
+    "layers_per_block": 1,
     "norm_num_groups": 32,
     "latent_channels": 4,
     "vq_embed_dim": 4,
