@@ -136,12 +136,13 @@ def images() -> jax.Array:
 def tiny_architecture(kind: str) -> dict:
     """Configs of tiny autoencoders, in diffusers' words: two levels of one block and attention in the middle.
 
-    Every layer of a network is traced and compiled. Those with more of them: `test_goldens.py`.
+    Every layer of a network is traced and compiled. Those with more of them: `test_goldens.py`. The channels are so few
+    that some pixels are made at once (`convolutions.convolve_few`), or with a codebook just too many for that.
     """
     common = {
         "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
         "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
-        "block_out_channels": [8, 8],
+        "block_out_channels": [8, 8] if kind == "kl" else [20, 20],
         "layers_per_block": 1,
         "norm_num_groups": 4,
     }

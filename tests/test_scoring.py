@@ -1,6 +1,7 @@
 """Files to rows: sizes, errors, batches, and that a row does not depend on its company."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -25,6 +26,7 @@ from aedr_jax.signal.alignment import align_together
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 # Attention takes memory and time with the square of the positions, and these models work at the images' own size.
 KL, VQ = ({**config, "mid_block_add_attention": False} for config in (KL, VQ))
+LOSSES = aedr.SignalConfig(alignment=None)  # where the alignment is not what a test is about: a third less to compile
 # Small tiles: these models decode as many positions as an image has pixels.
 TILES = dataclasses.replace(aedr.SignalConfig.tiles(), alignment=aedr.AlignmentConfig(tile=48, block=8, margin=8))
 CONTRACT = [
@@ -106,7 +108,7 @@ def test_one_row_for_each_image_and_model(rows, photos):
 
 
 def test_values_are_those_of_the_pure_functions(rows, photos, candidates):
-    measure = jax.jit(aedr.measure)
+    measure = jax.jit(functools.partial(aedr.measure, config=LOSSES))
     for name in ("b.png", "c.jpg"):
         pixels = aedr.read_image(photos / name)[:64, :70]  # cropped right and bottom to even sides
         images = jnp.asarray(pixels[None], jnp.float32) / 127.5 - 1
@@ -160,9 +162,9 @@ def test_a_crop_does_not_depend_on_other_candidates(candidates, tmp_path):
     """Calibrations are made of one model, and judge it beside models of other factors."""
     pixels = np.random.default_rng(0).integers(0, 256, (67, 70, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "odd.png")
-    together = Scorer(candidates, batch_size=1)
+    together = Scorer(candidates, config=LOSSES, batch_size=1)
     for candidate in candidates:  # of the factors 2 and 1
-        assert together.protocol(candidate) == Scorer([candidate], batch_size=1).protocol(candidate)
+        assert together.protocol(candidate) == Scorer([candidate], config=LOSSES, batch_size=1).protocol(candidate)
     assert [together.protocol(c).size_rule for c in candidates] == ["crop2", "crop1"]
     for photo in (together.decoder(item) for item in find_images([tmp_path])):
         assert photo.shapes == ((66, 70, 3), (67, 70, 3))
@@ -299,7 +301,8 @@ def test_models_that_are_one_are_computed_once(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "0.png")
     asked = {"a": None, "b": None, "c": not load_candidate(str(tmp_path / "vq")).autoencoder.quantize_on_decode}
     scorer = Scorer(
-        [load_candidate(str(tmp_path / "vq"), name=name, quantize=quantize) for name, quantize in asked.items()]
+        [load_candidate(str(tmp_path / "vq"), name=name, quantize=quantize) for name, quantize in asked.items()],
+        config=LOSSES,
     )
     assert [len(group) for group in scorer.engine.autoencoders] == [1, 1]
     rows = list(scorer.score(find_images([tmp_path])))
