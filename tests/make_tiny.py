@@ -15,6 +15,7 @@ from aedr_jax.autoencoders.family import build_abstract
 KL = {
     "_class_name": "AutoencoderKL",
     "block_out_channels": [8],
+    "layers_per_block": 1,
     "norm_num_groups": 4,
     "latent_channels": 4,
 }
@@ -28,9 +29,19 @@ SMALLEST = {
     "norm_num_groups": 2,
     "latent_channels": 2,
 }
+VQ = {
+    "_class_name": "VQModel",
+    "block_out_channels": [8],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "latent_channels": 4,
+    "vq_embed_dim": 4,
+    "num_vq_embeddings": 32,
+}
 MOVQ = {
     "_class_name": "VQModel",
     "block_out_channels": [32],
+    "layers_per_block": 1,
     "norm_num_groups": 32,
     "latent_channels": 4,
     "vq_embed_dim": 4,

@@ -501,34 +501,30 @@ import sys
 from aedr_jax.scoring.job import SCORES
 from aedr_jax.scoring.store import Parts
 from pathlib import Path
-index, shares = int(sys.argv[2]), int(sys.argv[3])
-try:
-    with Parts(Path(sys.argv[1]), tag="x", layout=SCORES).going_on({}, (index, shares)):
-        print("held", flush=True)
-        sys.stdin.read()
-except Exception as error:
-    print(error, flush=True)
+with Parts(Path(sys.argv[1]), tag="x", layout=SCORES).going_on({}, (0, 2)):
+    print("held", flush=True)
+    sys.stdin.read()
 """
 
 
 def test_two_processes_do_not_do_the_same_share(tmp_path):
-    def start(index, shares):
-        call = [sys.executable, "-c", HOLD, str(tmp_path / "s"), str(index), str(shares)]
-        process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        return process, process.stdout.readline()
+    """One holds the first half, and this one asks."""
 
-    first, said = start(0, 2)
-    assert said == "held\n"
-    others = {share: start(*share) for share in ((1, 2), (0, 2), (0, 1))}
-    assert others[1, 2][1] == "held\n"
-    assert "another process is writing into it, share 0/2" in others[0, 2][1]
-    assert "share of another N" in others[0, 1][1]
-    for process in (first, *(process for process, _ in others.values())):
-        process.kill()
-        process.communicate()
-    process, said = start(0, 1)  # the kernel gave the locks back
-    assert said == "held\n"
-    process.communicate("")
+    def going_on(*share):
+        return Parts(tmp_path / "s", tag="x", layout=SCORES).going_on({}, share)
+
+    call = [sys.executable, "-c", HOLD, str(tmp_path / "s")]
+    with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with going_on(1, 2):
+            pass
+        with pytest.raises(SourceError, match="another process is writing into it, share 0/2"), going_on(0, 2):
+            pass
+        with pytest.raises(SourceError, match="share of another N"), going_on(0, 1):
+            pass
+        other.kill()
+    with going_on(0, 1):  # the kernel gave the locks back
+        pass
 
 
 def test_command_line(world, tmp_path, capsys, loaded, monkeypatch):

@@ -36,7 +36,7 @@ from aedr_jax.study.tables import tables, write_tables
 
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 SIDE = 16
-TINY = {**KL, "mid_block_add_attention": False, "layers_per_block": 1}
+TINY = {**KL, "mid_block_add_attention": False}
 LIMITS = {"latenttracer": Limits(count=4, steps=2), "ronan": Limits(count=10, steps=2, models=("m1",))}
 FEW = ("aedr", "aedr-default", "aeroblade-mse", "ronan")
 

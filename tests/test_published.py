@@ -75,7 +75,7 @@ def test_published_images_go_through_the_command_line(shared, tmp_path):
     from aedr_jax.inputs.sources import find_images
     from aedr_jax.scoring.scorer import Scorer, load_candidate
 
-    config = {**KL, "mid_block_add_attention": False, "layers_per_block": 1}
+    config = {**KL, "mid_block_add_attention": False}
     candidate = load_candidate(str(write_folder(tmp_path / "m", config, make_tensors(config))))
     items = find_images([shared / "data" / "published" / "images" / name for name in ("VQDM", "Real")])
     rows = list(Scorer([candidate], batch_size=2, multiple=256).score(items))

@@ -5,6 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -64,6 +65,14 @@ def test_a_fine_tuned_decoder_keeps_its_encoder():
     assert differs == {"decoder", "post_quant_conv"}
 
 
+@pytest.fixture
+def one_device(monkeypatch):
+    """Seven images are seven batches; over two devices they would be eight images' work."""
+    monkeypatch.setattr(jax, "local_devices", lambda **_: jax.devices()[:1])
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+
+
+@pytest.mark.usefixtures("one_device")
 def test_attribute_tells_the_examples_apart(capsys):
     """One image of each folder, and a second of the photographs; README's first command prints all."""
     folders = [folder for folder in sorted((ROOT / "examples").iterdir()) if folder.is_dir()]

@@ -11,7 +11,10 @@ from aedr_jax.signal.texture import PAIR_BLOCK, cooccurrence_matrix, gray_levels
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 
 
+# One program each: operation by operation, every one would be compiled by itself.
 matrix_of = jax.jit(cooccurrence_matrix, static_argnames=("num_levels", "offset", "symmetric", "normed"))
+gray_levels_of = jax.jit(gray_levels)
+homogeneity_of = jax.jit(homogeneity, static_argnames="kind")
 
 
 def counted_by_hand(levels, num_levels, offset, symmetric):
@@ -43,25 +46,25 @@ def test_counts_over_several_blocks_are_exact(rng):
     levels = rng.integers(0, 32, (1, side, side))
     expected = np.zeros((32, 32), int)
     np.add.at(expected, (levels[0, :, :-1].ravel(), levels[0, :, 1:].ravel()), 1)
-    found = cooccurrence_matrix(jnp.asarray(levels), symmetric=False, normed=False)[0]
+    found = matrix_of(jnp.asarray(levels), symmetric=False, normed=False)[0]
     np.testing.assert_array_equal(found, expected)
 
 
 def test_counts_stay_exact_beyond_the_integers_of_float32():
     # 2**24 + 1 pairs of one kind: a float32 sum of ones would stop at 2**24.
     levels = jnp.zeros((1, 1, 2**24 + 2), jnp.int32)
-    assert int(cooccurrence_matrix(levels, num_levels=2, symmetric=False, normed=False)[0, 0, 0]) == 2**24 + 1
+    assert int(matrix_of(levels, num_levels=2, symmetric=False, normed=False)[0, 0, 0]) == 2**24 + 1
 
 
 def test_normed_sums_to_one(rng):
-    matrix = cooccurrence_matrix(jnp.asarray(rng.integers(0, 32, (3, 8, 8))))
+    matrix = matrix_of(jnp.asarray(rng.integers(0, 32, (3, 8, 8))))
     np.testing.assert_allclose(matrix.sum((1, 2)), 1.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["inverse_difference", "inverse_difference_moment"])
 def test_homogeneity_formulas(rng, kind):
     gray = rng.integers(0, 256, (2, 20, 30)).astype(np.uint8)
-    found = homogeneity(jnp.asarray(gray), kind=kind)
+    found = homogeneity_of(jnp.asarray(gray), kind=kind)
     for image, value in zip(gray, np.asarray(found), strict=True):
         difference = np.abs(image[:, 1:].astype(int) // 8 - image[:, :-1].astype(int) // 8)
         power = 1 if kind == "inverse_difference" else 2
@@ -69,17 +72,17 @@ def test_homogeneity_formulas(rng, kind):
 
 
 def test_extremes():
-    assert homogeneity(jnp.full((1, 8, 8), 200, jnp.uint8)) == 1.0
+    assert homogeneity_of(jnp.full((1, 8, 8), 200, jnp.uint8)) == 1.0
     stripes = jnp.tile(jnp.asarray([0, 255], jnp.uint8), (1, 8, 4))
-    np.testing.assert_allclose(homogeneity(stripes), 1 / 32, rtol=1e-6)
-    np.testing.assert_allclose(homogeneity(stripes, kind="inverse_difference_moment"), 1 / (1 + 31**2), rtol=1e-6)
-    assert np.isnan(homogeneity(jnp.full((1, 8, 8), -1, jnp.int32)))[0]
+    np.testing.assert_allclose(homogeneity_of(stripes), 1 / 32, rtol=1e-6)
+    np.testing.assert_allclose(homogeneity_of(stripes, kind="inverse_difference_moment"), 1 / (1 + 31**2), rtol=1e-6)
+    assert np.isnan(homogeneity_of(jnp.full((1, 8, 8), -1, jnp.int32)))[0]
 
 
 def test_padding_changes_nothing(rng):
     gray = rng.integers(0, 256, (2, 17, 23)).astype(np.int16)
     padded = np.pad(gray, ((0, 0), (0, 15), (0, 41)), constant_values=-1)
-    np.testing.assert_array_equal(homogeneity(jnp.asarray(padded)), homogeneity(jnp.asarray(gray)))
+    np.testing.assert_array_equal(homogeneity_of(jnp.asarray(padded)), homogeneity_of(jnp.asarray(gray)))
 
 
 def test_batch_jit_vmap_and_order(rng):
@@ -87,11 +90,11 @@ def test_batch_jit_vmap_and_order(rng):
     whole = np.asarray(homogeneity(gray))
     # Counts are equal; the weighted sum of 1,024 of them is float32, in an order that the program chooses.
     close = {"rtol": 1e-6}
-    np.testing.assert_allclose(np.concatenate([homogeneity(g[None]) for g in gray]), whole, **close)
-    np.testing.assert_allclose(jax.jit(homogeneity)(gray), whole, **close)
+    np.testing.assert_allclose(np.concatenate([homogeneity_of(g[None]) for g in gray]), whole, **close)
+    np.testing.assert_allclose(homogeneity_of(gray), whole, **close)
     np.testing.assert_allclose(jax.vmap(lambda g: homogeneity(g[None])[0])(gray), whole, **close)
     order = np.array([3, 1, 5, 0, 2, 4])
-    np.testing.assert_allclose(homogeneity(gray[order]), whole[order], **close)
+    np.testing.assert_allclose(homogeneity_of(gray[order]), whole[order], **close)
 
 
 def test_a_sharded_batch_stays_sharded_without_collectives(rng):
@@ -101,7 +104,7 @@ def test_a_sharded_batch_stays_sharded_without_collectives(rng):
     compiled = jax.jit(homogeneity).lower(gray).compile()
     assert not [name for name in COLLECTIVES if name in compiled.as_text()]
     assert compiled.output_shardings.is_equivalent_to(sharding, 1)
-    np.testing.assert_allclose(compiled(gray), homogeneity(np.asarray(gray)), rtol=1e-6)
+    np.testing.assert_allclose(compiled(gray), homogeneity_of(np.asarray(gray)), rtol=1e-6)
 
 
 def test_wrong_arguments():
@@ -118,5 +121,5 @@ def test_gray_levels_are_those_of_a_saved_png(rng):
     pixels = rng.integers(0, 256, (1, 8, 8, 3))
     red, green, blue = np.moveaxis(pixels, -1, 0)
     expected = (9797 * red + 19234 * green + 3737 * blue) >> 15
-    np.testing.assert_array_equal(gray_levels(jnp.asarray(pixels / 127.5 - 1, jnp.float32)), expected)
-    assert gray_levels(jnp.full((1, 1, 1, 3), 7.0))[0, 0, 0] == 255 * (9797 + 19234 + 3737) >> 15
+    np.testing.assert_array_equal(gray_levels_of(jnp.asarray(pixels / 127.5 - 1, jnp.float32)), expected)
+    assert gray_levels_of(jnp.full((1, 1, 1, 3), 7.0))[0, 0, 0] == 255 * (9797 + 19234 + 3737) >> 15

@@ -183,6 +183,7 @@ TINY = {
         "decoder_block_out_channels": [4, 8],
         "down_block_types": ["DownEncoderBlock2D"] * 2,
         "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "layers_per_block": 1,
         "norm_num_groups": 2,
         "latent_channels": 3,
     },

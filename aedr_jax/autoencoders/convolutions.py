@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["LAYOUT", "convolve_upsampled", "convolver", "upsample_nearest"]
+__all__ = ["LAYOUT", "convolve_few", "convolve_upsampled", "convolver", "upsample_nearest"]
 
 MANY = 512  # channels, on both sides, from which F(2, 3) is surely faster: 1.3 to 1.5 times; with 128 it is slower
 FEW = 256  # channels of one side times those of the other, up to which a few pixels are made at once: 1.5 to 4 times
@@ -70,7 +70,7 @@ def convolver(inputs: int, outputs: int) -> Callable[..., Any]:
     """
     if min(inputs, outputs) >= MANY:
         return _convolve_many
-    return _convolve_few if inputs * outputs <= FEW else jax.lax.conv_general_dilated
+    return convolve_few if inputs * outputs <= FEW else jax.lax.conv_general_dilated
 
 
 def _convolve_many(x: Array, kernel: Array, *arguments: Any, precision: Any, **options: Any) -> Array:
@@ -78,7 +78,8 @@ def _convolve_many(x: Array, kernel: Array, *arguments: Any, precision: Any, **o
     return _on_cpus(functools.partial(_sixteen, precision=precision), plain, x, kernel)
 
 
-def _convolve_few(x: Array, kernel: Array, *arguments: Any, precision: Any, **options: Any) -> Array:
+def convolve_few(x: Array, kernel: Array, *arguments: Any, precision: Any, **options: Any) -> Array:
+    """`jax.lax.conv_general_dilated` of a 3×3 kernel to the same size, a few pixels at once where the CPU computes."""
     plain = functools.partial(_as_it_is, arguments=arguments, precision=precision, **options)
     return _on_cpus(functools.partial(_side_by_side, precision=precision), plain, x, kernel)
 

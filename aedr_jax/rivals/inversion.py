@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aedr_jax.autoencoders.convolutions import convolve_few
 from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.errors import BaselineError
 
@@ -83,14 +84,15 @@ def with_fast_gradients(autoencoder: Any) -> Any:
 
     XLA's CPU backend is fast where a kernel is stored as [h, w, in, out]. The gradient of a convolution wants it turned
     and transposed; outside of loops XLA does that beforehand, but in the body of a `lax.scan` it takes a generic path,
-    several times as slow. Here the kernel is turned explicitly. Values are the same; forward-mode differentiation is
-    not defined, which a descent does not need. What is no NNX module is returned as it is.
+    several times as slow. Here the kernel is turned explicitly, also between few channels, where a few pixels at once
+    (`convolve_few`) would make the images faster and their gradient slower. Values are the same; forward-mode
+    differentiation is not defined, which a descent does not need. What is no NNX module is returned as it is.
     """
     if not isinstance(autoencoder, nnx.Module):
         return autoencoder
     copy = nnx.clone(autoencoder)
     for _, module in nnx.iter_modules(copy):
-        if isinstance(module, nnx.Conv) and module.conv_general_dilated is jax.lax.conv_general_dilated:
+        if isinstance(module, nnx.Conv) and module.conv_general_dilated in (jax.lax.conv_general_dilated, convolve_few):
             module.conv_general_dilated = _convolve
     return copy
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.models import Autoencoder, normal_like
+from aedr_jax.rivals.inversion import with_fast_gradients
 from aedr_jax.signal.measurement import Measurement, SignalConfig, measure
 from aedr_jax.signal.reconstruction import to_display
 
@@ -89,6 +90,7 @@ def perturb(
     start = None
     if key is not None:  # erf makes a normal draw uniform on (-1, 1)
         start = to_display(images, clip=True, round8=True) + epsilon * jax.lax.erf(normal_like(key, images) / 2**0.5)
+    autoencoder = with_fast_gradients(autoencoder)
     return projected(
         jax.grad(lambda x: sign * statistic(measure(autoencoder, x, config=config)).sum()),
         images,
