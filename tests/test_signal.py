@@ -135,10 +135,9 @@ def test_pmapped_measure(images):
     np.testing.assert_allclose(mapped.signal.reshape(8), plain.signal, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["vq", "functions"])
+@pytest.mark.parametrize("kind", ["kl", "vq", "functions"])
 def test_gradients_are_finite(images, kind):
-    """Of the signal, and of the latent error where there is a codebook. That of the signal through the other network
-    is followed in `test_attacks.py`."""
+    """Of the signal, and of the latent error where there is a codebook."""
 
     @jax.jit
     @jax.jacrev

@@ -146,7 +146,7 @@ def test_tiles_of_another_size_are_refused(autoencoder):
 
 
 def test_one_program_serves_all_sizes(tmp_path):
-    """Forty images of forty sizes: one for sides of a tile and more, and four for all that are smaller."""
+    """A hundred images of a hundred sizes: one for sides of a tile and more, at most four for smaller ones."""
     traced = []
 
     def encode(params, x):
@@ -154,18 +154,17 @@ def test_one_program_serves_all_sizes(tmp_path):
         return x[:, ::8, ::8] * params
 
     rng = np.random.default_rng(0)
-    smaller = zip(range(64, 144, 4), rng.integers(64, 420, 20), strict=True)
-    sides = [(int(a), int(b)) for a, b in (*smaller, *rng.integers(128, 420, (20, 2)))]
-    assert len(set(sides)) == 40
+    sides = [(int(a), int(b)) for a, b in rng.integers(64, 420, (100, 2))]
+    assert len(set(sides)) == 100
     small = rng.integers(0, 256, (420, 420, 3), dtype=np.uint8)
     for i, (height, width) in enumerate(sides):
-        Image.fromarray(small[:height, :width]).save(tmp_path / f"{i:02}.bmp")
+        Image.fromarray(small[:height, :width]).save(tmp_path / f"{i:03}.bmp")
     ae = aedr.from_functions(encode, lambda _, z: z.repeat(8, 1).repeat(8, 2), jnp.float32(1.0))
     scorer = Scorer([Candidate("tiny", ae, "hash")], config=aedr.SignalConfig.tiles())
     rows = list(scorer.score(find_images([tmp_path])))
-    assert len(rows) == 40
+    assert len(rows) == 100
     assert {row.status for row in rows} == {"ok"}
-    assert len(traced) == len(set(traced)) == 5
+    assert len(traced) == len(set(traced)) <= 5
     assert all(shape[1] == shape[2] for shape in traced)
     by_size = {(row.height, row.width): (row.used_height, row.used_width) for row in rows}
     assert all(used == (h // 8 * 8, w // 8 * 8) for (h, w), used in by_size.items())
