@@ -94,10 +94,11 @@ PAELLA = {
     "scale_factor": 0.3764,
     "up_down_scale_factor": 2,
 }
-JANUS = {  # as transformers writes it
+JANUS = {  # as transformers writes it of a converted Janus-Pro: its converter adds `depth`, which its class does not know
     "architectures": ["JanusVQVAE"],
     "base_channels": 128,
     "channel_multiplier": [1, 1, 2, 2, 4],
+    "depth": 2,
     "double_latent": False,
     "dropout": 0.0,
     "dtype": "float32",
