@@ -94,7 +94,7 @@ PAELLA = {
     "scale_factor": 0.3764,
     "up_down_scale_factor": 2,
 }
-JANUS = {  # as transformers writes it of a converted Janus-Pro: its converter adds `depth`, which its class does not know
+JANUS = {  # as transformers writes it of a Janus-Pro; its converter adds `depth`, which the class does not know
     "architectures": ["JanusVQVAE"],
     "base_channels": 128,
     "channel_multiplier": [1, 1, 2, 2, 4],
@@ -269,7 +269,7 @@ def test_configs_as_diffusers_writes_them(name):
         ("sana", {"latent_channels": 48}, "decoder: 48 channels to 1024: no shortcut fits"),
         ("sana", {"encoder_block_out_channels": [128, 256, 512, 512, 1024, 8192]}, "1024 to 8192 channels: no"),
         ("sana", {"upsample_block_type": "conv"}, "upsample_block_type = 'conv'"),
-        ("sana", {"downsample_block_type": "CONV"}, "downsample_block_type = 'CONV'; only 'pixel_unshuffle' or 'conv' or"),
+        ("sana", {"downsample_block_type": "CONV"}, "downsample_block_type = 'CONV'; only 'pixel_unshuffle' or"),
         ("hunyuanimage", {"spatial_compression_ratio": 16}, "expected a halving between any two of the 6 blocks"),
         ("hunyuanimage", {"downsample_match_channel": False}, "downsample_match_channel = False; only True"),
         ("hunyuanimage", {"latent_channels": 96}, "1024, is no multiple of 2 × 96"),
