@@ -158,6 +158,13 @@ def test_of_a_checkpoint_the_rest_is_not_read(tmp_path, monkeypatch):
             {"encoder.down.0.block.0.conv1.weight": (8, 8, 3, 3), "encoder.down.0.attn.0.q.weight": (8, 8, 1, 1)},
             "attention at several sizes",
         ),
+        (
+            {
+                "encoder.down.0.block.0.conv1.weight": (8, 8, 3, 3),
+                "encoder.down.0.downsample.conv.weight": (4, 8, 3, 3),
+            },
+            "folds pixels into channels, as HunyuanImage does",
+        ),
         ({"encoder.downsamples.0.residual.2.weight": (8, 8, 3, 3, 3)}, "without a resampling"),
         ({"encoder.layers.0.weight": (8, 3, 3, 3)}, r"Stable Diffusion, FLUX\.1, FLUX\.2 or Wan 2\.1"),  # TAESD's
     ],

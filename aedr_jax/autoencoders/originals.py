@@ -94,6 +94,8 @@ def _ldm(shapes: Shapes, part: str, where: str) -> Original:
     if any(re.search(r"\.(down|up)\.\d+\.attn\.", name) for name in shapes):
         raise AutoencoderError(f"{where}: attention at several sizes, as in VQ models: pass a diffusers folder")
     widths = [shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(levels)]
+    if shapes.get("encoder.down.0.downsample.conv.weight", (widths[0],))[0] != widths[0]:
+        raise AutoencoderError(f"{where}: it folds pixels into channels, as HunyuanImage does: pass a diffusers folder")
     config = {
         "_class_name": "AutoencoderKL",
         "in_channels": _shape(shapes, "encoder.conv_in.weight", where)[1],
