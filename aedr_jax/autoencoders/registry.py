@@ -19,6 +19,7 @@ __all__ = [
     "Entry",
     "calibration_file",
     "default_models",
+    "entry_of",
     "list_models",
     "local_folder",
     "miniature_models",
@@ -119,6 +120,11 @@ def list_models() -> tuple[str, ...]:
     ('sd1.5', 'sd2-base', 'sd2.1')
     """
     return tuple(REGISTRY)
+
+
+def entry_of(repository: str, subfolder: str) -> Entry | None:
+    """The entry whose autoencoder lies there on the hub, or None."""
+    return next((e for e in REGISTRY.values() if (e.repository, e.subfolder or "") == (repository, subfolder)), None)
 
 
 def default_models() -> tuple[str, ...]:
