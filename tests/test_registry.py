@@ -49,6 +49,11 @@ def test_an_entry_of_today_says_where_it_is_from_and_whose_it_is(name):
             assert getattr(other, field) == getattr(entry, field), field
 
 
+def test_flux2s_usual_decoder_can_be_had_without_a_licence_click():
+    same = [name for name, entry in REGISTRY.items() if entry.same_as == "flux2" and entry.gated is False]
+    assert same == ["flux2-klein-4b"]
+
+
 def test_what_is_not_given_is_not_known():
     text = '["a"]\nrepository = "o/a"\nimage_range = [0.0, 1.0]'
     assert read_entries(text) == {"a": Entry("o/a", None, None, gated=None, image_range=(0.0, 1.0))}

@@ -82,6 +82,8 @@ RECIPES: dict[str, Recipe] = {
     "amused-256": Recipe("AmusedPipeline", steps=12, guidance=10.0, multiple=16, batched=False),
     "amused-512": Recipe("AmusedPipeline", steps=12, guidance=10.0, multiple=16, batched=False),
     "flux2-klein-9b": Recipe("Flux2KleinPipeline", guidance=4.0, multiple=16),
+    # Distilled, for four steps; its pipeline then passes any guidance by.
+    "flux2-klein-4b": Recipe("Flux2KleinPipeline", steps=4, guidance=1.0, multiple=16),
     # Guidance takes a negative prompt, if an empty one; it is not the input of a distilled model.
     "qwen-image": Recipe("QwenImagePipeline", guidance=4.0, guidance_name="true_cfg_scale", negative=" ", multiple=16),
     "qwen-image-2512": Recipe(
