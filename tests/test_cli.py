@@ -568,6 +568,8 @@ def test_models(capsys):
     classes = [line[0] for line in table]
     assert sum(a != b for a, b in itertools.pairwise(classes)) + 1 == len(set(classes))  # grouped
     assert ["AutoencoderKL", "16c", "/8", "z-image", "1024", "to", "download", "-", "flux's?"] in [x[:9] for x in table]
+    assert {row["model"] for row in rows.values() if row["saved_apart"]} == {"janus", "emu3"}
+    assert [line[3:8] for line in table if line[3] == "emu3"] == [["emu3", "720", "to", "save", "apart"]]
 
 
 EVIL = "a\nforged  none  m1 1.000\x1b[2J\u202egnp.png"

@@ -139,6 +139,12 @@ def test_codebook_where_there_is_none_is_an_error(kl_folder):
         load_autoencoder(kl_folder, quantize=True)
 
 
+def test_what_is_saved_apart_is_not_asked_for(no_network):
+    with pytest.raises(AutoencoderError, match="janus: deepseek-community/Janus-Pro-1B is a model of transformers, of"):
+        load_autoencoder("janus")
+    assert no_network == []
+
+
 def test_registry_name_is_looked_up_here_first(kl_folder, tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("AEDR_WEIGHTS", str(tmp_path))
     with pytest.raises(AutoencoderError, match="no network in this test"):

@@ -42,6 +42,7 @@ def test_an_entry_of_today_says_where_it_is_from_and_whose_it_is(name):
     assert entry_of(entry.repository, entry.subfolder or "") is entry
     assert entry.source
     assert None not in (entry.latent_channels, entry.factor)
+    assert entry.saved_apart == (entry.family in {"JanusVQVAE", "Emu3VQVAE"})
     if entry.same_as is not None:
         other = REGISTRY[entry.same_as]
         assert other.same_as is None

@@ -18,7 +18,7 @@ from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.checkpoints import from_state_dict, is_ignored, to_flat_dict, weights_hash
 from aedr_jax.autoencoders.config import parse_config
 from aedr_jax.autoencoders.family import Network
-from aedr_jax.autoencoders.hub import download, file_sha256
+from aedr_jax.autoencoders.hub import WHOLE, download, file_sha256
 from aedr_jax.autoencoders.names import locate
 from aedr_jax.autoencoders.originals import Original, recognize
 from aedr_jax.autoencoders.registry import REGISTRY, entry_of, local_folder
@@ -79,6 +79,8 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Found
             return Found(weights_file(folder), name, entry.quantize, entry.image_range)
         if entry.repository is None:
             raise AutoencoderError(f"{name} ships with the package, but its folder is missing: reinstall aedr-jax")
+        if entry.saved_apart:
+            raise AutoencoderError(f"{name}: {entry.repository} is {WHOLE}")
         weights = download(entry.repository, entry.subfolder or "", revision or entry.revision)
         return Found(weights, name, entry.quantize, entry.image_range)
     if kind == "hub":

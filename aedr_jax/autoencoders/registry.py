@@ -47,6 +47,8 @@ class Entry:
       image_channels: 3, or 4 where the network has alpha too, which is fed as opaque and not looked at.
       licence: of the weights, by its SPDX name where it has one.
       same_as: the entry whose autoencoder this is said to be; the hashes decide.
+      saved_apart: whether the repository is a whole model, out of which the autoencoder is saved by hand first
+        (docs/families.md); nothing of it is downloaded.
       source: where these facts come from.
       by_default: whether it takes part where no models are named: in `attribute`, in comparisons and in the demo.
     """
@@ -66,6 +68,7 @@ class Entry:
     image_channels: int = 3
     licence: str | None = None
     same_as: str | None = None
+    saved_apart: bool = False
     source: str | None = None
     by_default: bool = True
 

@@ -131,7 +131,7 @@ _UNTRIED = "no tiny pipeline of its class was tried yet"
 # Why an entry of the registry has no line above.
 WITHOUT: dict[str, str] = {
     **dict.fromkeys(("sd-ft-mse", "sd-ft-ema", "sdxl-1.0", "sdxl-fp16-fix", "sdxl-vae", "flux2-small"), _ALONE),
-    **dict.fromkeys(("omnigen2", "meissonic", "qwen-image-2.1", "emu3"), _NONE),
+    **dict.fromkeys(("omnigen2", "meissonic", "qwen-image-2.1", "janus", "emu3"), _NONE),
     **dict.fromkeys(("flux-kontext", "flux-fill", "qwen-image-edit", "qwen-image-layered"), _IMAGE),
     "longcat": "its pipeline lets the text encoder write the prompt anew first",
     "hidream": "its pipeline takes a text encoder from another repository",
