@@ -562,7 +562,10 @@ def test_models(capsys):
     assert rows["wan2.2-5b"]["native_size"] is rows["wan2.2-5b"]["gated"] is None
     assert rows["sd-ft-mse"]["source"] == "stabilityai/sd-vae-ft-mse"
     assert main(["models"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    out = capsys.readouterr().out
+    assert "what the facts about a model are from is in --json (facts)\n" in out
+    assert rows["flux2"]["facts"]
+    lines = [line.split() for line in out.splitlines()]
     table = lines[1 : lines.index([])]
     assert len(table) == len(rows)
     classes = [line[0] for line in table]

@@ -90,6 +90,7 @@ def models(args: argparse.Namespace) -> int:
         )
     print_table(rows, tuple(rows[0]))
     print("\nfamily: of the weights that are here; x's?: somebody says they are x's, and only equal families show it")
+    print("source: of the weights; what the facts about a model are from is in --json (facts)")
     if any(record.saved_apart and not record.weights for record in found.models):
         print("to save apart: a part of a whole model, which docs/families.md says how to save; it is not downloaded")
     return OK
