@@ -562,12 +562,17 @@ def test_models(capsys):
     assert rows["wan2.2-5b"]["native_size"] is rows["wan2.2-5b"]["gated"] is None
     assert rows["sd-ft-mse"]["source"] == "stabilityai/sd-vae-ft-mse"
     assert main(["models"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    out = capsys.readouterr().out
+    assert "what the facts about a model are from is in --json (facts)\n" in out
+    assert rows["flux2"]["facts"]
+    lines = [line.split() for line in out.splitlines()]
     table = lines[1 : lines.index([])]
     assert len(table) == len(rows)
     classes = [line[0] for line in table]
     assert sum(a != b for a, b in itertools.pairwise(classes)) + 1 == len(set(classes))  # grouped
     assert ["AutoencoderKL", "16c", "/8", "z-image", "1024", "to", "download", "-", "flux's?"] in [x[:9] for x in table]
+    assert {row["model"] for row in rows.values() if row["saved_apart"]} == {"janus", "emu3"}
+    assert [line[3:8] for line in table if line[3] == "emu3"] == [["emu3", "720", "to", "save", "apart"]]
 
 
 EVIL = "a\nforged  none  m1 1.000\x1b[2J\u202egnp.png"

@@ -68,7 +68,14 @@ def test_every_model_of_the_paper_has_a_recipe_and_others_say_what_they_lack():
     assert choose_settings("sana-1.1", pipeline="org/sana").source == "org/sana"
     with pytest.raises(GenerationError, match="kolors: how its pipeline is run is not known here: no tiny pipeline of"):
         choose_settings("kolors")
-    assert choose_settings("bria3.2", size=1024).steps == 30  # whose native size is not known
+    assert (choose_settings("bria3.2").size, choose_settings("bria3.2", size=512).size) == (1024, 512)
+
+
+def test_a_size_is_asked_for_where_none_is_known(monkeypatch):
+    monkeypatch.setitem(REGISTRY, "bria3.2", dataclasses.replace(REGISTRY["bria3.2"], native_size=None))
+    with pytest.raises(GenerationError, match=r"bria3\.2: its native size is not known; give one"):
+        choose_settings("bria3.2")
+    assert choose_settings("bria3.2", size=1024).steps == 30
 
 
 def test_the_papers_settings():

@@ -13,6 +13,7 @@ from aedr_jax import __version__
 from aedr_jax.autoencoders import loading
 from aedr_jax.autoencoders.checkpoints import weights_hash
 from aedr_jax.autoencoders.loading import convert, load_autoencoder
+from aedr_jax.autoencoders.tensors import weights_file
 from aedr_jax.cli.main import main
 from aedr_jax.errors import AutoencoderError
 
@@ -138,6 +139,12 @@ def test_codebook_where_there_is_none_is_an_error(kl_folder):
         load_autoencoder(kl_folder, quantize=True)
 
 
+def test_what_is_saved_apart_is_not_asked_for(no_network):
+    with pytest.raises(AutoencoderError, match="janus: deepseek-community/Janus-Pro-1B is a model of transformers, of"):
+        load_autoencoder("janus")
+    assert no_network == []
+
+
 def test_registry_name_is_looked_up_here_first(kl_folder, tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("AEDR_WEIGHTS", str(tmp_path))
     with pytest.raises(AutoencoderError, match="no network in this test"):
@@ -164,6 +171,22 @@ def test_hub_path_is_repository_and_subfolder(name, asked, no_network, tmp_path,
     with pytest.raises(AutoencoderError, match="no network"):
         load_autoencoder(name)
     assert no_network == [asked]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "as_by_name"),
+    [
+        ("amused-512", "amused/amused-512/vqvae", ((0.0, 1.0), True)),
+        ("kandinsky2.1", "kandinsky-community/kandinsky-2-1/movq", ((-1.0, 1.0), False)),
+        (None, "amused/amused-512/other", ((-1.0, 1.0), True)),
+    ],
+)
+def test_a_hub_path_of_the_registry_is_the_model_of_that_name(name, path, as_by_name, movq_folder, monkeypatch):
+    monkeypatch.setattr(loading, "download", lambda *asked: weights_file(movq_folder))
+    for model in (name, path) if name else (path,):
+        loaded = load_autoencoder(model)
+        assert (loaded.image_range, loaded.quantize_on_decode) == as_by_name
+    assert load_autoencoder(path, image_range=(0, 2)).image_range == (0.0, 2.0)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, "bfloat16", np.dtype("float16")])

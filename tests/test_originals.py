@@ -27,6 +27,8 @@ KL = {
     "layers_per_block": 1,
     "latent_channels": 3,
 }
+FLUX2 = {**KL, "_class_name": "AutoencoderKLFlux2"}
+FLUX2_SMALL = {**FLUX2, "decoder_block_out_channels": [32, 64, 96]}
 PLAIN = {**KL, "use_quant_conv": False, "use_post_quant_conv": False, "mid_block_add_attention": False}
 WAN = {
     "_class_name": "AutoencoderKLWan",
@@ -59,6 +61,14 @@ def as_original(flat):
     return renamed
 
 
+def as_original_flux2(flat):
+    """FLUX.2's: the convolutions of latents inside encoder and decoder, and the batch norm that its pipeline uses."""
+    inside = {"quant_conv": "encoder.quant_conv", "post_quant_conv": "decoder.post_quant_conv"}
+    tensors = {re.sub(r"^(post_)?quant_conv", lambda m: inside[m[0]], k): v for k, v in as_original(flat).items()}
+    bn = {"bn.running_mean": np.zeros(12, np.float32), "bn.running_var": np.ones(12, np.float32)}
+    return {**tensors, **bn, "bn.num_batches_tracked": np.array(1000)}
+
+
 def as_original_wan(tensors, layers):
     """Wan's own names for diffusers' names of Wan's."""
     renamed = {}
@@ -89,6 +99,17 @@ def test_an_autoencoder_of_latent_diffusion_alone_or_in_a_checkpoint(config, par
     assert f"{part}decoder.up.1.block.0.nin_shortcut.weight" in tensors
     other = {"model.diffusion_model.out.2.weight": np.zeros(3, np.int64)} if part else {"loss.logvar": np.zeros(1)}
     save_file({**tensors, **other}, tmp_path / "ae.safetensors")
+    loaded = load_autoencoder(tmp_path / "ae.safetensors")
+    assert weights_hash(loaded) == weights_hash(made)
+    assert loaded.architecture == made.architecture
+
+
+@pytest.mark.parametrize("config", [FLUX2, FLUX2_SMALL], ids=["one width", "a decoder of other widths"])
+def test_flux2s_own_file(config, tmp_path):
+    made = random_autoencoder(config)
+    tensors = as_original_flux2(to_flat_dict(made))
+    assert {"encoder.quant_conv.weight", "decoder.post_quant_conv.bias"} < tensors.keys()
+    save_file(tensors, tmp_path / "ae.safetensors")
     loaded = load_autoencoder(tmp_path / "ae.safetensors")
     assert weights_hash(loaded) == weights_hash(made)
     assert loaded.architecture == made.architecture
@@ -137,7 +158,15 @@ def test_of_a_checkpoint_the_rest_is_not_read(tmp_path, monkeypatch):
             {"encoder.down.0.block.0.conv1.weight": (8, 8, 3, 3), "encoder.down.0.attn.0.q.weight": (8, 8, 1, 1)},
             "attention at several sizes",
         ),
+        (
+            {
+                "encoder.down.0.block.0.conv1.weight": (8, 8, 3, 3),
+                "encoder.down.0.downsample.conv.weight": (4, 8, 3, 3),
+            },
+            "folds pixels into channels, as HunyuanImage does",
+        ),
         ({"encoder.downsamples.0.residual.2.weight": (8, 8, 3, 3, 3)}, "without a resampling"),
+        ({"encoder.layers.0.weight": (8, 3, 3, 3)}, r"Stable Diffusion, FLUX\.1, FLUX\.2 or Wan 2\.1"),  # TAESD's
     ],
 )
 def test_other_files_are_refused(shapes, message):

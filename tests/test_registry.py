@@ -7,7 +7,7 @@ import pytest
 from aedr_jax.autoencoders.families import FAMILIES
 from aedr_jax.autoencoders.family import CodebookNetwork
 from aedr_jax.autoencoders.names import locate
-from aedr_jax.autoencoders.registry import REGISTRY, Entry, list_models, miniature_models, read_entries
+from aedr_jax.autoencoders.registry import REGISTRY, Entry, entry_of, list_models, miniature_models, read_entries
 
 SHIPPED = [name for name, entry in REGISTRY.items() if entry.repository is None]
 TODAY = list_models()[8 + len(SHIPPED) :]
@@ -39,13 +39,20 @@ def test_an_entry_fits_its_family(name):
 def test_an_entry_of_today_says_where_it_is_from_and_whose_it_is(name):
     entry = REGISTRY[name]
     assert re.fullmatch(r"[\w-]+(\.[\w-]+)*/[\w.-]+", entry.repository)
+    assert entry_of(entry.repository, entry.subfolder or "") is entry
     assert entry.source
     assert None not in (entry.latent_channels, entry.factor)
+    assert entry.saved_apart == (entry.family in {"JanusVQVAE", "Emu3VQVAE"})
     if entry.same_as is not None:
         other = REGISTRY[entry.same_as]
         assert other.same_as is None
         for field in ("family", "latent_channels", "factor", "image_range", "image_channels", "quantize"):
             assert getattr(other, field) == getattr(entry, field), field
+
+
+def test_flux2s_usual_decoder_can_be_had_without_a_licence_click():
+    same = [name for name, entry in REGISTRY.items() if entry.same_as == "flux2" and entry.gated is False]
+    assert same == ["flux2-klein-4b"]
 
 
 def test_what_is_not_given_is_not_known():

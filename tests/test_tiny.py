@@ -3,15 +3,21 @@
 That it computes what diffusers computes is `tests/parity/test_autoencoder_tiny.py`.
 """
 
+import json
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import random_autoencoder
+from safetensors.numpy import save_file
 
-from aedr_jax.autoencoders.checkpoints import module_path
+from aedr_jax.autoencoders.checkpoints import module_path, to_flat_dict, weights_hash
 from aedr_jax.autoencoders.config import parse_config
 from aedr_jax.autoencoders.families.tiny import TINY, TinyArchitecture
+from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.errors import AutoencoderError
 
 # The config of madebyollin/taesd, as diffusers writes it.
@@ -86,6 +92,24 @@ def test_wrong_config(change, message):
 def test_keys(key, path):
     assert module_path(key, TINY) == path
     assert module_path(path, TINY) == path
+
+
+def test_taef2_as_it_is_published_with_the_config_that_the_docs_write(tmp_path):
+    """One file in diffusers' names, https://huggingface.co/madebyollin/taef2, and docs/families.md."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "families.md").read_text(encoding="utf-8")
+    config = re.search(r"echo '(.*)' > taef2/config\.json", page)[1]
+    made = random_autoencoder(json.loads(config))
+    assert made.architecture == TinyArchitecture(latent_channels=32, midblock_group_norm=True)
+    tensors = {}
+    for path, value in to_flat_dict(made).items():
+        key = re.sub(r"(\.conv|\.pool)\.layers", r"\1", path).replace(".kernel", ".weight").replace(".scale", ".weight")
+        tensors[key] = np.ascontiguousarray(value.transpose(3, 2, 0, 1) if value.ndim == 4 else value)
+    assert {"encoder.layers.11.pool.1.weight", "decoder.layers.2.conv.0.weight"} <= tensors.keys()
+    save_file(tensors, tmp_path / "taef2.safetensors")
+    with pytest.raises(AutoencoderError, match=r"taef2\.safetensors: no config\.json beside it"):
+        load_autoencoder(tmp_path / "taef2.safetensors")
+    (tmp_path / "config.json").write_text(config)
+    assert weights_hash(load_autoencoder(tmp_path / "taef2.safetensors")) == weights_hash(made)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["taesd", "taef2"])

@@ -61,7 +61,7 @@ SANA = {
     "decoder_layers_per_block": [3, 3, 3, 3, 3, 3],
     "decoder_norm_types": "rms_norm",
     "decoder_qkv_multiscales": [[], [], [], [5], [5], [5]],
-    "downsample_block_type": "conv",
+    "downsample_block_type": "Conv",
     "encoder_block_out_channels": [128, 256, 512, 512, 1024, 1024],
     "encoder_block_types": VIT,
     "encoder_layers_per_block": [2, 2, 2, 3, 3, 3],
@@ -94,10 +94,11 @@ PAELLA = {
     "scale_factor": 0.3764,
     "up_down_scale_factor": 2,
 }
-JANUS = {  # as transformers writes it
+JANUS = {  # as transformers writes it of a Janus-Pro; its converter adds `depth`, which the class does not know
     "architectures": ["JanusVQVAE"],
     "base_channels": 128,
     "channel_multiplier": [1, 1, 2, 2, 4],
+    "depth": 2,
     "double_latent": False,
     "dropout": 0.0,
     "dtype": "float32",
@@ -161,6 +162,10 @@ CONFIGS = {  # fields as diffusers writes them for these models -> factor, image
     ),
     "qwen2.1": ({"_class_name": "AutoencoderKLQwenImage21"}, (16, 4, (-1.0, 1.0), "Wan 2.2, 64 channels")),
     "sana": ({"_class_name": "AutoencoderDC", **SANA}, (32, 3, (-1.0, 1.0), "DC, 32 channels")),
+    "sana, written again": (
+        {"_class_name": "AutoencoderDC", **SANA, "downsample_block_type": "conv"},
+        (32, 3, (-1.0, 1.0), "DC, 32 channels"),
+    ),
     "hunyuanimage": (
         {"_class_name": "AutoencoderKLHunyuanImage", **HUNYUAN},
         (32, 3, (-1.0, 1.0), "HunyuanImage, 64 channels"),
@@ -265,6 +270,7 @@ def test_configs_as_diffusers_writes_them(name):
         ("sana", {"latent_channels": 48}, "decoder: 48 channels to 1024: no shortcut fits"),
         ("sana", {"encoder_block_out_channels": [128, 256, 512, 512, 1024, 8192]}, "1024 to 8192 channels: no"),
         ("sana", {"upsample_block_type": "conv"}, "upsample_block_type = 'conv'"),
+        ("sana", {"downsample_block_type": "CONV"}, "downsample_block_type = 'CONV'; only 'pixel_unshuffle' or"),
         ("hunyuanimage", {"spatial_compression_ratio": 16}, "expected a halving between any two of the 6 blocks"),
         ("hunyuanimage", {"downsample_match_channel": False}, "downsample_match_channel = False; only True"),
         ("hunyuanimage", {"latent_channels": 96}, "1024, is no multiple of 2 × 96"),

@@ -37,6 +37,7 @@ class ModelRecord:
       image_channels: 4 where the network has alpha too.
       licence: of the weights.
       same_as: the model whose autoencoder this is said to be.
+      saved_apart: whether it is saved by hand out of a whole model, and is not downloaded.
       facts: what the registry's facts come from.
     """
 
@@ -56,6 +57,7 @@ class ModelRecord:
     image_channels: int | None = None
     licence: str | None = None
     same_as: str | None = None
+    saved_apart: bool = False
     facts: str | None = None
 
 
@@ -96,6 +98,7 @@ def models(calibrations: str | os.PathLike[str] | None = None) -> Inventory:
                 image_channels=entry.image_channels,
                 licence=entry.licence,
                 same_as=entry.same_as,
+                saved_apart=entry.saved_apart,
                 facts=entry.source,
                 **_listed(files),
             )

@@ -202,10 +202,10 @@ def _unchanged(key: str, value: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Family:
-    """One class of diffusers.
+    """One class of diffusers or of transformers.
 
     Attributes:
-      class_name: `_class_name` in `config.json`.
+      class_name: `_class_name` in `config.json`; of transformers the only one of `architectures` there.
       architecture: its fields; a frozen dataclass.
       network: built as `network(config, numerics, rngs, quantize=...)`.
       scaling_factor: diffusers' default of it.

@@ -19,7 +19,12 @@ from aedr_jax.autoencoders.tensors import WEIGHT_FILES, files_of, is_index, no_s
 from aedr_jax.errors import AutoencoderError, CheckpointWarning
 from aedr_jax.files import whole_file
 
-__all__ = ["cached", "download", "file_sha256", "lock_path", "record"]
+__all__ = ["WHOLE", "cached", "download", "file_sha256", "lock_path", "record"]
+
+WHOLE = (
+    "a model of transformers, of which nothing is downloaded here. Save its tokenizer of images apart "
+    "(docs/families.md says how), and pass that file"
+)
 
 LOCK_SECONDS = 60  # to wait for another process that writes the lock file, which takes a moment
 
@@ -141,10 +146,7 @@ def _fetch(
     if unreachable is not None:
         raise unreachable
     if read_object(config).keys() & {"_class_name", "architectures"} == {"architectures"}:
-        raise AutoencoderError(
-            f"{where}: a model of transformers, of which nothing is downloaded here. Save its tokenizer of images "
-            "apart (docs/families.md says how), and pass that file"
-        )
+        raise AutoencoderError(f"{where}: {WHOLE}")
     raise AutoencoderError(no_safetensors(where))
 
 

@@ -18,10 +18,10 @@ from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.checkpoints import from_state_dict, is_ignored, to_flat_dict, weights_hash
 from aedr_jax.autoencoders.config import parse_config
 from aedr_jax.autoencoders.family import Network
-from aedr_jax.autoencoders.hub import download, file_sha256
+from aedr_jax.autoencoders.hub import WHOLE, download, file_sha256
 from aedr_jax.autoencoders.names import locate
 from aedr_jax.autoencoders.originals import Original, recognize
-from aedr_jax.autoencoders.registry import REGISTRY, local_folder
+from aedr_jax.autoencoders.registry import REGISTRY, entry_of, local_folder
 from aedr_jax.autoencoders.tensors import (
     CONVERTED_FILE,
     PICKLED,
@@ -61,6 +61,8 @@ class Found:
 def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Found:
     """Find an autoencoder, downloading it where it is not on this machine.
 
+    A hub path that is that of an entry of the registry is its model: images and codebook are as by its name.
+
     Args:
       model: a registry name, a local folder, a safetensors file (or an index of shards) with `config.json` beside it,
         a safetensors file of the original code, or `org/repo` with an optional `/subfolder`.
@@ -77,11 +79,15 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Found
             return Found(weights_file(folder), name, entry.quantize, entry.image_range)
         if entry.repository is None:
             raise AutoencoderError(f"{name} ships with the package, but its folder is missing: reinstall aedr-jax")
+        if entry.saved_apart:
+            raise AutoencoderError(f"{name}: {entry.repository} is {WHOLE}")
         weights = download(entry.repository, entry.subfolder or "", revision or entry.revision)
         return Found(weights, name, entry.quantize, entry.image_range)
     if kind == "hub":
         parts = name.split("/")
-        return Found(download("/".join(parts[:2]), "/".join(parts[2:]), revision), name)
+        repository, subfolder = "/".join(parts[:2]), "/".join(parts[2:])
+        weights, known = download(repository, subfolder, revision), entry_of(repository, subfolder)
+        return Found(weights, name, known.quantize, known.image_range) if known else Found(weights, name)
     path = Path(name)
     if revision is not None:
         raise AutoencoderError(f"{path}: revision {revision!r} is of a download; what lies here has none")
@@ -131,10 +137,11 @@ def load_autoencoder(
         mantissa, sums in float32), one pass in bfloat16 on a TPU (7 bits); "high" is TF32 there, and three passes in
         bfloat16. On a CPU all three are float32. Norms and softmax are float32 always, in half precision too.
       revision: commit, tag or branch of a download.
-      quantize: whether `decode` goes through the codebook. None: as the model generates, by its registry entry; for
-        a bare folder or hub path as diffusers does, which quantizes wherever there is a codebook but Paella's.
+      quantize: whether `decode` goes through the codebook. None: as the model generates, by its registry entry, by
+        whose name or hub path it is given; for a bare folder or another hub path as diffusers does, which quantizes
+        wherever there is a codebook but Paella's.
       image_range: what the network takes and gives, such as (0, 1) for aMUSEd's, whose config does not say so. Images
-        here are in [-1, 1] all the same. None: as the registry or the family says.
+        here are in [-1, 1] all the same. None: as the registry (by name or hub path) or the family says.
 
     Returns:
       The autoencoder: a pytree with `encode`, `decode`, `factor`, and `quantize` where there is a codebook.

@@ -1,13 +1,14 @@
 """Single files in the layout of the original code: an architecture from names and shapes, and diffusers' names.
 
-Three kinds: the autoencoder of latent-diffusion's code (Stable Diffusion 1, 2, XL and 3, FLUX.1's `ae.safetensors`);
-the same as a part of a whole checkpoint, below `first_stage_model.` or `vae.`; and Wan 2.1's, which is Qwen-Image's
-too.
+Three kinds: the autoencoder of latent-diffusion's code (Stable Diffusion 1, 2, XL and 3, FLUX.1's `ae.safetensors`,
+and FLUX.2's, which is known by the batch norm of its latents); the same as a part of a whole checkpoint, below
+`first_stage_model.` or `vae.`; and Wan 2.1's, which is Qwen-Image's too.
 
 A file holds no config. Widths, layers and channels follow from its shapes; the scaling factor, which cancels in a
 reconstruction, is the family's default.
 
-References: `convert_ldm_vae_checkpoint` and `convert_wan_vae_to_diffusers` of diffusers 0.39.0.
+References: `convert_ldm_vae_checkpoint` and `convert_wan_vae_to_diffusers` of diffusers 0.39.0; for FLUX.2
+`scripts/convert_flux2_to_diffusers.py` of its repository.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ LDM_RULES = (
     (r"\.mid\.attn_1\.proj_out\.", ".mid_block.attentions.0.to_out.0."),
     (r"\.nin_shortcut\.", ".conv_shortcut."),
     (r"coder\.norm_out\.", "coder.conv_norm_out."),
+    (r"^(?:encoder|decoder)\.((?:post_)?quant_conv)\.", r"\1."),  # FLUX.2's
 )
 WAN_RULES = (
     (r"^conv1\.", "quant_conv."),
@@ -82,7 +84,8 @@ def recognize(shapes: Shapes, *, where: str) -> Original:
         return _wan(shapes, where)
     raise AutoencoderError(
         f"{where}: no config.json beside it, and not in a layout of the original code that is known here (the "
-        "autoencoder of Stable Diffusion, FLUX.1 or Wan 2.1, or a checkpoint with one in it): pass a diffusers folder"
+        "autoencoder of Stable Diffusion, FLUX.1, FLUX.2 or Wan 2.1, or a checkpoint with one in it): pass a diffusers "
+        "folder"
     )
 
 
@@ -90,19 +93,26 @@ def _ldm(shapes: Shapes, part: str, where: str) -> Original:
     levels = _count(shapes, r"^encoder\.down\.(\d+)\.block\.0\.conv1\.weight$")
     if any(re.search(r"\.(down|up)\.\d+\.attn\.", name) for name in shapes):
         raise AutoencoderError(f"{where}: attention at several sizes, as in VQ models: pass a diffusers folder")
+    widths = [shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(levels)]
+    if shapes.get("encoder.down.0.downsample.conv.weight", (widths[0],))[0] != widths[0]:
+        raise AutoencoderError(f"{where}: it folds pixels into channels, as HunyuanImage does: pass a diffusers folder")
     config = {
         "_class_name": "AutoencoderKL",
         "in_channels": _shape(shapes, "encoder.conv_in.weight", where)[1],
         "out_channels": _shape(shapes, "decoder.conv_out.weight", where)[0],
         "latent_channels": _shape(shapes, "decoder.conv_in.weight", where)[1],
-        "block_out_channels": [shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(levels)],
+        "block_out_channels": widths,
         "layers_per_block": _count(shapes, r"^encoder\.down\.0\.block\.(\d+)\.conv1\.weight$"),
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "mid_block_add_attention": "encoder.mid.attn_1.q.weight" in shapes,
-        "use_quant_conv": "quant_conv.weight" in shapes,
-        "use_post_quant_conv": "post_quant_conv.weight" in shapes,
+        "use_quant_conv": any(f"{inside}quant_conv.weight" in shapes for inside in ("", "encoder.")),
+        "use_post_quant_conv": any(f"{inside}post_quant_conv.weight" in shapes for inside in ("", "decoder.")),
     }
+    if "bn.running_mean" in shapes:
+        config["_class_name"] = "AutoencoderKLFlux2"
+        of_decoder = [_shape(shapes, f"decoder.up.{i}.block.0.conv1.weight", where)[0] for i in range(levels)]
+        config |= {"decoder_block_out_channels": of_decoder} if of_decoder != widths else {}
 
     def rename(name: str) -> str | None:
         if not name.startswith(part):

@@ -19,6 +19,7 @@ __all__ = [
     "Entry",
     "calibration_file",
     "default_models",
+    "entry_of",
     "list_models",
     "local_folder",
     "miniature_models",
@@ -46,6 +47,8 @@ class Entry:
       image_channels: 3, or 4 where the network has alpha too, which is fed as opaque and not looked at.
       licence: of the weights, by its SPDX name where it has one.
       same_as: the entry whose autoencoder this is said to be; the hashes decide.
+      saved_apart: whether the repository is a whole model, out of which the autoencoder is saved by hand first
+        (docs/families.md); nothing of it is downloaded.
       source: where these facts come from.
       by_default: whether it takes part where no models are named: in `attribute`, in comparisons and in the demo.
     """
@@ -65,6 +68,7 @@ class Entry:
     image_channels: int = 3
     licence: str | None = None
     same_as: str | None = None
+    saved_apart: bool = False
     source: str | None = None
     by_default: bool = True
 
@@ -119,6 +123,11 @@ def list_models() -> tuple[str, ...]:
     ('sd1.5', 'sd2-base', 'sd2.1')
     """
     return tuple(REGISTRY)
+
+
+def entry_of(repository: str, subfolder: str) -> Entry | None:
+    """The entry whose autoencoder lies there on the hub, or None."""
+    return next((e for e in REGISTRY.values() if (e.repository, e.subfolder or "") == (repository, subfolder)), None)
 
 
 def default_models() -> tuple[str, ...]:

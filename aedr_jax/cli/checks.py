@@ -10,7 +10,6 @@ from aedr_jax.cli.arguments import columns_of, setup_of
 from aedr_jax.cli.codes import FAILED, OK
 from aedr_jax.cli.printing import bar, counted, plain, tell_run
 from aedr_jax.cli.verdicts import miniature_only, wrapped
-from aedr_jax.scoring.recorded import MOST_NAMED
 from aedr_jax.scoring.tables import to_json
 
 __all__ = ["CHECKS"]
@@ -18,6 +17,8 @@ __all__ = ["CHECKS"]
 
 def verify(args: argparse.Namespace) -> int:
     """`aedr verify`."""
+    from aedr_jax.scoring.recorded import MOST_NAMED  # here: with it comes JAX, which no --help waits for
+
     found = api.verify(
         args.record,
         args.inputs,

@@ -72,7 +72,8 @@ def models(args: argparse.Namespace) -> int:
     rows = []
     classes = list(dict.fromkeys(record.autoencoder or "-" for record in found.models))
     for record in sorted(found.models, key=lambda record: classes.index(record.autoencoder or "-")):
-        missing = "gated" if record.gated else "to download" if record.model in REGISTRY else "-"
+        missing = "to download" if record.model in REGISTRY else "-"
+        missing = "gated" if record.gated else "to save apart" if record.saved_apart else missing
         beside = str(calibration_file(record.model))
         files = ["here" if file == beside else file for file in record.calibrations]
         rows.append(
@@ -89,6 +90,9 @@ def models(args: argparse.Namespace) -> int:
         )
     print_table(rows, tuple(rows[0]))
     print("\nfamily: of the weights that are here; x's?: somebody says they are x's, and only equal families show it")
+    print("source: of the weights; what the facts about a model are from is in --json (facts)")
+    if any(record.saved_apart and not record.weights for record in found.models):
+        print("to save apart: a part of a whole model, which docs/families.md says how to save; it is not downloaded")
     return OK
 
 

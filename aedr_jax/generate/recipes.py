@@ -82,6 +82,8 @@ RECIPES: dict[str, Recipe] = {
     "amused-256": Recipe("AmusedPipeline", steps=12, guidance=10.0, multiple=16, batched=False),
     "amused-512": Recipe("AmusedPipeline", steps=12, guidance=10.0, multiple=16, batched=False),
     "flux2-klein-9b": Recipe("Flux2KleinPipeline", guidance=4.0, multiple=16),
+    # Distilled, for four steps; its pipeline then passes any guidance by.
+    "flux2-klein-4b": Recipe("Flux2KleinPipeline", steps=4, guidance=1.0, multiple=16),
     # Guidance takes a negative prompt, if an empty one; it is not the input of a distilled model.
     "qwen-image": Recipe("QwenImagePipeline", guidance=4.0, guidance_name="true_cfg_scale", negative=" ", multiple=16),
     "qwen-image-2512": Recipe(
@@ -129,7 +131,7 @@ _UNTRIED = "no tiny pipeline of its class was tried yet"
 # Why an entry of the registry has no line above.
 WITHOUT: dict[str, str] = {
     **dict.fromkeys(("sd-ft-mse", "sd-ft-ema", "sdxl-1.0", "sdxl-fp16-fix", "sdxl-vae", "flux2-small"), _ALONE),
-    **dict.fromkeys(("omnigen2", "meissonic", "qwen-image-2.1", "emu3"), _NONE),
+    **dict.fromkeys(("omnigen2", "meissonic", "qwen-image-2.1", "janus", "emu3"), _NONE),
     **dict.fromkeys(("flux-kontext", "flux-fill", "qwen-image-edit", "qwen-image-layered"), _IMAGE),
     "longcat": "its pipeline lets the text encoder write the prompt anew first",
     "hidream": "its pipeline takes a text encoder from another repository",

@@ -5,6 +5,8 @@ configs are the classes' defaults. Tolerances as in `test_families`, for the sam
 the narrow ones, 1e-4 for the wide ones. Of equal latents the nearest codes are equal, exactly.
 """
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,26 +101,34 @@ def test_layouts(name, tmp_path):
     assert len({aedr_jax.weights_hash(aedr_jax.load_autoencoder(place)) for place in places}) == 1
 
 
-def test_emu3s_is_saved_out_of_the_whole_as_the_docs_say(tmp_path):
+_TEXT = {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+_TEXT |= {"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_VISION = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "projection_dim": 16}
+_VOCABULARY = {"<image>": 299, "<|extra_200|>": 298} | {f"<|visual token {i:06d}|>": 200 + i for i in range(37)}
+WHOLE = {  # tokenizer -> its whole model, that model's config, and what a converted one's has in the tokenizer's part
+    "janus": (
+        "Janus",
+        {"text_config": {"model_type": "llama", **_TEXT}, "vision_config": _VISION},
+        {"depth": 2, "projection_dim": 16, "image_token_embed_dim": 16},
+    ),
+    "emu3": ("Emu3", {"text_config": _TEXT, "vocabulary_map": _VOCABULARY}, {}),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_is_saved_out_of_the_whole_as_the_docs_say(name, tmp_path):
     """docs/families.md; and the whole is refused by its class' name."""
-    text = {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    text |= {
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
-    vocabulary = {"<image>": 299, "<|extra_200|>": 298} | {f"<|visual token {i:06d}|>": 200 + i for i in range(37)}
-    class_name, vq = TINY_TOKENIZERS["emu3"]
-    config = transformers.Emu3Config(vq_config=vq, text_config=text, vocabulary_map=vocabulary)
-    whole = transformers.Emu3ForConditionalGeneration(config)
+    model, parts, converted = WHOLE[name]
+    class_name, vq = TINY_TOKENIZERS[name]
+    whole_class = getattr(transformers, f"{model}ForConditionalGeneration")
+    whole = whole_class(getattr(transformers, f"{model}Config")(vq_config={**vq, **converted}, **parts))
     reference = random_network(class_name, vq, seed=9)
     whole.model.vqmodel.load_state_dict(reference.state_dict())
     whole.save_pretrained(tmp_path / "whole")
-    again = transformers.Emu3ForConditionalGeneration.from_pretrained(tmp_path / "whole")
+    again = whole_class.from_pretrained(tmp_path / "whole")
     again.model.vqmodel.save_pretrained(tmp_path / "part")
+    assert converted.items() <= json.loads((tmp_path / "part" / "config.json").read_text()).items()
     files = [saved(reference, class_name, tmp_path / "alone"), tmp_path / "part" / "model.safetensors"]
     assert len({aedr_jax.weights_hash(aedr_jax.load_autoencoder(file)) for file in files}) == 1
-    with pytest.raises(aedr_jax.AutoencoderError, match="'Emu3ForConditionalGeneration'; expected"):
+    with pytest.raises(aedr_jax.AutoencoderError, match=f"'{whole_class.__name__}'; expected"):
         aedr_jax.load_autoencoder(tmp_path / "whole" / "model.safetensors")

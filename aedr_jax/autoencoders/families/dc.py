@@ -124,7 +124,7 @@ class DCArchitecture(Architecture):
             problems += self._shortcut_problems(levels)
         for name, known in (
             ("upsample_block_type", ("pixel_shuffle", "interpolate")),
-            ("downsample_block_type", ("pixel_unshuffle", "conv")),
+            ("downsample_block_type", ("pixel_unshuffle", "conv", "Conv")),  # SANA's files have the capital
             ("decoder_conv_act_fn", tuple(ACTIVATIONS)),
         ):
             if getattr(self, name) not in known:

@@ -101,6 +101,7 @@ class JanusVQVAE(CodebookNetwork):
 
 
 _ELSEWHERE = "of the language model beside it"
+_OF_ALIGNER = ("depth", "projection_dim", "num_hidden_layers", "hidden_act", "image_token_embed_dim")
 
 JANUS = Family(
     class_name="JanusVQVAE",
@@ -111,7 +112,7 @@ JANUS = Family(
         "num_patches": "the training size; the network is fully convolutional",
         "dropout": "nothing is dropped when it is used",
         "initializer_range": "of weights that were not trained yet",
-        **dict.fromkeys(("projection_dim", "num_hidden_layers", "hidden_act", "image_token_embed_dim"), _ELSEWHERE),
+        **dict.fromkeys(_OF_ALIGNER, _ELSEWHERE),  # the first is written by transformers' converter alone
     },
     key_rules=(
         (r"^(encoder)\.down\.", r"\1.down_blocks."),
