@@ -633,8 +633,18 @@ def test_where_nothing_could_be_scored_the_run_has_failed(world, calibrations, t
         assert "not an image" in (tmp_path / name).read_text()
 
 
+@pytest.fixture
+def terminal():
+    """Signals as in a terminal: `nohup` starts what it is given with SIGHUP ignored, `&` in a script with SIGINT."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
-@pytest.mark.usefixtures("decoder_processes")
+@pytest.mark.usefixtures("decoder_processes", "terminal")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_what_is_finished_is_kept_where_a_signal_ends_the_run(world, tmp_path, capsys, monkeypatch, name):
     number = getattr(signal, name)
@@ -680,17 +690,9 @@ def test_a_second_signal_does_not_disturb_the_writing_and_handlers_of_others_sta
         signal.signal(signal.SIGTERM, before)
 
 
-@pytest.fixture
-def control_c():
-    """Ctrl-C as in a terminal: a shell starts what it puts into the background with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_waits_for_native_code(name, control_c):
+def test_a_signal_waits_for_native_code(name, terminal):
     """No exception of a handler passes through XLA's dispatch."""
     events = []
 
