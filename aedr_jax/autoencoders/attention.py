@@ -34,10 +34,7 @@ def attend(
         )
         return (attended / jnp.sum(weights, axis=-1, keepdims=True)).astype(value.dtype)
 
-    def in_blocks(logits: int) -> Callable[..., Array]:
-        return functools.partial(_in_query_blocks, of_block, logits)
-
-    forms = {platform: in_blocks(logits) for platform, logits in LOGITS.items()}
+    forms = {platform: functools.partial(_in_query_blocks, of_block, logits) for platform, logits in LOGITS.items()}
     return jax.lax.platform_dependent(query / math.sqrt(query.shape[-1]), key, value, **forms)
 
 
