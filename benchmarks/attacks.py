@@ -8,7 +8,8 @@ FOLDER/MODEL/*.png are each model's own images and FOLDER/photographs/*.png fore
 generate` writes them in WORK/images; LARGE/MODEL/*.png are own images as for `benchmarks.search`. Attacks are on what
 decides, alignment over its error (`Measurement.standing`), in a ball of one to four grey levels: 20 steps of projected
 signed gradients through the filter, the controls and the error, and one step along the image's own residual, which adds
-energy on the decoder's grid alone. `defend` attacks large images by gradients and looks at them with a search.
+energy on the decoder's grid alone. `defend` attacks large images by gradients, through the tiles that the verdict looks
+at or through all of the image, and looks at them with a search, which tests other tiles.
 
 Standings are kept in WORK/MODEL/CELL.npz, and the search's in WORK/MODEL/CELL.csv; an interrupted run goes on. `print`
 has the share that the model accepts with nothing calibrated, foreign p at most .05; with a search each of its two looks
@@ -18,6 +19,7 @@ has half of that. Grey levels: the root of the mean squared change. Intervals: 9
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,21 +30,24 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from aedr_jax import Measurement, Null, load_autoencoder, measure, prepare, read_image
+from aedr_jax import AlignmentConfig, Measurement, Null, load_autoencoder, measure, prepare, read_image
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.generate.demo import PHOTOGRAPHS
 from aedr_jax.images.geometry import Geometry
 from aedr_jax.images.pixels import fit_crop
 from aedr_jax.rivals.inversion import with_fast_gradients
+from aedr_jax.signal.alignment import align
 from aedr_jax.study.attacks import LEVEL, along_residual, launder, projected
 from benchmarks import search
 from benchmarks.batches import in_batches, keep_arrays
 from benchmarks.matrix import MODELS, RATE, print_table, related, share
+from benchmarks.sources import GRID
 
 BATCH = 4
 COUNT = 40
 LEVELS = (1, 2, 4)
 STEPS = 20
+EVERY = AlignmentConfig(stop=None)  # all four tiles of a square of `search.SIDE`
 
 Change = Callable[[Any, jax.Array], jax.Array]
 
@@ -60,16 +65,34 @@ def standing(measured: Measurement) -> jax.Array:
     return jnp.asarray(measured.standing)
 
 
-@jax.jit
-def ascent(autoencoder: Any, images: jax.Array, sign: jax.Array, epsilon: jax.Array) -> jax.Array:
+def of_tiles(autoencoder: Any, images: jax.Array) -> jax.Array:
+    """Of the tiles that the verdict looks at."""
+    return standing(measure(autoencoder, images))
+
+
+def of_all(autoencoder: Any, images: jax.Array) -> jax.Array:
+    """Of all tiles of the squares in the four corners, which cover an image of up to twice their side: the sum."""
+    ends = [(0, (length - search.SIDE) // GRID * GRID) for length in images.shape[1:3]]
+    squares = [images[:, y : y + search.SIDE, x : x + search.SIDE] for y, x in itertools.product(*ends)]
+    found = align(autoencoder, jnp.concatenate(squares), config=EVERY)
+    return (found.alignment / found.error).reshape(len(squares), -1).sum(0)
+
+
+THROUGH: dict[str, Callable[[Any, jax.Array], jax.Array]] = {"tiles looked at": of_tiles, "all of it": of_all}
+
+
+@partial(jax.jit, static_argnames="through")
+def ascent(autoencoder: Any, images: jax.Array, sign: jax.Array, epsilon: jax.Array, *, through: str) -> jax.Array:
     """`perturb` against the standing, one program for both targets and every radius; a sign of -1 lowers it."""
-    gradient = jax.grad(lambda x: sign * standing(measure(autoencoder, x)).sum())
+    gradient = jax.grad(lambda x: sign * THROUGH[through](autoencoder, x).sum())
     return projected(gradient, images, epsilon=epsilon, steps=STEPS, step_size=2.5 * epsilon / STEPS)
 
 
-def by_gradients(autoencoder: Any, images: jax.Array, *, target: str, levels: int) -> jax.Array:
+def by_gradients(
+    autoencoder: Any, images: jax.Array, *, target: str, levels: int, through: str = "tiles looked at"
+) -> jax.Array:
     sign = 1.0 if target == "reject" else -1.0
-    return ascent(autoencoder, images, jnp.float32(sign), jnp.float32(levels * LEVEL))
+    return ascent(autoencoder, images, jnp.float32(sign), jnp.float32(levels * LEVEL), through=through)
 
 
 def amount(levels: int) -> str:
@@ -131,23 +154,25 @@ def files_of(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def defence_of(levels: int) -> str:
-    return f"large-reject-{levels}.csv"
+def defence_of(through: str, levels: int) -> str:
+    return search.file_name(f"large reject {through} {levels}")
 
 
 def defend(model: str, folder: Path, work: Path, count: int) -> None:
-    """Own images that gradients moved off, searched: a row each, in the order of the images through all levels."""
+    """Own images that gradients moved off, searched: a row each, in the order of the images through all attacks."""
     autoencoder = load_autoencoder(model)
     quick = with_fast_gradients(autoencoder)
 
-    def made(path: Path, levels: int) -> search.Made:
+    def made(path: Path, through: str, levels: int) -> search.Made:
         pixels = fit_crop(read_image(path), autoencoder.factor)
-        changed = np.asarray(by_gradients(quick, prepare(pixels), target="reject", levels=levels))[0]
+        images = jnp.asarray(prepare(pixels))
+        changed = np.asarray(by_gradients(quick, images, target="reject", levels=levels, through=through))[0]
         return np.round((changed + 1) / LEVEL).astype(np.uint8), Geometry(pixels.shape[:2])
 
     for path in tqdm(files_of(folder / model, count), desc=model, disable=None):
-        for levels in LEVELS:
-            search.keep(work / model / defence_of(levels), autoencoder, path.name, partial(made, path, levels))
+        for through, levels in itertools.product(THROUGH, LEVELS):
+            out = work / model / defence_of(through, levels)
+            search.keep(out, autoencoder, path.name, partial(made, path, through, levels))
 
 
 def report(work: Path, models: list[str]) -> None:
@@ -170,16 +195,17 @@ def report(work: Path, models: list[str]) -> None:
         header = ["images", "done", "grey levels", *models, "all [95 %]", "n"]
         print_table("Accepted as the model's own", header, rows)
     rows = []
-    for model in models:
-        for levels in LEVELS:
-            if of := search.read_rows(work / model / defence_of(levels)):
-                first = np.array([float(row["unsearched"]) for row in of])
-                then = (first < halved) | (search.standardized(of) < halved)
-                right = np.array([row["made"] == row["found"] for row in of])
-                rows.append([model, amount(levels), share(first < limit), share(then), share(right), str(len(of))])
+    for through, levels in itertools.product(THROUGH, LEVELS):
+        by_model = {model: search.read_rows(work / model / defence_of(through, levels)) for model in models}
+        of = [row for found_rows in by_model.values() for row in found_rows]
+        if of:
+            first = np.array([float(row["unsearched"]) for row in of])
+            then = (first < halved) | (search.standardized(of) < halved)
+            right = np.array([row["made"] == row["found"] for row in of])
+            rows.append([through, amount(levels), share(first < limit), share(then), share(right), str(len(of))])
     if rows:
-        header = ["model", "reject, by gradients", "accepted with no search", "with a search", "found as it is", "n"]
-        print_table("Own images of LARGE", header, rows)
+        header = ["gradients through", "at most", "accepted with no search", "with a search", "found as it is", "n"]
+        print_table("Own images of LARGE, to be rejected; all models", header, rows)
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
 """What a verdict loses by looking at few tiles of a large image, one after another, and how many it looks at.
 
-    aedr generate --model MODEL --out FOLDER/MODEL -n 40 --seed 9500000 --size 512      for each model
+    aedr generate --model MODEL --out FOLDER/MODEL -n 200 --seed 9500000 --size 512     for each model
     python -m benchmarks.tiles measure FOLDER --data DATA --work WORK [--models mini-vq,mini-movq] [--sources ...]
     python -m benchmarks.tiles print --work WORK
 
-Every image is a square of 512 pixels (photographs: of 384) and measured by every model: the paper's signal of the whole
-image, and the block losses of all of its tiles. Foreign to a model are the other models' images (but for one with the
+Every image is a square of 512 pixels (photographs: of 384), of which a model measures the paper's signal of the whole
+and the block losses of all tiles. Foreign to a model are the first 40 images of each other model (but for one with the
 same encoder), photographs of half 1, other generators' images, and JPEG files as they came, four of 256 pixels side by
 side, whose grids of 8 pixels agree. Losses are kept in WORK/MODEL/SOURCE.npz; what is there is not made again.
 
@@ -44,6 +44,7 @@ EVERY = AlignmentConfig(tiles=16)
 STOP = AlignmentConfig().stop
 RATES = (0.05, 0.01)
 REPEATS = 1000
+OF_OTHERS = 40  # images of each other model
 
 
 def own(folder: Path, model: str) -> Iterator[Pixels]:
@@ -206,7 +207,8 @@ def main() -> None:
     for model in models:
         autoencoder = load_autoencoder(model)
         for source in tqdm(wanted, desc=model, disable=None):
-            images = SOURCES[source](args.data) if source in SOURCES else own(args.folder, source)
+            most = None if source == model else OF_OTHERS
+            images = SOURCES[source](args.data) if source in SOURCES else itertools.islice(own(args.folder, source), most)
             keep(args.work / model / f"{source}.npz", autoencoder, images)
 
 
