@@ -1,10 +1,15 @@
 """Architectures from `config.json`: the eight models' own, and every way of being wrong."""
 
-import pytest
+import math
 
+import pytest
+from flax import nnx
+
+from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.config import parse_config
 from aedr_jax.autoencoders.families.kl import KLArchitecture
 from aedr_jax.autoencoders.families.vq import VQArchitecture
+from aedr_jax.autoencoders.family import build_abstract
 from aedr_jax.errors import AutoencoderError
 
 BLOCKS = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
@@ -65,6 +70,56 @@ CONFIGS = {
         "scaling_factor": 0.18215,
     },
 }
+DC_BLOCKS = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
+SANA = {
+    "_class_name": "AutoencoderDC",
+    "attention_head_dim": 32,
+    "decoder_act_fns": "silu",
+    "decoder_norm_types": "rms_norm",
+    "downsample_block_type": "Conv",
+    "in_channels": 3,
+    "latent_channels": 32,
+    "scaling_factor": 0.41407,
+    "upsample_block_type": "interpolate",
+    "encoder_layers_per_block": [2, 2, 2, 3, 3, 3],
+    "decoder_layers_per_block": [3] * 6,
+}
+for half in ("encoder", "decoder"):
+    SANA |= {
+        f"{half}_block_types": DC_BLOCKS,
+        f"{half}_block_out_channels": [128, 256, 512, 512, 1024, 1024],
+        f"{half}_qkv_multiscales": [[]] * 3 + [[5]] * 3,
+    }
+TAESD = {
+    "_class_name": "AutoencoderTiny",
+    "act_fn": "relu",
+    "decoder_block_out_channels": [64] * 4,
+    "encoder_block_out_channels": [64] * 4,
+    "latent_channels": 4,
+    "num_decoder_blocks": [3, 3, 3, 1],
+    "num_encoder_blocks": [1, 3, 3, 3],
+    "upsampling_scaling_factor": 2,
+}
+KLEIN = {
+    **SD,
+    "_class_name": "AutoencoderKLFlux2",
+    "_name_or_path": "black-forest-labs/FLUX.2-dev",
+    "batch_norm_eps": 0.0001,
+    "batch_norm_momentum": 0.1,
+    "latent_channels": 32,
+    "patch_size": [2, 2],
+    "use_post_quant_conv": True,
+    "use_quant_conv": True,
+}
+# tensors and values of the weights that are published, as others who loaded them report: of TAESD the values alone, of
+# FLUX.2 without the statistics of a batch norm that its generator uses
+PUBLISHED = {
+    "sd1.5": (SD, 248, 83_653_863),
+    "flux": (LARGE, 244, 83_819_683),
+    "flux2-klein": (KLEIN, 248, 84_046_115),
+    "taesd": (TAESD, None, 2_445_063),
+    "sana": (SANA, 375, 312_250_275),
+}
 # width of latents, quant conv, codes, dimension of codes, norm, scaling factor, where it stands in tables
 EXPECTED = {
     "sd1.5": (4, True, None, None, None, 0.18215, "KL, 4 channels"),
@@ -99,6 +154,15 @@ def test_configs_of_the_eight_models(name):
     assert a.block_out_channels == tuple(CONFIGS[name]["block_out_channels"])
     assert a.down_block_types == tuple(CONFIGS[name]["down_block_types"])
     assert hash(a) == hash(parse_config(CONFIGS[name]).architecture)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_networks_have_as_many_weights_as_the_published_files(name):
+    fields, tensors, values = PUBLISHED[name]
+    weights = nnx.to_flat_state(nnx.state(build_abstract(parse_config(fields), Numerics()), nnx.Param))
+    shapes = [leaf.shape for _, leaf in weights]
+    assert sum(math.prod(shape) for shape in shapes) == values
+    assert tensors in (None, len(shapes))
 
 
 def test_missing_fields_are_diffusers_defaults():
