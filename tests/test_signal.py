@@ -17,7 +17,7 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 CONFIGS = {"default": aedr.SignalConfig(), "paper": aedr.SignalConfig.paper(), "official": aedr.SignalConfig.official()}
 
 
-# A codebook behind few layers: what is measured of it is the same as of a VQModel, whose network `test_autoencoders` has.
+# A codebook behind few layers: what is measured is as of a VQModel, whose network `test_autoencoders.py` has.
 PAELLA = {"_class_name": "PaellaVQModel", "embed_dim": 8, "bottleneck_blocks": 1, "num_vq_embeddings": 37}
 
 
