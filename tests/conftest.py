@@ -141,7 +141,7 @@ def images() -> jax.Array:
 
 
 def tiny_architecture(kind: str) -> dict:
-    """Configs of tiny autoencoders, in diffusers' words: two levels of one block and attention in the middle.
+    """Configs of tiny autoencoders, in diffusers' words: two levels of one block and, of KL, attention in the middle.
 
     Every layer of a network is traced and compiled. Those with more of them: `test_goldens.py`. The channels are so few
     that some pixels are made at once (`convolutions.convolve_few`), or with a codebook just too many for that.
@@ -155,7 +155,8 @@ def tiny_architecture(kind: str) -> dict:
     }
     if kind == "kl":
         return {"_class_name": "AutoencoderKL", **common, "latent_channels": 3}
-    return {"_class_name": "VQModel", **common, "latent_channels": 3, "num_vq_embeddings": 37, "vq_embed_dim": 3}
+    codebook = {"num_vq_embeddings": 37, "vq_embed_dim": 3}
+    return {"_class_name": "VQModel", **common, "mid_block_add_attention": False, "latent_channels": 3, **codebook}
 
 
 @functools.cache

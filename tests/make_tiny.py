@@ -48,6 +48,18 @@ MOVQ = {
     "num_vq_embeddings": 32,
     "norm_type": "spatial",
 }
+# Where the network is not the subject: nothing but convolutions, two blocks of them. It is traced and compiled in a
+# seventh of the time of `KL`, and run in a tenth.
+QUICK = {
+    "_class_name": "AutoencoderDC",
+    "latent_channels": 4,
+    "encoder_block_out_channels": [8, 8],
+    "decoder_block_out_channels": [8, 8],
+    "encoder_layers_per_block": [0, 1],
+    "decoder_layers_per_block": [0, 1],
+    "encoder_qkv_multiscales": [[], []],
+    "decoder_qkv_multiscales": [[], []],
+}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 

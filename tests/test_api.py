@@ -11,8 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from make_tiny import KL as ATTENTIVE
-from make_tiny import make_tensors, write_folder
+from make_tiny import QUICK, make_tensors, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
@@ -27,10 +26,9 @@ from aedr_jax.signal import measurement
 
 api = aedr.api
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here", "one_scorer_for_each_setup")
-KL = {**ATTENTIVE, "mid_block_add_attention": False}
 
 
-def textured(rng, size, side=64):
+def textured(rng, size, side=66):
     """Soft colours under fine grain: of an image without detail nothing can be said."""
     coarse = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
     soft = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
@@ -41,7 +39,7 @@ def textured(rng, size, side=64):
 def world(tmp_path_factory):
     """A model, six images that shall be its own, and a file that is none."""
     root = tmp_path_factory.mktemp("world")
-    write_folder(root / "m1", KL, make_tensors(KL))
+    write_folder(root / "m1", QUICK, make_tensors(QUICK))
     rng = np.random.default_rng(0)
     (root / "own").mkdir()
     for i in range(6):

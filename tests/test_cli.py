@@ -17,8 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from make_tiny import KL as ATTENTIVE
-from make_tiny import make_tensors, write_folder
+from make_tiny import QUICK, make_tensors, write_folder
 from PIL import Image
 
 from aedr_jax import Calibration, __version__
@@ -32,10 +31,9 @@ from aedr_jax.scoring import scorer as scoring
 from aedr_jax.scoring.job import Finished, Setup
 
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
-KL = {**ATTENTIVE, "mid_block_add_attention": False}  # over 4,096 positions it would take most of the time
 
 
-def textured(rng, size, side=64):
+def textured(rng, size, side=66):
     """Soft colours under fine grain: of an image without detail nothing can be said."""
     coarse = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
     soft = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
@@ -47,7 +45,7 @@ def world(tmp_path_factory):
     """Two models in the order of a fresh user: weights, own images, photographs."""
     root = tmp_path_factory.mktemp("world")
     for name, seed in (("m1", 0), ("m2", 1)):
-        write_folder(root / name, KL, make_tensors(KL, seed=seed))
+        write_folder(root / name, QUICK, make_tensors(QUICK, seed=seed))
     rng = np.random.default_rng(0)
     for i in range(6):
         (root / "own").mkdir(exist_ok=True)
@@ -123,7 +121,7 @@ def test_calibrate_records_its_provenance(world, calibrations, capsys):
     calibration = Calibration.load(calibrations / "m1.json")
     assert (calibration.model, len(calibration.scores), calibration.alpha) == ("m1", 6, 0.05)
     assert calibration.provenance.source == str(world / "m1")
-    assert calibration.protocol.size_rule == "crop1"
+    assert calibration.protocol.size_rule == "crop2"
     assert calibration.aligned
     assert len(calibration.provenance.images_hash) == 64
     out = calibrations.parent / "again.json"
@@ -219,7 +217,7 @@ def test_calibrations_that_ship_are_used_on_request(world, calibrations, capsys,
 def test_models_from_elsewhere_keep_their_names(world, tmp_path, capsys, monkeypatch):
     """Two folders called "vae", one given by a relative path; attributed from elsewhere, with a space in a list."""
     for name in ("p", "q"):
-        write_folder(world / name / "vae", KL, make_tensors(KL))
+        write_folder(world / name / "vae", QUICK, make_tensors(QUICK))
     image = str(world / "own" / "1.png")
     monkeypatch.chdir(world)
     assert main(["calibrate", "own", "--model", "p/vae", "--out", f"{tmp_path}/cal/p.json"]) == 0
@@ -270,7 +268,7 @@ def photographs(world):
     for i in range(6):
         textured(rng, (5, 5)).save(world / "more" / f"{i}.png")
     for i in range(12):
-        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(world / "photographs" / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, (66, 66, 3), dtype=np.uint8)).save(world / "photographs" / f"{i}.png")
     return world / "photographs"
 
 
@@ -332,7 +330,7 @@ def test_calibrations_of_several_pasts(world, calibrations, tmp_path, capsys):
 
 
 def test_images_that_nothing_can_be_said_of(world, calibrations, of_paper, tmp_path, capsys):
-    Image.new("RGB", (64, 64), (90, 120, 40)).save(tmp_path / "flat.png")
+    Image.new("RGB", (66, 66), (90, 120, 40)).save(tmp_path / "flat.png")
     Image.open(world / "own" / "0.png").save(tmp_path / "crushed.jpg", quality=20)
     Image.open(world / "own" / "0.png").save(tmp_path / "fine.jpg", quality=90)
 
@@ -361,7 +359,7 @@ def containers(world, tmp_path):
     folder.mkdir()
     for i in (2, 0):
         (folder / f"{i}.png").write_bytes((world / "own" / f"{i}.png").read_bytes())
-    Image.new("RGB", (64, 64), (90, 120, 40)).save(folder / "flat.jpg")
+    Image.new("RGB", (66, 66), (90, 120, 40)).save(folder / "flat.jpg")
     (folder / "bad.png").write_text("no image")
     (folder / "notes.txt").write_text("no image")
     files = sorted(path for path in folder.iterdir() if path.suffix != ".txt")
@@ -453,7 +451,7 @@ def test_attribute_refuses_other_weights_and_settings(world, calibrations, tmp_p
         dataclasses.replace(made, provenance=provenance).save(tmp_path / "cal" / "m1.json")
 
     moved(str(tmp_path / "m1"))
-    write_folder(tmp_path / "m1", KL, make_tensors(KL, seed=5))
+    write_folder(tmp_path / "m1", QUICK, make_tensors(QUICK, seed=5))
     call = ["attribute", str(world / "own"), "--calibrations"]
     assert main([*call, str(tmp_path / "cal")]) == 2
     assert "weights_hash: calibrated" in capsys.readouterr().err
@@ -461,7 +459,7 @@ def test_attribute_refuses_other_weights_and_settings(world, calibrations, tmp_p
         (["--preset", "paper"], "settings.clip: calibrated True, now False"),
         (["--dtype", "bfloat16"], "dtype: calibrated 'float32', now 'bfloat16'"),
         (["--precision", "default"], "precision: calibrated 'highest', now 'default'"),
-        (["--multiple", "8"], "size_rule: calibrated 'crop1', now 'crop8'"),
+        (["--multiple", "8"], "size_rule: calibrated 'crop2', now 'crop8'"),
     ):
         assert main([*call, str(calibrations), *options]) == 2
         assert message in capsys.readouterr().err
@@ -479,7 +477,7 @@ def test_sizes_of_no_calibration_are_not_assessable_where_the_signal_decides(wor
     assert main(["attribute", str(tmp_path), *of_paper, "--json"]) == 0
     verdict = json.loads(capsys.readouterr().out)
     assert (verdict["verdict"], verdict["status"]) == ("not assessable", "ok")
-    assert verdict["reason"].startswith("m1: 128×128 pixels; calibrated on 64×64: crop it to such a size")
+    assert verdict["reason"].startswith("m1: 128×128 pixels; calibrated on 66×66: crop it to such a size")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from make_tiny import SMALLEST, make_tensors, write_folder
+from make_tiny import QUICK, make_tensors, write_folder
 from PIL import Image
 
 from aedr_jax.cli.main import main
@@ -36,7 +36,7 @@ COUNT = 13
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     for name, seed in (("m1", 0), ("m2", 1)):
-        write_folder(root / name, SMALLEST, make_tensors(SMALLEST, seed=seed))
+        write_folder(root / name, QUICK, make_tensors(QUICK, seed=seed))
     (root / "images" / "deep").mkdir(parents=True)
     for i in range(COUNT - 1):
         coarse = Image.fromarray(np.random.default_rng(i).integers(0, 256, (5, 5, 3), dtype=np.uint8))
@@ -253,7 +253,7 @@ def test_rows_that_processes_wrote_without_seeing_each_other_are_said(score, tmp
 def test_other_settings_are_refused(score, tmp_path, world, loaded):
     score(source=Listed([Item("a", world / "images" / "0.png")]))
     with pytest.raises(
-        SourceError, match=r"\(models\.m1\.size_rule: there 'crop4', now 'crop64'; .*see scores\.run\.json\)"
+        SourceError, match=r"\(models\.m1\.size_rule: there 'crop2', now 'crop64'; .*see scores\.run\.json\)"
     ):
         score(multiple=64)
     (tmp_path / "other").mkdir()

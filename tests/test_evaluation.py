@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import tiny_autoencoder
-from make_tiny import KL, make_tensors, write_folder
+from make_tiny import QUICK, make_tensors, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
@@ -36,7 +36,6 @@ from aedr_jax.study.tables import tables, write_tables
 
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 SIDE = 16
-TINY = {**KL, "mid_block_add_attention": False}
 LIMITS = {"latenttracer": Limits(count=4, steps=2), "ronan": Limits(count=10, steps=2, models=("m1",))}
 FEW = ("aedr", "aedr-default", "aeroblade-mse", "ronan")
 
@@ -54,7 +53,7 @@ def world(tmp_path_factory):
     rng = np.random.default_rng(0)
     for seed, source in enumerate(("m1", "m2", "Real", "glow")):
         if source.startswith("m"):
-            write_folder(root / "weights" / source, TINY, make_tensors(TINY, seed=seed))
+            write_folder(root / "weights" / source, QUICK, make_tensors(QUICK, seed=seed))
         (root / "images" / source).mkdir(parents=True)
         for i in range(13):
             size = (20 + i, 40 - i) if source == "Real" else (SIDE, SIDE)

@@ -8,7 +8,7 @@ import pytest
 from conftest import tiny_autoencoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_tiny import SMALLEST, make_tensors, write_folder
+from make_tiny import QUICK, make_tensors, write_folder
 from PIL import Image
 
 from aedr_jax.autoencoders.adapters import FunctionAutoencoder
@@ -161,7 +161,7 @@ def test_a_run_goes_on_with_the_same_caps_only(candidate):
 
 
 def test_caps_on_the_command_line(put, tmp_path, capsys):
-    write_folder(tmp_path / "model", SMALLEST, make_tensors(SMALLEST))
+    write_folder(tmp_path / "model", QUICK, make_tensors(QUICK))
     item = put(picture(100, 80))
     call = ["score", str(item.path), "--model", str(tmp_path / "model")]
     folder = ["--out", str(tmp_path / "scores"), "--workers", "0"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from make_tiny import SMALLEST, make_tensors, write_folder
+from make_tiny import QUICK, make_tensors, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 def world(tmp_path_factory):
     """Six images, a model, and the same with a weight that float16 does not hold."""
     root = tmp_path_factory.mktemp("world")
-    tensors = make_tensors(SMALLEST)
-    write_folder(root / "sound", SMALLEST, tensors)
+    tensors = make_tensors(QUICK)
+    write_folder(root / "sound", QUICK, tensors)
     write_folder(
         root / "loud",
-        SMALLEST,
+        QUICK,
         {k: v * np.float32(3e5) if k == "decoder.conv_in.weight" else v for k, v in tensors.items()},
     )
     (root / "images").mkdir()

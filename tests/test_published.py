@@ -70,13 +70,12 @@ def test_the_same_through_the_public_path(measured):
 
 def test_published_images_go_through_the_command_line(shared, tmp_path):
     """Mixed sizes and formats without hand-holding; the smallest model there is, since only files are tested here."""
-    from make_tiny import KL, make_tensors, write_folder
+    from make_tiny import QUICK, make_tensors, write_folder
 
     from aedr_jax.inputs.sources import find_images
     from aedr_jax.scoring.scorer import Scorer, load_candidate
 
-    config = {**KL, "mid_block_add_attention": False}
-    candidate = load_candidate(str(write_folder(tmp_path / "m", config, make_tensors(config))))
+    candidate = load_candidate(str(write_folder(tmp_path / "m", QUICK, make_tensors(QUICK))))
     items = find_images([shared / "data" / "published" / "images" / name for name in ("VQDM", "Real")])
     rows = list(Scorer([candidate], batch_size=2, multiple=256).score(items))
     assert {row.status for row in rows} == {"ok"}

@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from make_tiny import KL as ATTENTIVE
-from make_tiny import make_tensors, write_folder
+from make_tiny import QUICK, make_tensors, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
@@ -32,12 +31,11 @@ from aedr_jax.scoring.tables import to_json
 from aedr_jax.signal.protocol import told_apart
 
 api = aedr.api
-KL = {**ATTENTIVE, "mid_block_add_attention": False}
 
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here", "one_scorer_for_each_setup")
 
 
-def textured(rng, side=64):
+def textured(rng, side=66):
     coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
     soft = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
     return Image.fromarray((soft + rng.normal(0, 12, soft.shape)).clip(0, 255).astype(np.uint8))
@@ -47,11 +45,10 @@ def textured(rng, side=64):
 def world(tmp_path_factory):
     """A model, the same with one other weight, two images, and a file that is none."""
     root = tmp_path_factory.mktemp("world")
-    tensors = make_tensors(KL)
-    write_folder(root / "m1", KL, tensors)
-    name = next(name for name, value in sorted(tensors.items()) if name.startswith("decoder") and value.ndim == 4)
-    tensors[name].flat[0] += 0.5
-    write_folder(root / "changed", KL, tensors)
+    tensors = make_tensors(QUICK)
+    write_folder(root / "m1", QUICK, tensors)
+    tensors["decoder.conv_out.conv.weight"].flat[0] += 0.5
+    write_folder(root / "changed", QUICK, tensors)
     (root / "images").mkdir()
     rng = np.random.default_rng(0)
     for i in range(2):
@@ -96,7 +93,7 @@ def test_what_a_record_holds(world, file):
     weights = aedr.weights_hash(aedr.load_autoencoder(world / "m1"))
     assert model.protocol.identity.weights_hash == weights
     assert model.fingerprint == model.protocol.fingerprint()
-    assert (model.protocol.size_rule, record.measuring.setup()) == ("crop1", api.Setup(aedr.SignalConfig.tiles()))
+    assert (model.protocol.size_rule, record.measuring.setup()) == ("crop2", api.Setup(aedr.SignalConfig.tiles()))
     assert [image.id for image in record.images] == ["0.png", "1.png", "bad.png"]
     found = api.attribute(world / "images", models=[f"m1={world / 'm1'}"])
     for image, verdict in zip(record.images, found.verdicts, strict=True):

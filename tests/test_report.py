@@ -13,8 +13,7 @@ from html.parser import HTMLParser
 import chromium
 import numpy as np
 import pytest
-from make_tiny import KL as ATTENTIVE
-from make_tiny import make_tensors, write_folder
+from make_tiny import QUICK, make_tensors, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
@@ -30,13 +29,12 @@ from aedr_jax.scoring.record import Record
 from aedr_jax.scoring.verdicts import Verdict
 
 api = aedr.api
-KL = {**ATTENTIVE, "mid_block_add_attention": False}
 HOSTILE = '0"><img src=x onerror=alert(1)>&lt;\u202e{{ 7*7 }}.png'
 
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here", "one_scorer_for_each_setup")
 
 
-def textured(rng, side=64):
+def textured(rng, side=66):
     coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
     soft = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
     return Image.fromarray((soft + rng.normal(0, 12, soft.shape)).clip(0, 255).astype(np.uint8))
@@ -46,7 +44,7 @@ def textured(rng, side=64):
 def world(tmp_path_factory):
     """A model, its calibration, an image with a hostile name, a turned JPEG, a flat image, and a file that is none."""
     root = tmp_path_factory.mktemp("world")
-    write_folder(root / "m1", KL, make_tensors(KL))
+    write_folder(root / "m1", QUICK, make_tensors(QUICK))
     rng = np.random.default_rng(0)
     for folder in ("own", "images"):
         (root / folder).mkdir()
@@ -56,7 +54,7 @@ def world(tmp_path_factory):
     exif = Image.Exif()
     exif[0x0112] = 6
     textured(rng).save(root / "images" / "1.jpg", quality=90, exif=exif)
-    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(root / "images" / "2-flat.png")
+    Image.fromarray(np.full((66, 66, 3), 90, np.uint8)).save(root / "images" / "2-flat.png")
     (root / "images" / "3-bad.png").write_text("no image")
     with pytest.warns(CalibrationWarning):
         api.calibrate(root / "own", f"m1={root / 'm1'}", out=root / "cal" / "m1.json")
@@ -124,7 +122,7 @@ def test_what_it_shows(world, made):
         assert words.heading(verdict) in page.text
     assert f"{first.scores['m1']:.4f}" in page.text
     assert first.sha256 in page.text
-    assert "64 × 64 pixels" in page.text
+    assert "66 × 66 pixels" in page.text
     assert "6 (turned by 90°, applied)" in page.text
     assert "JPEG, last saved at quality 90" in page.text
     assert "too few blocks with detail" in page.text
@@ -222,7 +220,7 @@ def test_a_residual_is_white_from_so_many_levels_on():
 
 
 def test_the_map_lies_where_its_blocks_are():
-    pixels = np.full((64, 64, 3), 100, np.uint8)
+    pixels = np.full((66, 66, 3), 100, np.uint8)
     blocks = np.array([[-4.0, 0.0], [np.nan, 9.0]])
     shown = pictures.overlay(pixels, blocks, margin=16, block=16).astype(int)
     assert (shown[:16] == 100).all()
@@ -310,7 +308,7 @@ def test_facts(world):
     data = (world / "images" / "1.jpg").read_bytes()
     found = dict(facts.facts_of(data, decode_photo(data, name="1.jpg"), quality=90).pairs)
     assert found["sha256"] == hashlib.sha256(data).hexdigest()
-    assert found["Size"] == f"64 × 64 pixels, {len(data):,} bytes"
+    assert found["Size"] == f"66 × 66 pixels, {len(data):,} bytes"
     refused = facts.facts_of(b"no image", None)
     assert refused.pairs == (("sha256", hashlib.sha256(b"no image").hexdigest()), ("Size", "8 bytes"))
 

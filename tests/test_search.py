@@ -120,10 +120,10 @@ def test_tiles_stand_on_the_grid_and_off_the_region(factor):
 
 
 def test_the_windows_of_all_images_and_models_share_a_program(autoencoder, foreign):
-    models = {"a": autoencoder, "b": dataclasses.replace(autoencoder)}
+    models, config = {"a": autoencoder, "b": dataclasses.replace(autoencoder)}, dataclasses.replace(CONFIG, sizes=4)
     for image in (foreign[:256, :256], foreign[:, :270]):
-        found = search_many(models, image, config=CONFIG)
-        assert found["a"] == found["b"] == search(autoencoder, image, config=CONFIG)
+        found = search_many(models, image, config=config)
+        assert found["a"] == found["b"] == search(autoencoder, image, config=config)
     windows = [shape for shape in encoded if shape[0] == CONFIG.batch]
     assert windows == [(CONFIG.batch, 64, 64, 3)]
 

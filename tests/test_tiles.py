@@ -160,7 +160,8 @@ def test_one_program_serves_all_sizes(tmp_path):
     for i, (height, width) in enumerate(sides):
         Image.fromarray(small[:height, :width]).save(tmp_path / f"{i:03}.bmp")
     ae = aedr.from_functions(encode, lambda _, z: z.repeat(8, 1).repeat(8, 2), jnp.float32(1.0))
-    scorer = Scorer([Candidate("tiny", ae, "hash")], config=aedr.SignalConfig.tiles())
+    config = dataclasses.replace(aedr.SignalConfig.tiles(), alignment=AlignmentConfig(tiles=2))  # many images have one
+    scorer = Scorer([Candidate("tiny", ae, "hash")], config=config)
     rows = list(scorer.score(find_images([tmp_path])))
     assert len(rows) == 100
     assert {row.status for row in rows} == {"ok"}
