@@ -3,10 +3,10 @@
     python -m benchmarks.rewritings --out ROWS.jsonl [--dtypes float32,bfloat16] [--precisions highest,default]
 
 Upsampling to the nearest and a 3×3 convolution: as written, as four convolutions of 2×2 (one for each phase), as one
-that has the outputs around each corner, as nine products. A 3×3 convolution of many channels: as written, as sixteen products. Attention: at once, and in blocks of
-queries as the networks have it. Each is compiled and called in turn with the others of its kind, `--repeats` times;
-seconds are medians, and errors are the largest difference from the first over its largest value. Prints Markdown; the
-file gets a line for each row as it is found.
+that has the outputs around each corner, as nine products. A 3×3 convolution of many channels: as written, as sixteen
+products. Attention: at once, and in blocks of queries as the networks have it. Each is compiled and called in turn with
+the others of its kind, `--repeats` times; seconds are medians, and errors are the largest difference from the first
+over its largest value. Prints Markdown; the file gets a line for each row as it is found.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from conftest import tiny_autoencoder
 from flax import nnx
 
 import aedr_jax as aedr
+from aedr_jax.autoencoders.blocks import Numerics, Upsample
 from aedr_jax.autoencoders.convolutions import convolve_few
 from aedr_jax.rivals import (
     RIVALS,
@@ -309,9 +310,18 @@ def test_without_optax_the_error_names_the_extra(images, monkeypatch, name):
     ids=["1", "3", "few"],
 )
 def test_fast_gradients_are_those_of_lax(size, form):
-    layer = nnx.Conv(
-        4, 6, (size, size), padding=size // 2, precision="highest", conv_general_dilated=form, rngs=nnx.Rngs(0)
+    check_fast_gradients(
+        nnx.Conv(
+            4, 6, (size, size), padding=size // 2, precision="highest", conv_general_dilated=form, rngs=nnx.Rngs(0)
+        )
     )
+
+
+def test_fast_gradients_of_upsampling_are_those_of_lax():
+    check_fast_gradients(Upsample(4, 6, Numerics(), nnx.Rngs(0)))
+
+
+def check_fast_gradients(layer):
     layers = {"lax": layer, "fast": with_fast_gradients(layer)}
     x = jax.random.normal(jax.random.key(0), (2, 5, 7, 4))
 

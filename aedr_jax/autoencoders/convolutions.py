@@ -10,12 +10,12 @@ one convolution with a 2×2 kernel and four times the channels, and none of the 
 
     (a − b) g₀ + b (g₀ + g₁ + g₂)  and  b (g₀ + g₁ + g₂) + (c − b) g₂,
 
-and nine in two dimensions, but the differences are read and written. Over any four pixels Winograd's F(2, 3) takes four
+and nine in two dimensions, but the differences are written and read. Over any four pixels Winograd's F(2, 3) takes four
 in place of six, so 16 in place of 36 for a square of 2×2 outputs, but reads and writes four times the image. These two
-gain where channels are many. Kernels are summed in float32. All agree with the convolution to 1e-6 of the largest value;
-Winograd's F(4, 3), to 2e-5 only, is not used.
+are matrix products, and gain where channels are many. Kernels are summed in float32. All three agree with the
+convolution to 1e-6 of the largest value; Winograd's F(4, 3), to 2e-5 only, is not used.
 
-Both of those for many channels are done by matrix products. Between few channels it is the width of the products that
+Between few channels it is the width of the products that
 is lacking: a few pixels of a row are made at once, as so many times the channels, by a kernel that holds itself as
 often, each a pixel further on: (p + 2) / 3 times as many multiply-adds for p pixels, in less time.
 
@@ -53,7 +53,10 @@ def upsample_nearest(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n 
 
 
 def convolve_upsampled(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"], precision: Any
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "3 3 c o"],
+    precision: Any,
+    convolution: Callable[..., Any] = jax.lax.conv_general_dilated,
 ) -> Float[Array, "n hh ww o"]:
     """The image upsampled to the nearest, twice as high and wide, and convolved to the same size.
 
@@ -61,12 +64,14 @@ def convolve_upsampled(
       x: the small image; the result has its dtype.
       kernel: float32.
       precision: of the products.
+      convolution: what does the one with a 2×2 kernel, such as with another gradient.
     """
 
     def plain(x: Array, kernel: Array) -> Array:
         return _plain(upsample_nearest(x, 2), kernel.astype(x.dtype), precision)
 
-    form = _nine if min(kernel.shape[2:]) >= MANY else _around_corners
+    few = functools.partial(_around_corners, convolution=convolution)
+    form = _nine if min(kernel.shape[2:]) >= MANY else few
     return _on_cpus(functools.partial(form, precision=precision), plain, x, kernel)
 
 
@@ -105,7 +110,9 @@ def _plain(x: Array, kernel: Array, precision: Any) -> Array:
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT, precision=precision)
 
 
-def _around_corners(x: Array, kernel: Array, *, precision: Any) -> Array:
+def _around_corners(
+    x: Array, kernel: Array, *, precision: Any, convolution: Callable[..., Any] = jax.lax.conv_general_dilated
+) -> Array:
     """Of every corner between pixels, the four outputs around it, which see no pixels but the four around it."""
 
     def along(g: Sequence[Array]) -> list[Array]:  # by pixel, before and after the corner, and likewise by output
@@ -117,9 +124,8 @@ def _around_corners(x: Array, kernel: Array, *, precision: Any) -> Array:
         [jnp.concatenate([row[j] for row in terms[i : i + 2] for j in (k, k + 1)], axis=-1) for k in (0, 2)]
         for i in (0, 2)
     ]
-    out = jax.lax.conv_general_dilated(
-        x, jnp.array(square), (1, 1), ((1, 1), (1, 1)), dimension_numbers=LAYOUT, precision=precision
-    )
+    around = ((1, 1), (1, 1))
+    out = convolution(x, jnp.array(square), (1, 1), around, dimension_numbers=LAYOUT, precision=precision)
     out = out.reshape(n, h + 1, w + 1, 2, 2, o).transpose(0, 1, 3, 2, 4, 5)
     return out.reshape(n, 2 * h + 2, 2 * w + 2, o)[:, 1:-1, 1:-1]
 
