@@ -15,9 +15,9 @@ in place of six, so 16 in place of 36 for a square of 2×2 outputs, but reads an
 are matrix products, and gain where channels are many. Kernels are summed in float32. All three agree with the
 convolution to 1e-6 of the largest value; Winograd's F(4, 3), to 2e-5 only, is not used.
 
-Between few channels it is the width of the products that
-is lacking: a few pixels of a row are made at once, as so many times the channels, by a kernel that holds itself as
-often, each a pixel further on: (p + 2) / 3 times as many multiply-adds for p pixels, in less time.
+Between few channels it is the width of the products that is lacking: a few pixels of a row are made at once, as so many
+times the channels, by a kernel that holds itself as often, each a pixel further on: (p + 2) / 3 times as many
+multiply-adds for p pixels, in less time.
 
 All of this in float32 and on CPUs; elsewhere, and in half precision, which the differences would not do good, it is
 XLA's convolution of the upsampled image.

@@ -1,7 +1,8 @@
 """The grey-level co-occurrence matrix (GLCM) and its homogeneity, compiled and batched.
 
-Counts are products of one-hot matrices, summed block by block: exact integers, and free of scatters, so that a batch
-stays sharded under plain `jit` too. Homogeneity is piecewise constant in the image: its gradient is 0.
+The matrix is counted by products of one-hot matrices, block by block; homogeneity asks only how many pairs lie so many
+levels apart, and sums comparisons. Both are exact integers, and free of scatters, so that a batch stays sharded under
+plain `jit` too. Homogeneity is piecewise constant in the image: its gradient is 0.
 """
 
 from __future__ import annotations
