@@ -2,11 +2,11 @@
 
     python -m benchmarks.rewritings --out ROWS.jsonl [--dtypes float32,bfloat16] [--precisions highest,default]
 
-Upsampling to the nearest and a 3×3 convolution: as written, as four convolutions of 2×2 (one for each phase), as nine
-products. A 3×3 convolution of many channels: as written, as sixteen products. Attention: at once, and in blocks of
-queries as the networks have it. Each is compiled and called in turn with the others of its kind, `--repeats` times;
-seconds are medians, and errors are the largest difference from the first over its largest value. Prints Markdown; the
-file gets a line for each row as it is found.
+Upsampling to the nearest and a 3×3 convolution: as written, as four convolutions of 2×2 (one for each phase), as one
+that has the outputs around each corner, as nine products. A 3×3 convolution of many channels: as written, as sixteen
+products. Attention: at once, and in blocks of queries as the networks have it. Each is compiled and called in turn with
+the others of its kind, `--repeats` times; seconds are medians, and errors are the largest difference from the first
+over its largest value. Prints Markdown; the file gets a line for each row as it is found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from aedr_jax.scoring.tables import to_markdown
 
 LAYOUT = convolutions.LAYOUT
 # (side, channels) of the small image; of the image; of the map whose positions attend.
-UPSAMPLED = ((64, 512), (128, 512), (256, 256))
+UPSAMPLED = ((64, 512), (128, 512), (256, 256), (64, 32), (32, 64))
 CONVOLVED = ((32, 512), (64, 512), (128, 512), (128, 256), (256, 128))
 ATTENDED = ((64, 512), (128, 512))
 
@@ -87,6 +87,7 @@ def attend_in_blocks(x: Any, kernel: Any, precision: str) -> Any:
 UPSAMPLING = {
     "as written": upsampled_as_written,
     "four phases": four_phases,
+    "around corners": functools.partial(products, convolutions._around_corners),
     "nine products": functools.partial(products, convolutions._nine),
 }
 CONVOLVING = {"as written": as_written, "sixteen products": functools.partial(products, convolutions._sixteen)}

@@ -12,6 +12,7 @@ from conftest import tiny_autoencoder
 from flax import nnx
 
 import aedr_jax as aedr
+from aedr_jax.autoencoders.blocks import Numerics, Upsample
 from aedr_jax.autoencoders.convolutions import convolve_few
 from aedr_jax.rivals import (
     RIVALS,
@@ -304,14 +305,26 @@ def test_without_optax_the_error_names_the_extra(images, monkeypatch, name):
 
 
 @pytest.mark.parametrize(
-    ("size", "form"),
-    [(1, jax.lax.conv_general_dilated), (3, jax.lax.conv_general_dilated), (3, convolve_few)],
-    ids=["1", "3", "few"],
+    ("size", "padding", "form"),
+    [
+        (1, 0, jax.lax.conv_general_dilated),
+        (3, 1, jax.lax.conv_general_dilated),
+        (3, 0, jax.lax.conv_general_dilated),
+        (3, 1, convolve_few),
+    ],
+    ids=["1", "3", "3 within", "few"],
 )
-def test_fast_gradients_are_those_of_lax(size, form):
-    layer = nnx.Conv(
-        4, 6, (size, size), padding=size // 2, precision="highest", conv_general_dilated=form, rngs=nnx.Rngs(0)
+def test_fast_gradients_are_those_of_lax(size, padding, form):
+    check_fast_gradients(
+        nnx.Conv(4, 6, (size, size), padding=padding, precision="highest", conv_general_dilated=form, rngs=nnx.Rngs(0))
     )
+
+
+def test_fast_gradients_of_upsampling_are_those_of_lax():
+    check_fast_gradients(Upsample(4, 6, Numerics(), nnx.Rngs(0)))
+
+
+def check_fast_gradients(layer):
     layers = {"lax": layer, "fast": with_fast_gradients(layer)}
     x = jax.random.normal(jax.random.key(0), (2, 5, 7, 4))
 
@@ -337,7 +350,6 @@ def test_fast_gradients_are_those_of_lax(size, form):
     "options",
     [
         {"strides": 2, "padding": "VALID"},
-        {"padding": 0},
         {"padding": 2, "kernel_dilation": 2},
         {"padding": 1, "feature_group_count": 2},
     ],

@@ -66,11 +66,15 @@ def conv(
     stride: int = 1,
     padding: int | None = None,
     bias: bool = True,
+    rewritten: bool = True,
 ) -> nnx.Conv:
-    """A square convolution. Without `padding` it keeps the size (stride 1) or expects its input padded (stride 2)."""
+    """A square convolution. Without `padding` it keeps the size (stride 1) or expects its input padded (stride 2).
+
+    `rewritten` is false where it is called by `upsampled` only, which rewrites it itself.
+    """
     if padding is None:
         padding = size // 2 if stride == 1 else 0
-    keeps = (size, stride, padding) == (3, 1, 1)
+    rewritten = rewritten and (size, stride, padding) == (3, 1, 1)
     return nnx.Conv(
         inputs,
         outputs,
@@ -80,7 +84,7 @@ def conv(
         use_bias=bias,
         dtype=numerics.dtype,
         precision=numerics.precision,
-        conv_general_dilated=convolver(inputs, outputs) if keeps else jax.lax.conv_general_dilated,
+        conv_general_dilated=convolver(inputs, outputs) if rewritten else jax.lax.conv_general_dilated,
         rngs=rngs,
     )
 
@@ -221,7 +225,7 @@ def without_bias(conv: nnx.Conv, x: Float[Array, "n h w c"]) -> Float[Array, "n 
 
 def upsampled(conv: nnx.Conv, x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww o"]:
     """A 3×3 convolution with a bias of the image upsampled to the nearest, ×2."""
-    out = convolve_upsampled(x.astype(conv.dtype), conv.kernel[...], conv.precision)
+    out = convolve_upsampled(x.astype(conv.dtype), conv.kernel[...], conv.precision, conv.conv_general_dilated)
     return out + conv.bias[...].astype(out.dtype)
 
 
@@ -239,7 +243,7 @@ class Upsample(nnx.Module):
     """Nearest ×2, then a 3×3 convolution."""
 
     def __init__(self, inputs: int, outputs: int, numerics: Numerics, rngs: nnx.Rngs) -> None:
-        self.conv = conv(inputs, outputs, 3, numerics, rngs)
+        self.conv = conv(inputs, outputs, 3, numerics, rngs, rewritten=False)
 
     def __call__(self, x: Array) -> Array:
         return upsampled(self.conv, x)

@@ -1,17 +1,23 @@
 """3×3 convolutions written otherwise, exactly: after nearest upsampling, between many channels, and between few.
 
-Over pixels (a, b, b, c), an upsampled row, the kernel (g₀, g₁, g₂) has the two outputs
+Over pixels (a, a, b, b), an upsampled row, the kernel (g₀, g₁, g₂) has the two outputs
+
+    a (g₀ + g₁) + b g₂  and  a g₀ + b (g₁ + g₂)
+
+on both sides of the corner between a and b: four products in place of six, so 16 in place of 36 in two dimensions, by
+one convolution with a 2×2 kernel and four times the channels, and none of the upsampled pixels is ever made. Over
+(a, b, b, c), a pixel b and both of its outputs, three will do,
 
     (a − b) g₀ + b (g₀ + g₁ + g₂)  and  b (g₀ + g₁ + g₂) + (c − b) g₂,
 
-three products in place of six, so nine in place of 36 in two dimensions, and none of the upsampled pixels is ever made.
-Over any four pixels Winograd's F(2, 3) takes four in place of six, so 16 in place of 36 for a square of 2×2 outputs,
-but reads and writes four times the image; it gains where channels are many. Kernels are summed in float32. Both agree
-with the convolution to 1e-6 of the largest value; Winograd's F(4, 3), to 2e-5 only, is not used.
+and nine in two dimensions, but the differences are written and read. Over any four pixels Winograd's F(2, 3) takes four
+in place of six, so 16 in place of 36 for a square of 2×2 outputs, but reads and writes four times the image. These two
+are matrix products, and gain where channels are many. Kernels are summed in float32. All three agree with the
+convolution to 1e-6 of the largest value; Winograd's F(4, 3), to 2e-5 only, is not used.
 
-Both are done by matrix products. Between few channels it is the width of the products that is lacking: a few pixels of
-a row are made at once, as so many times the channels, by a kernel that holds itself as often, each a pixel further on:
-(p + 2) / 3 times as many multiply-adds for p pixels, in less time.
+Between few channels it is the width of the products that is lacking: a few pixels of a row are made at once, as so many
+times the channels, by a kernel that holds itself as often, each a pixel further on: (p + 2) / 3 times as many
+multiply-adds for p pixels, in less time.
 
 All of this in float32 and on CPUs; elsewhere, and in half precision, which the differences would not do good, it is
 XLA's convolution of the upsampled image.
@@ -47,7 +53,10 @@ def upsample_nearest(x: Float[Array, "n h w c"], times: int) -> Float[Array, "n 
 
 
 def convolve_upsampled(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"], precision: Any
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "3 3 c o"],
+    precision: Any,
+    convolution: Callable[..., Any] = jax.lax.conv_general_dilated,
 ) -> Float[Array, "n hh ww o"]:
     """The image upsampled to the nearest, twice as high and wide, and convolved to the same size.
 
@@ -55,12 +64,15 @@ def convolve_upsampled(
       x: the small image; the result has its dtype.
       kernel: float32.
       precision: of the products.
+      convolution: what does the one with a 2×2 kernel, such as with another gradient.
     """
 
     def plain(x: Array, kernel: Array) -> Array:
         return _plain(upsample_nearest(x, 2), kernel.astype(x.dtype), precision)
 
-    return _on_cpus(functools.partial(_nine, precision=precision), plain, x, kernel)
+    few = functools.partial(_around_corners, convolution=convolution)
+    form = _nine if min(kernel.shape[2:]) >= MANY else few
+    return _on_cpus(functools.partial(form, precision=precision), plain, x, kernel)
 
 
 def convolver(inputs: int, outputs: int) -> Callable[..., Any]:
@@ -96,6 +108,26 @@ def _on_cpus(form: Callable[..., Array], plain: Callable[..., Array], x: Array, 
 
 def _plain(x: Array, kernel: Array, precision: Any) -> Array:
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT, precision=precision)
+
+
+def _around_corners(
+    x: Array, kernel: Array, *, precision: Any, convolution: Callable[..., Any] = jax.lax.conv_general_dilated
+) -> Array:
+    """Of every corner between pixels, the four outputs around it, which see no pixels but the four around it."""
+
+    def along(g: Sequence[Array]) -> list[Array]:  # by pixel, before and after the corner, and likewise by output
+        return [g[0] + g[1], g[0], g[2], g[1] + g[2]]
+
+    (n, h, w, _), o = x.shape, kernel.shape[-1]
+    terms = _transformed(kernel, along)
+    square = [
+        [jnp.concatenate([row[j] for row in terms[i : i + 2] for j in (k, k + 1)], axis=-1) for k in (0, 2)]
+        for i in (0, 2)
+    ]
+    around = ((1, 1), (1, 1))
+    out = convolution(x, jnp.array(square), (1, 1), around, dimension_numbers=LAYOUT, precision=precision)
+    out = out.reshape(n, h + 1, w + 1, 2, 2, o).transpose(0, 1, 3, 2, 4, 5)
+    return out.reshape(n, 2 * h + 2, 2 * w + 2, o)[:, 1:-1, 1:-1]
 
 
 def _nine(x: Array, kernel: Array, *, precision: Any) -> Array:

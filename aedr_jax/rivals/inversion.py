@@ -80,7 +80,7 @@ def latent_scale(autoencoder: Autoencoder) -> Float[Array, ""]:
 
 
 def with_fast_gradients(autoencoder: Any) -> Any:
-    """A copy whose 3×3 and 1×1 convolutions have a gradient that is fast inside a loop on the CPU.
+    """A copy whose convolutions of every pixel have a gradient that is fast inside a loop on the CPU.
 
     XLA's CPU backend is fast where a kernel is stored as [h, w, in, out]. The gradient of a convolution wants it turned
     and transposed; outside of loops XLA does that beforehand, but in the body of a `lax.scan` it takes a generic path,
@@ -103,29 +103,30 @@ def _convolve(x: Array, kernel: Array, window_strides: Any, padding: Any, **opti
     if isinstance(padding, str) or not plain:
         return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
     padding = tuple(map(tuple, padding))
-    if any(low + high != size - 1 for (low, high), size in zip(padding, kernel.shape, strict=False)):
-        return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
-    return _same_size(x, kernel, tuple({"window_strides": (1, 1), "padding": padding, **options}.items()))
+    return _each_pixel(x, kernel, tuple({"window_strides": (1, 1), "padding": padding, **options}.items()))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _same_size(x: Array, kernel: Array, settings: tuple[tuple[str, Any], ...]) -> Array:
+def _each_pixel(x: Array, kernel: Array, settings: tuple[tuple[str, Any], ...]) -> Array:
     return jax.lax.conv_general_dilated(x, kernel, **dict(settings))
 
 
-def _same_size_forward(x: Array, kernel: Array, settings: Any) -> tuple[Array, tuple[Array, Array]]:
-    return _same_size(x, kernel, settings), (x, kernel)
+def _each_pixel_forward(x: Array, kernel: Array, settings: Any) -> tuple[Array, tuple[Array, Array]]:
+    return _each_pixel(x, kernel, settings), (x, kernel)
 
 
-def _same_size_backward(settings: Any, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+def _each_pixel_backward(settings: Any, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = saved
     # Behind a barrier, or XLA would fold both back into the convolution.
     turned = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     _, pull = jax.vjp(lambda kernel: jax.lax.conv_general_dilated(x, kernel, **dict(settings)), kernel)
-    return jax.lax.conv_general_dilated(gradient, turned, **dict(settings)), pull(gradient)[0]
+    sizes = zip(dict(settings)["padding"], kernel.shape[:2], strict=True)
+    padding = [(size - 1 - low, size - 1 - high) for (low, high), size in sizes]
+    of_x = jax.lax.conv_general_dilated(gradient, turned, **{**dict(settings), "padding": padding})
+    return of_x, pull(gradient)[0]
 
 
-_same_size.defvjp(_same_size_forward, _same_size_backward)
+_each_pixel.defvjp(_each_pixel_forward, _each_pixel_backward)
 
 
 def _optax() -> Any:

@@ -1,7 +1,8 @@
 """The grey-level co-occurrence matrix (GLCM) and its homogeneity, compiled and batched.
 
-Counts are products of one-hot matrices, summed block by block: exact integers, and free of scatters, so that a batch
-stays sharded under plain `jit` too. Homogeneity is piecewise constant in the image: its gradient is 0.
+The matrix is counted by products of one-hot matrices, block by block; homogeneity asks only how many pairs lie so many
+levels apart, and sums comparisons. Both are exact integers, and free of scatters, so that a batch stays sharded under
+plain `jit` too. Homogeneity is piecewise constant in the image: its gradient is 0.
 """
 
 from __future__ import annotations
@@ -54,7 +55,17 @@ def cooccurrence_matrix(
             [1, 2]]], dtype=int32)
     """
     check_integers(levels, "levels")
-    levels = jnp.asarray(levels)
+    counts = _count_pairs(*_pairs(jnp.asarray(levels), offset), num_levels)
+    if symmetric:
+        counts = counts + counts.swapaxes(1, 2)
+    if not normed:
+        return counts
+    counts = counts.astype(jnp.float32)
+    return counts / counts.sum(axis=(1, 2), keepdims=True)
+
+
+def _pairs(levels: Int[Array, "n h w"], offset: tuple[int, int]) -> tuple[Array, Array]:
+    """The levels of the first and of the second pixel of each pair."""
     rows, columns = offset
     height, width = levels.shape[1:]
     top, left = max(0, -rows), max(0, -columns)
@@ -62,14 +73,7 @@ def cooccurrence_matrix(
     if top >= bottom or left >= right:
         raise ValueError(f"offset {offset} leaves no pair in an image of {height}×{width}")
     first = levels[:, top:bottom, left:right]
-    second = levels[:, top + rows : bottom + rows, left + columns : right + columns]
-    counts = _count_pairs(first, second, num_levels)
-    if symmetric:
-        counts = counts + counts.swapaxes(1, 2)
-    if not normed:
-        return counts
-    counts = counts.astype(jnp.float32)
-    return counts / counts.sum(axis=(1, 2), keepdims=True)
+    return first, levels[:, top + rows : bottom + rows, left + columns : right + columns]
 
 
 def _count_pairs(first: Int[Array, "n h w"], second: Int[Array, "n h w"], num_levels: int) -> Int[Array, "n l l"]:
@@ -90,6 +94,16 @@ def _count_pairs(first: Int[Array, "n h w"], second: Int[Array, "n h w"], num_le
     start = jnp.broadcast_to(first[:, :1, :1] * 0, (n, num_levels, num_levels)).astype(jnp.int32)
     counts, _ = jax.lax.scan(add, start, (in_blocks(first), in_blocks(second)))
     return counts
+
+
+def _count_differences(first: Int[Array, "n h w"], second: Int[Array, "n h w"], num_levels: int) -> Int[Array, "n l"]:
+    """How many pairs lie so many levels apart; a pair with a level below 0 counts nothing."""
+    apart = jnp.where((first < 0) | (second < 0), -1, jnp.abs(first - second))
+
+    def count(difference: Array) -> Int[Array, " n"]:
+        return jnp.sum(apart == difference, axis=(1, 2), dtype=jnp.int32)
+
+    return jax.lax.map(count, jnp.arange(num_levels)).T
 
 
 def homogeneity(
@@ -130,11 +144,9 @@ def homogeneity(
         raise ValueError(f"num_levels {num_levels}: expected a divisor of 256, at least 2")
     check_gray(gray)
     levels = jnp.asarray(gray, jnp.int32) // (256 // num_levels)
-    counts = cooccurrence_matrix(levels, num_levels=num_levels, offset=offset, normed=False)
-    # Integers as long as possible: pairs by their difference, then a float32 sum of few terms.
+    # Integers as long as possible: pairs by their difference, without the matrix; then a float32 sum of few terms.
+    by_difference = _count_differences(*_pairs(levels, offset), num_levels).astype(jnp.float32)
     difference = np.arange(num_levels)
-    of_difference = np.abs(difference[:, None] - difference[None, :])[..., None] == difference
-    by_difference = jnp.einsum("nij,ijd->nd", counts, of_difference.astype(np.int32)).astype(jnp.float32)
     weights = 1.0 / (1.0 + (difference if kind == "inverse_difference" else difference**2))
     total = by_difference.sum(axis=1)
     # Sum the smaller of what is there and what is missing to 1: its rounding is the smaller too.

@@ -303,7 +303,7 @@ class Up(nnx.Module):
         self, inputs: int, outputs: int, numerics: Numerics, rngs: nnx.Rngs, *, unfolds: bool, shortcut: bool = True
     ) -> None:
         self.unfolds, self.repeats = unfolds, 4 * outputs // inputs if shortcut else None
-        self.conv = conv(inputs, 4 * outputs if unfolds else outputs, 3, numerics, rngs)
+        self.conv = conv(inputs, 4 * outputs if unfolds else outputs, 3, numerics, rngs, rewritten=unfolds)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww d"]:
         h = unfold(self.conv(x)) if self.unfolds else upsampled(self.conv, x)
