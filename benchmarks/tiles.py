@@ -208,7 +208,8 @@ def main() -> None:
         autoencoder = load_autoencoder(model)
         for source in tqdm(wanted, desc=model, disable=None):
             most = None if source == model else OF_OTHERS
-            images = SOURCES[source](args.data) if source in SOURCES else itertools.islice(own(args.folder, source), most)
+            of_model = itertools.islice(own(args.folder, source), most)
+            images = SOURCES[source](args.data) if source in SOURCES else of_model
             keep(args.work / model / f"{source}.npz", autoencoder, images)
 
 
