@@ -14,26 +14,28 @@ __all__ = ["MOST_BYTES", "compiler_options", "cpus", "default_folder", "jit_netw
 MOST_BYTES = 1 << 30  # of programs; those not used for longest go first
 LEAST_SECONDS = 0.1  # of compiling, below which a program is not kept
 
-# YNNPACK does convolutions of few channels on one thread, so XLA's own are as fast or faster where there are several:
-# 1.2 times for eight images through a miniature model, 1.06 for one through Stable Diffusion's (with one thread, they
-# are slower by half). Products and sums are left to it, as by default.
+# YNNPACK does convolutions of few channels on one thread, so XLA's own are as fast or faster where a device has more:
+# 1.2 times for eight images through a miniature model, 1.06 for one through Stable Diffusion's. With one thread they
+# are slower by half, so they are left to it where there are as many devices as CPUs. Products and sums always are, as
+# by default.
 ON_CPUS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
 }
 
 
 @functools.cache
-def compiler_options(platform: str) -> dict[str, str]:
+def compiler_options(platform: str, devices: int = 1) -> dict[str, str]:
     """What `jax.jit(..., compiler_options=...)` is given for networks; nothing where this XLA does not know it.
 
     Args:
       platform: of the devices, such as `jax.default_backend()`.
+      devices: how many of them the program runs on.
 
     >>> from aedr_jax.compilation import compiler_options
     >>> compiler_options("gpu")
     {}
     """
-    if platform != "cpu" or cpus() == 1:
+    if platform != "cpu" or cpus() <= devices:
         return {}
     import jax
 

@@ -7,6 +7,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AxisType
 
 import aedr_jax as aedr
 from aedr_jax import compilation
@@ -80,13 +81,17 @@ def convolution(kernel, x):
 
 
 @pytest.mark.skipif(not compiler_options("cpu"), reason="one CPU, or an XLA that knows no such option")
-def test_convolutions_over_a_mesh_are_not_left_to_one_thread():
-    """The option is taken: where YNNPACK has a convolution, it has none of `make_sharded`."""
-    kernel, x = jnp.ones((3, 3, 64, 64)), jnp.ones((jax.device_count(), 8, 8, 64))
+@pytest.mark.parametrize("devices", [1, 2])
+def test_convolutions_are_left_to_one_thread_where_a_device_has_no_more(devices, monkeypatch):
+    """Where YNNPACK has a convolution, it has none of `make_sharded` on fewer devices than CPUs."""
+    monkeypatch.setattr(compilation, "cpus", lambda: 2)
+    kernel, x = jnp.ones((3, 3, 64, 64)), jnp.ones((devices, 8, 8, 64))
     if "ynn" not in jax.jit(convolution).lower(kernel, x).compile().as_text():
         pytest.skip("this XLA does all convolutions itself")
-    sharded = aedr.make_sharded(convolution)
-    assert "ynn" not in sharded.jitted.lower(sharded.replicate(kernel), (x,)).compile().as_text()
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    sharded = aedr.make_sharded(convolution, mesh=mesh)
+    program = sharded.jitted.lower(sharded.replicate(kernel), (x,)).compile().as_text()
+    assert ("ynn" in program) == (devices == 2)
 
 
 def test_an_option_that_is_not_known_is_not_given(monkeypatch):

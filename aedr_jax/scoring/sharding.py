@@ -89,7 +89,8 @@ class Sharded:
         def program(shared: Replicated, batches: tuple[Any, ...], named: dict[str, Any] | None = None) -> Any:
             return mapped(shared, batches, named or {})
 
-        self.jitted: Any = jax.jit(program, compiler_options=compiler_options(mesh.devices.flat[0].platform))
+        options = compiler_options(mesh.devices.flat[0].platform, mesh.size)
+        self.jitted: Any = jax.jit(program, compiler_options=options)
 
     def replicate(self, shared: Any) -> Replicated:
         """Copy a pytree to every device: do it once, and calls with the result copy nothing."""
