@@ -23,7 +23,6 @@ ON_CPUS = {
 }
 
 
-@functools.cache
 def compiler_options(platform: str, devices: int = 1) -> dict[str, str]:
     """What `jax.jit(..., compiler_options=...)` is given for networks; nothing where this XLA does not know it.
 
@@ -35,16 +34,21 @@ def compiler_options(platform: str, devices: int = 1) -> dict[str, str]:
     >>> compiler_options("gpu")
     {}
     """
-    if platform != "cpu" or cpus() <= devices:
+    if platform != "cpu" or cpus() <= devices or not _is_known(tuple(ON_CPUS.items())):
         return {}
+    return dict(ON_CPUS)
+
+
+@functools.cache
+def _is_known(options: tuple[tuple[str, str], ...]) -> bool:
     import jax
 
     try:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            jax.jit(lambda: 0, compiler_options=dict(ON_CPUS))()
+            jax.jit(lambda: 0, compiler_options=dict(options))()
     except jax.errors.JaxRuntimeError:  # an XLA before or after it
-        return {}
-    return dict(ON_CPUS)
+        return False
+    return True
 
 
 def jit_network(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:

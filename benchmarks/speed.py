@@ -16,7 +16,8 @@ What is measured (`--what`), everything with the same random weights and images 
 - latenttracer: ten of its hundred steps, extrapolated from two and four.
 - outside: what a verdict costs beside the autoencoder: a PNG file decoded, homogeneity, losses.
 
-With several devices (`JAX_NUM_CPU_DEVICES=2` makes two of a CPU) ours are spread over all of them.
+With several devices (`JAX_NUM_CPU_DEVICES=2` makes two of a CPU) `paper` and `tiled` are spread over all of them, and
+called once more, which is their seconds to compile.
 
 Seconds are medians of rounds in which each is called once, in turn; the time to compile is apart. With `--once` there
 is one call of each and none before it, and PyTorch takes `--threads` threads, for what takes minutes. Multiply-adds are
@@ -190,11 +191,12 @@ def spread(function: Callable[..., Any], autoencoder: Any, images: Any) -> Subje
     sharded = make_sharded(function)
     everywhere = sharded.replicate(autoencoder)
     count = count_multiply_adds(jax.jit(function).trace(autoencoder, images).jaxpr, jax.default_backend())
+    note = f"{jax.local_device_count()} devices; its first call is taken for its compiling"
 
     def run() -> Any:
         return jax.block_until_ready(sharded(everywhere, images))
 
-    return Subject(run, timed(run)[1], count, note=f"{jax.local_device_count()} devices")
+    return Subject(run, timed(run)[1], count, note=note)
 
 
 def subjects(case: Case, what: list[str], threads: int, *, once: bool = False) -> dict[str, Callable[[], Subject]]:
@@ -244,7 +246,8 @@ def subjects(case: Case, what: list[str], threads: int, *, once: bool = False) -
         most = min(AlignmentConfig().tiles, (case.size // AlignmentConfig().tile) ** 2)
         looked = int(every.run().tiles.max())
         count = (every.multiply_adds or 0) * looked // most
-        return every._replace(multiply_adds=count, note=f"{looked} of at most {most} tiles were looked at")
+        note = "; ".join(filter(None, (every.note, f"{looked} of at most {most} tiles were looked at")))
+        return every._replace(multiply_adds=count, note=note)
 
     def by_outside() -> Subject:
         from PIL import Image

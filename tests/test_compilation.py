@@ -97,4 +97,4 @@ def test_convolutions_are_left_to_one_thread_where_a_device_has_no_more(devices,
 def test_an_option_that_is_not_known_is_not_given(monkeypatch):
     monkeypatch.setattr(compilation, "ON_CPUS", {"xla_cpu_no_such_option": "1"})
     monkeypatch.setattr(compilation, "cpus", lambda: 2)
-    assert compiler_options.__wrapped__("cpu") == {}
+    assert compiler_options("cpu") == {}

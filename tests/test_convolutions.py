@@ -149,6 +149,7 @@ def test_which_convolutions_of_a_network_are_rewritten():
     assert form(3, 16, 3) is form(16, 16, 3) is few
     assert form(MANY, MANY // 2, 3) is form(32, 16, 3) is as_it_is
     assert form(MANY, MANY, 1) is form(16, 16, 1) is as_it_is
+    assert form(MANY, MANY, 3, rewritten=False) is form(16, 16, 3, rewritten=False) is as_it_is
     assert form(MANY, MANY, 3, stride=2) is form(16, 16, 3, stride=2) is as_it_is
 
 
@@ -160,5 +161,6 @@ def test_a_decoder_convolves_no_upsampled_image():
         jax.jit(lambda ae, z: ae.decode(z)).trace(autoencoder, latents).lower(lowering_platforms=(name,)).as_text()
         for name in ("cpu", "cuda")
     ]
+    assert text[0].count("stablehlo.convolution") == text[1].count("stablehlo.convolution")
     around_corners = [len(re.findall(r"stablehlo.convolution.*, tensor<2x2x", one)) for one in text]
     assert around_corners == [len(autoencoder.architecture.block_out_channels) - 1, 0]

@@ -69,7 +69,7 @@ def test_the_same_through_the_public_path(measured):
 
 
 def test_published_images_go_through_the_command_line(shared, tmp_path):
-    """Mixed sizes and formats without hand-holding; the smallest model there is, since only files are tested here."""
+    """Mixed sizes and formats without hand-holding; a quick model, since only files are tested here."""
     from make_tiny import QUICK, make_tensors, write_folder
 
     from aedr_jax.inputs.sources import find_images

@@ -133,6 +133,14 @@ def test_values_are_those_of_the_pure_functions(rows, photos, candidates):
             assert (row.status, row.error, row.format) == ("ok", "", "PNG" if name == "b.png" else "JPEG")
 
 
+def test_latents_are_the_mode_unless_samples_are_asked_for(sampled, photos):
+    (row,) = Scorer([sampled], config=LOSSES, batch_size=1).score(find_images([photos / "a.png"]))
+    images = jnp.asarray(aedr.prepare(aedr.read_image(photos / "a.png")[: row.used_height, : row.used_width]))
+    expected = jax.jit(functools.partial(aedr.measure, config=LOSSES))(sampled.autoencoder, images)
+    for column in ("first_loss", "second_loss"):
+        np.testing.assert_allclose(getattr(row.measured, column), getattr(expected, column)[0], rtol=1e-4)
+
+
 def test_errors_are_rows(rows):
     for model in ("dc", "vq"):
         small, broken = rows["small.png", model], rows["broken.png", model]

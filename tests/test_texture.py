@@ -77,6 +77,7 @@ def test_extremes():
     np.testing.assert_allclose(homogeneity_of(stripes), 1 / 32, rtol=1e-6)
     np.testing.assert_allclose(homogeneity_of(stripes, kind="inverse_difference_moment"), 1 / (1 + 31**2), rtol=1e-6)
     assert np.isnan(homogeneity_of(jnp.full((1, 8, 8), -1, jnp.int32)))[0]
+    assert np.isnan(jax.jit(homogeneity)(jnp.full((1, 8, 8), 300)))[0]  # under `jit` values cannot be refused
 
 
 def test_padding_changes_nothing(rng):

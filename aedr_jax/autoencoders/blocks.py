@@ -70,7 +70,7 @@ def conv(
 ) -> nnx.Conv:
     """A square convolution. Without `padding` it keeps the size (stride 1) or expects its input padded (stride 2).
 
-    `rewritten` is false where it is called by `upsampled` only, which rewrites it itself.
+    `rewritten`: whether a 3×3 one may be done otherwise (`convolutions`); what `upsampled` calls is by that already.
     """
     if padding is None:
         padding = size // 2 if stride == 1 else 0

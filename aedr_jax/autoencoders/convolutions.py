@@ -19,8 +19,8 @@ Between few channels it is the width of the products that is lacking: a few pixe
 times the channels, by a kernel that holds itself as often, each a pixel further on: (p + 2) / 3 times as many
 multiply-adds for p pixels, in less time.
 
-All of this in float32 and on CPUs; elsewhere, and in half precision, which the differences would not do good, it is
-XLA's convolution of the upsampled image.
+All of this in float32 and on CPUs; elsewhere, and in half precision, to which sums and differences would do no good, it
+is XLA's convolution of the upsampled image.
 
 Reference: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016.
 """
@@ -37,7 +37,7 @@ from jaxtyping import Array, Float
 
 __all__ = ["LAYOUT", "convolve_few", "convolve_upsampled", "convolver", "upsample_nearest"]
 
-MANY = 512  # channels, on both sides, from which F(2, 3) is surely faster: 1.3 to 1.5 times; with 128 it is slower
+MANY = 512  # channels, on both sides, from which F(2, 3) is surely faster, 1.3 to 1.5 times, and nine products are kept
 FEW = 256  # channels of one side times those of the other, up to which a few pixels are made at once: 1.5 to 4 times
 WHOLE = 2**20  # numbers that one product reads or writes, up to which nothing is cut: a loop and its copies cost more
 STRIP = 2**18  # such numbers at a time where it is: what stays in a cache. Of many channels there are

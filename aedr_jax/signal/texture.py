@@ -97,8 +97,9 @@ def _count_pairs(first: Int[Array, "n h w"], second: Int[Array, "n h w"], num_le
 
 
 def _count_differences(first: Int[Array, "n h w"], second: Int[Array, "n h w"], num_levels: int) -> Int[Array, "n l"]:
-    """How many pairs lie so many levels apart; a pair with a level below 0 counts nothing."""
-    apart = jnp.where((first < 0) | (second < 0), -1, jnp.abs(first - second))
+    """How many pairs lie so many levels apart; a pair with a level that is none of them counts nothing."""
+    low, high = jnp.minimum(first, second), jnp.maximum(first, second)
+    apart = jnp.where((low < 0) | (high >= num_levels), -1, high - low)
 
     def count(difference: Array) -> Int[Array, " n"]:
         return jnp.sum(apart == difference, axis=(1, 2), dtype=jnp.int32)
