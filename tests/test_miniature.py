@@ -43,8 +43,10 @@ def test_the_network_has_no_fixed_positions():
     flow, t = jitted(tiny_flow()), jnp.full(1, 0.5)
     moved, expected = flow(jnp.roll(x, (8, -8), (1, 2)), t), jnp.roll(flow(x, t), (8, -8), (1, 2))
     inside = np.s_[:, 64:128, 64:128]
-    assert jnp.abs(expected[inside]).max() > 0.1
-    np.testing.assert_allclose(moved[inside], expected[inside], atol=1e-4)  # values reach 8
+    largest = jnp.abs(expected[inside]).max()
+    assert largest > 0.1
+    # Group norm adds 36,864 pixels in another order: 4e-7 of the largest apart, 6e-6 with the XLA of JAX 0.10.0.
+    np.testing.assert_allclose(moved[inside], expected[inside], atol=1e-5 * largest)
 
 
 def test_heun_integrates_a_known_field():
