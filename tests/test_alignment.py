@@ -16,7 +16,7 @@ FACTOR = PATCH
 compiled = jax.jit(align, static_argnames="config")  # operation by operation it would take longer
 compiled_losses = jax.jit(block_losses, static_argnames="config")
 reconstruct = jax.jit(lambda ae, x: ae.decode(ae.encode(x)))
-compiled_map = jax.jit(alignment_map, static_argnames="config")
+compiled_map = jax.jit(alignment_map, static_argnames=("config", "standardized"))
 SMALL = AlignmentConfig(tile=64, block=8, margin=8)
 
 
@@ -172,6 +172,15 @@ def test_the_map_shows_where_an_image_is_the_decoders(autoencoder, own, foreign)
     np.testing.assert_allclose(found, np.mean(of_bands, axis=0), rtol=1e-3, atol=1e-4)
     whole = compiled(autoencoder, half[:, :48, :48], config=alone[0]).alignment
     np.testing.assert_allclose(whole, of_bands[0][:, :3, :3].mean((1, 2)), rtol=1e-4)
+
+
+def test_a_standardized_map_is_in_units_of_what_a_further_control_would_be_apart(autoencoder, own):
+    image = own[:1, 8:72, 16:80]  # one tile
+    losses, telling = compiled_losses(autoencoder, image, config=SMALL)
+    controls = np.log(np.asarray(losses[0, :, 1:]) + SMALL.floor).mean(0)  # [views, blocks], the mean over bands
+    spread = np.sqrt(controls.var(0, ddof=1)[np.asarray(telling[0])].mean() * (1 + 1 / len(controls)))
+    maps = [compiled_map(autoencoder, image, config=SMALL, standardized=units) for units in (False, True)]
+    np.testing.assert_allclose(maps[1], maps[0] / spread, rtol=1e-4)
 
 
 def test_what_says_nothing_is_nan(autoencoder, own):
