@@ -196,9 +196,7 @@ def report(work: Path, models: list[str]) -> None:
         print_table("Accepted as the model's own", header, rows)
     rows = []
     for through, levels in itertools.product(THROUGH, LEVELS):
-        by_model = {model: search.read_rows(work / model / defence_of(through, levels)) for model in models}
-        of = [row for found_rows in by_model.values() for row in found_rows]
-        if of:
+        if of := [row for model in models for row in search.read_rows(work / model / defence_of(through, levels))]:
             first = np.array([float(row["unsearched"]) for row in of])
             then = (first < halved) | (search.standardized(of) < halved)
             right = np.array([row["made"] == row["found"] for row in of])

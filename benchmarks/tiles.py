@@ -207,9 +207,9 @@ def main() -> None:
     for model in models:
         autoencoder = load_autoencoder(model)
         for source in tqdm(wanted, desc=model, disable=None):
-            most = None if source == model else OF_OTHERS
-            of_model = itertools.islice(own(args.folder, source), most)
-            images = SOURCES[source](args.data) if source in SOURCES else of_model
+            images = SOURCES[source](args.data) if source in SOURCES else own(args.folder, source)
+            if source in MODELS and source != model:
+                images = itertools.islice(images, OF_OTHERS)
             keep(args.work / model / f"{source}.npz", autoencoder, images)
 
 

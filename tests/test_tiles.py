@@ -232,8 +232,8 @@ def test_telling_blocks_are_those_of_the_whole_image(shape):
     assert not every[:4].any()
     assert not every[5:, 8:11].any()
     assert every[6:, 12:].all()
+    np.testing.assert_array_equal(telling_blocks(image, 8, SMALL, slice(16, 88)), every[2:11, 2:11])
     flat = np.full_like(image, 128)
     flat[89], flat[:, 89] = 255, 255  # two pixels beyond the part, as far as the detail of its last ones reaches
-    for whole in (image, flat):
-        every = telling_blocks(whole, 8, SMALL)
-        np.testing.assert_array_equal(telling_blocks(whole, 8, SMALL, slice(16, 88)), every[2:11, 2:11])
+    every = telling_blocks(flat, 8, SMALL)
+    np.testing.assert_array_equal(telling_blocks(flat, 8, SMALL, slice(16, 88)), every[2:11, 2:11])
