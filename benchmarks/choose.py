@@ -23,11 +23,10 @@ from aedr_jax.images.tiles import AlignmentConfig
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import FLOOR_OF_ERROR
 from benchmarks.matrix import MODELS
-from benchmarks.null import is_foreign, maker
+from benchmarks.null import CONTROLS, is_foreign, maker
 
 CONFIG = AlignmentConfig()
 BANDS = {"fine": [0], "wide": [1], "both": [0, 1]}
-CONTROLS = {"shifts": slice(1, 4), "turns": slice(4, 6), "both": slice(1, 6)}
 MEANS = ("of logs", "log of", "median of logs")
 SCALES = ("none", "blocks", "blocks, controls", "blocks, controls, floor .02")
 RATE = 0.01

@@ -7,7 +7,8 @@
 `measure` keeps the losses of every block, band and view, of foreign images of every kind (`benchmarks.sources`) and of
 other models' own images (FOLDER/MODEL/*.png), in WORK/HALF/MODEL/KIND.npz; an interrupted run goes on where it stopped.
 `fit` makes the reference that ships of half 0, a group for each model. `print` has the level of half 1 by model and
-kind, that of a null which never saw a model, and how own images and cousins stand.
+kind, that with the shifts or the turns alone for controls (each with a null of its own), that of a null which never saw
+a model, and how own images and cousins stand.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from benchmarks.sources import CHAIN, KINDS, Pixels, foreign, own
 
 MOST = 50  # images of a kind, a half and a model
 RATES = (0.05, 0.01, 0.05 / 30)
+CONTROLS = {"shifts": slice(1, 4), "turns": slice(4, 6), "both": slice(1, 6)}  # of the views
 FOR_OWN = ("none", "jpeg50", CHAIN)  # other models' own images take part as these
 
 
@@ -62,20 +64,21 @@ def file_name(kind: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", kind.lower()) + ".npz"
 
 
-def standings(path: Path) -> np.ndarray:
+def standings(path: Path, controls: str = "both") -> np.ndarray:
     """alignment / error of each image of a file; 0 where nothing can be said, which no rule accepts."""
     with np.load(path) as table:
-        found = of_blocks(jnp.asarray(table["losses"]), jnp.asarray(table["telling"]))
+        losses = np.concatenate([table["losses"][:, :, :1], table["losses"][:, :, CONTROLS[controls]]], axis=2)
+        found = of_blocks(jnp.asarray(losses), jnp.asarray(table["telling"]))
     return np.nan_to_num(np.asarray(found.alignment / found.error, np.float64))
 
 
-def tables(work: Path, half: int, models: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+def tables(work: Path, half: int, models: Sequence[str], controls: str = "both") -> dict[str, dict[str, np.ndarray]]:
     """`{model: {kind: standings}}` of a half; the model's own images and its cousins' are kinds like the others."""
     kinds = {file_name(kind): kind for kind in KINDS}
     found: dict[str, dict[str, np.ndarray]] = {}
     for model in models:
         files = sorted((work / str(half) / model).glob("*.npz"))
-        found[model] = {kinds.get(file.name, file.stem): standings(file) for file in files}
+        found[model] = {kinds.get(file.name, file.stem): standings(file, controls) for file in files}
     return found
 
 
@@ -93,7 +96,7 @@ def fit(found: Mapping[str, Mapping[str, np.ndarray]]) -> Null:
     """A group for each model, of all kinds of foreign images that something can be said of."""
     groups = {}
     for model, of in found.items():
-        values = np.concatenate([values for kind, values in of.items() if is_foreign(model, kind)])
+        values = of_foreign(of, model)
         groups[model] = tuple(np.sort(values[values != 0]).round(4).tolist())
     return Null(groups)
 
@@ -104,6 +107,31 @@ def level(null: Null, values: np.ndarray) -> np.ndarray:
     return np.array([(p <= rate * (1 + 1e-6)).mean() for rate in RATES])
 
 
+def of_foreign(of: Mapping[str, np.ndarray], model: str) -> np.ndarray:
+    return np.concatenate([values for kind, values in of.items() if is_foreign(model, kind)])
+
+
+def report_controls(work: Path, models: Sequence[str]) -> None:
+    """The level at the first of `RATES` by kind, and at all of them over all kinds, under each choice of controls."""
+    found = {name: tables(work, 1, models, name) for name in CONTROLS}
+    nulls = {name: fit(tables(work, 0, models, name)) for name in CONTROLS}
+    kinds = dict.fromkeys(kind for of in found["both"].values() for kind in of)
+    rows = []
+    for kind in kinds:
+        asked = [m for m in models if kind in found["both"][m] and is_foreign(m, kind)]
+        shares = {m: [f"{level(nulls[c], of[m][kind])[0]:.3f}" for c, of in found.items()] for m in asked}
+        rows.append([kind, *(" ".join(shares.get(m, [])) for m in models)])
+    print(f"**share of foreign images with p <= {RATES[0]:g}, controls: {', '.join(CONTROLS)}**\n")
+    print(to_markdown(["kind", *models], rows))
+    rows = []
+    for controls, of in found.items():
+        cells = [level(nulls[controls], of[m][kind])[0] for m in models for kind in of[m] if is_foreign(m, kind)]
+        each = [shown(nulls[controls], of_foreign(of[m], m)) for m in models]
+        rows.append([controls, *each, f"{max(cells):.3f}"])
+    print(f"**over all kinds, p <= {', '.join(f'{rate:.3g}' for rate in RATES)}**\n")
+    print(to_markdown(["controls", *models, f"worst cell at {RATES[0]:g}"], rows))
+
+
 def report(null: Null, found: Mapping[str, Mapping[str, np.ndarray]], reference: Mapping[str, Mapping]) -> None:
     kinds = list(dict.fromkeys(kind for of in found.values() for kind in of))
     rows = []
@@ -111,7 +139,7 @@ def report(null: Null, found: Mapping[str, Mapping[str, np.ndarray]], reference:
         cells = [of[kind] for model, of in found.items() if kind in of and is_foreign(model, kind)]
         each = [shown(null, of[kind]) if kind in of and is_foreign(model, kind) else "" for model, of in found.items()]
         rows.append([kind, str(len(cells[0])), *each, f"{np.mean(np.concatenate(cells) == 0):.3f}"])
-    every = {m: np.concatenate([v for kind, v in of.items() if is_foreign(m, kind)]) for m, of in found.items()}
+    every = {m: of_foreign(of, m) for m, of in found.items()}
     rows.append(["all", "", *(shown(null, values) for values in every.values()), ""])
     header = ["kind", "n", *found, "nothing said"]
     print(f"**share of foreign images with p <= {', '.join(f'{rate:.3g}' for rate in RATES)}**\n")
@@ -163,6 +191,7 @@ def main() -> None:
         print({name: len(group) for name, group in null.groups.items()})
     elif args.step == "print":
         report(Null.shipped(), tables(args.work, 1, models), tables(args.work, 0, models))
+        report_controls(args.work, models)
     for model in models if args.step == "measure" else ():
         autoencoder = load_autoencoder(model)
         folder = args.work / str(args.half) / model
