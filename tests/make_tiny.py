@@ -1,4 +1,4 @@
-"""Tiny random checkpoints in diffusers' layout and names, made without PyTorch."""
+"""Tiny random checkpoints in diffusers' layout and names, made without PyTorch; and pictures to measure with them."""
 
 import functools
 import json
@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 from flax import nnx
+from PIL import Image
 from safetensors.numpy import save_file
 
 from aedr_jax.autoencoders.blocks import Numerics
@@ -110,3 +111,10 @@ def write_folder(folder, config, tensors, *, file=WEIGHTS):
     (folder / "config.json").write_text(json.dumps(config))
     save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / file)
     return folder
+
+
+def textured(rng, side=66):
+    """A picture of soft colours under fine grain: of an image without detail nothing can be said."""
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+    soft = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
+    return Image.fromarray((soft + rng.normal(0, 12, soft.shape)).clip(0, 255).astype(np.uint8))

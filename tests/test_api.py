@@ -11,8 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from make_tiny import QUICK, make_tensors, write_folder
-from PIL import Image
+from make_tiny import QUICK, make_tensors, textured, write_folder
 
 import aedr_jax as aedr
 from aedr_jax.cli import arguments
@@ -28,13 +27,6 @@ api = aedr.api
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here", "one_scorer_for_each_setup")
 
 
-def textured(rng, size, side=66):
-    """Soft colours under fine grain: of an image without detail nothing can be said."""
-    coarse = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
-    soft = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
-    return Image.fromarray((soft + rng.normal(0, 12, soft.shape)).clip(0, 255).astype(np.uint8))
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A model, six images that shall be its own, and a file that is none."""
@@ -43,7 +35,7 @@ def world(tmp_path_factory):
     rng = np.random.default_rng(0)
     (root / "own").mkdir()
     for i in range(6):
-        textured(rng, (5, 5)).save(root / "own" / f"{i}.png")
+        textured(rng).save(root / "own" / f"{i}.png")
     (root / "bad.png").write_text("no image")
     return root
 

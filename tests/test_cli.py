@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from make_tiny import QUICK, make_tensors, write_folder
+from make_tiny import QUICK, make_tensors, textured, write_folder
 from PIL import Image
 
 from aedr_jax import Calibration, __version__
@@ -33,13 +33,6 @@ from aedr_jax.scoring.job import Finished, Setup
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here")
 
 
-def textured(rng, size, side=66):
-    """Soft colours under fine grain: of an image without detail nothing can be said."""
-    coarse = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
-    soft = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
-    return Image.fromarray((soft + rng.normal(0, 12, soft.shape)).clip(0, 255).astype(np.uint8))
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Two models in the order of a fresh user: weights, own images, photographs."""
@@ -49,7 +42,7 @@ def world(tmp_path_factory):
     rng = np.random.default_rng(0)
     for i in range(6):
         (root / "own").mkdir(exist_ok=True)
-        textured(rng, (5, 5)).save(root / "own" / f"{i}.png")
+        textured(rng).save(root / "own" / f"{i}.png")
     (root / "bad.png").write_text("no image")
     return root
 
@@ -266,7 +259,7 @@ def photographs(world):
     (world / "photographs").mkdir()
     (world / "more").mkdir()
     for i in range(6):
-        textured(rng, (5, 5)).save(world / "more" / f"{i}.png")
+        textured(rng).save(world / "more" / f"{i}.png")
     for i in range(12):
         Image.fromarray(rng.integers(0, 256, (66, 66, 3), dtype=np.uint8)).save(world / "photographs" / f"{i}.png")
     return world / "photographs"

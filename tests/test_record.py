@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from make_tiny import QUICK, make_tensors, write_folder
+from make_tiny import QUICK, make_tensors, textured, write_folder
 from PIL import Image
 
 import aedr_jax as aedr
@@ -33,12 +33,6 @@ from aedr_jax.signal.protocol import told_apart
 api = aedr.api
 
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here", "one_scorer_for_each_setup")
-
-
-def textured(rng, side=66):
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
-    soft = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
-    return Image.fromarray((soft + rng.normal(0, 12, soft.shape)).clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
