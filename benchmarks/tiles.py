@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -51,21 +51,21 @@ def own(folder: Path, model: str) -> Iterator[Pixels]:
     return (middle(read_image(path), SIDE) for path in sorted((folder / model).glob("*.png")))
 
 
-def of_half(found: Iterator[tuple[str, Pixels]], side: int) -> Iterator[Pixels]:
-    return (middle(image, side) for group, image in found if half_of(group) == 1 and min(image.shape[:2]) >= side)
+def of_half(found: Iterator[tuple[str, Pixels]], half: int, side: int) -> Iterator[Pixels]:
+    return (middle(image, side) for group, image in found if half_of(group) == half and min(image.shape[:2]) >= side)
 
 
-def mosaics(data: Path) -> Iterator[Pixels]:
+def mosaics(data: Path, half: int) -> Iterator[Pixels]:
     """Four JPEG files side by side."""
-    squares = of_half(jpeg_files(data), SIDE // 2)
+    squares = of_half(jpeg_files(data), half, SIDE // 2)
     while len(four := list(itertools.islice(squares, 4))) == 4:
         yield np.concatenate([np.concatenate(four[:2], axis=1), np.concatenate(four[2:], axis=1)])
 
 
-SOURCES: Mapping[str, Callable[[Path], Iterator[Pixels]]] = {
-    "photographs": lambda data: of_half(photographs(data), 384),
+SOURCES: Mapping[str, Callable[[Path, int], Iterator[Pixels]]] = {
+    "photographs": lambda data, half: of_half(photographs(data), half, 384),
     "JPEG files": mosaics,
-    "other generators": lambda data: of_half(generated(data), SIDE),
+    "other generators": lambda data, half: of_half(generated(data), half, SIDE),
 }
 
 
@@ -111,7 +111,8 @@ class Images(NamedTuple):
     signal: np.ndarray
 
 
-def read(path: Path) -> Images:
+def tiles_of(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Losses [n, bands, views, tiles, blocks], which blocks tell, and the signals; the tiles with most such first."""
     with np.load(path) as table:
         losses, telling, signal = (table[name] for name in ("losses", "telling", "signal"))
     n, bands, views, _ = losses.shape
@@ -119,7 +120,32 @@ def read(path: Path) -> Images:
     losses, telling = losses.reshape(n, bands, views, count, -1), telling.reshape(n, count, -1)
     order = np.argsort(-telling.sum(-1), axis=1, kind="stable")
     losses = np.take_along_axis(losses, order[:, None, None, :, None], axis=3)
-    telling = np.take_along_axis(telling, order[:, :, None], axis=1)
+    return losses, np.take_along_axis(telling, order[:, :, None], axis=1), signal
+
+
+def standings_of_tiles(path: Path) -> np.ndarray:
+    """Of every tile alone, in every band [n, bands, tiles]; NaN where nothing can be said."""
+    losses, telling, _ = tiles_of(path)
+    n, bands, _, count, _ = losses.shape
+    standings = np.empty((n, bands, count))
+    for band, tile in np.ndindex(bands, count):
+        found = of_blocks(jnp.asarray(losses[:, band : band + 1, :, tile]), jnp.asarray(telling[:, tile]))
+        standings[:, band, tile] = found.alignment / found.error
+    return standings
+
+
+def correlation(standings: np.ndarray) -> float:
+    """Of two tiles of one image [n, tiles], about 0, where foreign images are expected: what a mean shift that all
+    tiles have adds to it does not go away with more tiles either."""
+    known, values = np.isfinite(standings), np.nan_to_num(standings)
+    count, squares = known.sum(1), np.square(values).sum(1)
+    of_pairs = (np.square(values.sum(1)) - squares).sum() / (count * (count - 1)).sum()
+    return float(of_pairs / (squares.sum() / count.sum()))
+
+
+def read(path: Path) -> Images:
+    losses, telling, signal = tiles_of(path)
+    n, bands, views, count, _ = losses.shape
 
     @cache
     def after(tiles: int) -> np.ndarray:
@@ -190,24 +216,55 @@ def report(work: Path, models: Sequence[str]) -> None:
     print(to_markdown(header, rows))
 
 
+def report_correlation(work: Path, models: Sequence[str]) -> None:
+    """Of each model and source, then of all, with an interval over images."""
+    of = {
+        (model, path.stem): standings_of_tiles(path)
+        for model in models
+        for path in sorted((work / model).glob("*.npz"))
+        if not related(model, path.stem)
+    }
+    most = max(standings.shape[2] for standings in of.values())
+
+    def joined(found: Iterable[np.ndarray]) -> np.ndarray:
+        gaps = [(s, most - s.shape[2]) for s in found]
+        return np.concatenate([np.pad(s, ((0, 0), (0, 0), (0, gap)), constant_values=np.nan) for s, gap in gaps])
+
+    pooled = joined(of.values())
+    of |= {(model, "all"): joined(s for (name, _), s in of.items() if name == model) for model in models}
+    rows = [
+        [*names, *(f"{correlation(standings[:, band]):.2f}" for band in range(standings.shape[1])), str(len(standings))]
+        for names, standings in sorted(of.items())
+    ]
+    draws = [draw for (draw,) in resample([np.arange(len(pooled))], REPEATS)]
+    cells = []
+    for band in range(pooled.shape[1]):
+        low, high = interval([correlation(pooled[draw, band]) for draw in draws])
+        cells.append(f"{correlation(pooled[:, band]):.3f} [{low:.3f}, {high:.3f}]")
+    print("**Correlation of the standings of two tiles of a foreign image**\n")
+    bands = [f"band {a}-{b}" for a, b in EVERY.bands]
+    print(to_markdown(["model", "source", *bands, "n"], [*rows, ["all", "all", *cells, str(len(pooled))]]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("measure", "print"))
+    parser.add_argument("step", choices=("measure", "print", "correlation"))
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--half", type=int, default=1, choices=(0, 1), help="of photographs and files (default 1)")
     parser.add_argument("--models", help="A,B: only these (default: all)")
     parser.add_argument("--sources", help="A,B: only these of the models and other sources (default: all)")
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
-    if args.step == "print":
-        report(args.work, models)
+    if args.step != "measure":
+        {"print": report, "correlation": report_correlation}[args.step](args.work, models)
         return
     wanted = split_list(args.sources) if args.sources else [*MODELS, *SOURCES]
     for model in models:
         autoencoder = load_autoencoder(model)
         for source in tqdm(wanted, desc=model, disable=None):
-            images = SOURCES[source](args.data) if source in SOURCES else own(args.folder, source)
+            images = SOURCES[source](args.data, args.half) if source in SOURCES else own(args.folder, source)
             if source in MODELS and source != model:
                 images = itertools.islice(images, OF_OTHERS)
             keep(args.work / model / f"{source}.npz", autoencoder, images)

@@ -14,7 +14,10 @@ brought back to the pixels of x where x was moved, and g running over the k cont
 and its standard error is made of what the image itself shows: the spread of D_b over the n blocks, and that of the
 controls among each other, c_g = mean over b of log e_b(g x),
 
-    error(x)² = var_b(D_b) / n + var_g(c_g) / k + FLOOR_OF_ERROR².
+    error(x)² = (1 + (T − 1) ρ) · var_b(D_b) / n + var_g(c_g) / k + FLOOR_OF_ERROR²,
+
+where ρ is how alike the T tiles of a foreign image stand (`AlignmentConfig.tile_correlation`): Kish's design effect of
+a sample of clusters. With tiles of m_t blocks T is (sum of √m_t)² / n, the number of tiles where all have as many.
 
 What varies between foreign images differs by autoencoder; over its own error it differs little (docs/decision.md). The
 finest band tells most of an untouched image, a wider one of a compressed image: of the bands, the one in which
@@ -352,20 +355,22 @@ def of_blocks(
     """The alignment that block losses make (`block_losses`), all of them.
 
     Args:
-      losses, telling: of so many tiles.
+      losses, telling: of so many tiles, one after another.
       tiles: how many.
       config: settings.
     """
     controls = losses.shape[2] - 1
     weight = telling.astype(losses.dtype)
-    count = weight.sum(1)
+    of_tiles = weight.reshape(len(weight), tiles, -1).sum(2)
+    count = of_tiles.sum(1)
     safe = jnp.maximum(count, 2.0)[:, None]
     differences = _differences(losses, config)
     mean = jnp.einsum("nb,nfb->nf", weight, differences) / safe
     between_blocks = jnp.einsum("nb,nfb->nf", weight, jnp.square(differences - mean[..., None])) / (safe - 1.0) / safe
+    alike = 1.0 + config.tile_correlation * (jnp.square(jnp.sqrt(of_tiles).sum(1, keepdims=True)) / safe - 1.0)
     logs = jnp.log(losses[:, :, 1:] + config.floor)
     between_controls = jnp.var(jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None], axis=2, ddof=1) / controls
-    error = jnp.sqrt(between_blocks + between_controls + FLOOR_OF_ERROR**2)
+    error = jnp.sqrt(alike * between_blocks + between_controls + FLOOR_OF_ERROR**2)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
     enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1] / tiles)
