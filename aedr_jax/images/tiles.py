@@ -65,7 +65,7 @@ class AlignmentConfig:
     tile: int = 128
     tiles: int = 4
     stop: tuple[float, float] | None = (-6.0, -1.0)
-    tile_correlation: float = 0.3
+    tile_correlation: float = 0.15
     shifts: tuple[tuple[int, int], ...] | None = None
     turns: tuple[str, ...] = TURNS
     bands: tuple[tuple[int, int], ...] = ((1, 5), (3, 9))
