@@ -71,7 +71,7 @@ class Sharded:
 
     Attributes:
       mesh: the devices.
-      lanes: how many parts of a batch are computed at once: one for each CPU where the mesh is one CPU device, else one.
+      lanes: how many programs run at once: one for each CPU where the mesh is one CPU device, else one.
       jitted: the compiled program, `jitted(replicate(shared), batches, named)`, for batches that the devices divide: a
         tuple of those given by place, and a dictionary of those given by name (or nothing).
     """
