@@ -14,35 +14,40 @@ __all__ = ["Lanes"]
 
 
 class Lanes:
-    """A jitted function of batches, parts of which are computed at once.
+    """Threads that start programs, each its own one after the other.
 
-    XLA's CPU client runs the programs of one thread one after the other, and those of several threads side by side. So
-    each lane is a thread, which does no more than start its programs.
+    XLA's CPU client runs what one thread starts in turn, and what several start side by side.
 
     Args:
-      jitted: its result is a pytree of arrays [n, ...].
-      count: how many lanes.
+      count: how many.
     """
 
-    def __init__(self, jitted: Any, count: int) -> None:
-        self.count = count
-        self._jitted, self._joined = jitted, jax.jit(_join, static_argnames="n")
+    def __init__(self, count: int) -> None:
+        self._count, self._started = count, 0
+        self._join = jax.jit(_join, static_argnames="n")
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
-    def __call__(self, parts: Sequence[tuple[Any, ...]], n: int) -> Any:
-        """The first n images of the parts' results, still being computed.
+    def next(self, jitted: Any, *arguments: Any) -> Any:
+        """What a jitted function gives, still being computed on the lane whose turn it is."""
+        self._started += 1
+        lane = _threads(self._count + 1)[self._started % self._count]
+        return lane.submit(self._program(jitted, arguments), *arguments).result()
+
+    def together(self, jitted: Any, parts: Sequence[tuple[Any, ...]], n: int) -> Any:
+        """The first n images of a batch whose parts are computed at once, still being computed.
 
         Args:
-          parts: the function's arguments for each part, of the same shapes; at most as many as there are lanes.
+          jitted: its result is a pytree of arrays [n, ...].
+          parts: its arguments for each part, of the same shapes; at most as many as there are lanes.
           n: how many images; what is beyond filled up the last part.
         """
-        *lanes, joining = _threads(self.count + 1)  # joined on a lane, a part of the next batch would wait for all
-        program = self._program(self._jitted, parts[0])
+        *lanes, joining = _threads(self._count + 1)  # joined on a lane, the next batch's part there would wait for all
+        program = self._program(jitted, parts[0])
         started: list[Future[Any]] = [lane.submit(program, *part) for lane, part in zip(lanes, parts, strict=False)]
         found = [one.result() for one in started]
-        return joining.submit(self._program(self._joined, tuple(found), n=n), *found).result()
+        return joining.submit(self._program(self._join, found, n=n), *found).result()
 
-    def _program(self, jitted: Any, arguments: tuple[Any, ...], **static: Any) -> Callable[..., Any]:
+    def _program(self, jitted: Any, arguments: Sequence[Any], **static: Any) -> Callable[..., Any]:
         # Compiled by the caller's thread: what a `with` tells JAX (a precision, 64 bits) holds for this thread alone.
         # It is known by the jaxpr of nothing, which JAX keeps, one for each of its states.
         leaves, structure = jax.tree.flatten(arguments)

@@ -94,8 +94,8 @@ class Sharded:
         platform = mesh.devices.flat[0].platform
         self.jitted: Any = jax.jit(program, compiler_options=compiler_options(platform, mesh.size))
         self.lanes = cpus() if platform == "cpu" and mesh.size == 1 else 1
-        of_lane = jax.jit(program, compiler_options=compiler_options(platform, self.lanes))
-        self._side_by_side = Lanes(of_lane, self.lanes)
+        self._of_lane = jax.jit(program, compiler_options=compiler_options(platform, self.lanes))
+        self._lanes = Lanes(self.lanes)
 
     def replicate(self, shared: Any) -> Replicated:
         """Copy a pytree to every device: do it once, and calls with the result copy nothing."""
@@ -104,19 +104,27 @@ class Sharded:
 
     def __call__(self, shared: Any, *batches: Any, **named: Any) -> Any:
         n = _number_of_images(batches, named)
-        # Fewer images than CPUs are left whole, to programs that use all CPUs for one; what is traced, to its tracer.
-        in_lanes = 1 < self.lanes <= n and not _is_traced((shared, batches, named))
-        size = -(-n // self.lanes) if in_lanes else n
-        padding = -n % (size if in_lanes else self.mesh.size)
-        if padding:
-            batches, named = jax.tree.map(lambda x: _repeat_last(x, padding), (batches, named))
-        replicated = shared if isinstance(shared, Replicated) else self.replicate(shared)
-        if in_lanes:
-            slices = [slice(first, first + size) for first in range(0, n, size)]
-            parts = [jax.tree.map(lambda x, part=part: x[part], (batches, named)) for part in slices]
-            return self._side_by_side([(replicated, *jax.device_put(part, self._split)) for part in parts], n)
-        out = self.jitted(replicated, *jax.device_put((batches, named), self._split))
-        return jax.tree.map(lambda x: self._cut_back(x, n), out) if padding else out
+        if 1 < self.lanes <= n and not _is_traced((shared, batches, named)):
+            return self._in_parts(self._there(shared), (batches, named), n)
+        batches, named = _filled_up((batches, named), -n % self.mesh.size)
+        out = self.jitted(self._there(shared), *jax.device_put((batches, named), self._split))
+        return jax.tree.map(lambda x: self._cut_back(x, n), out) if n % self.mesh.size else out
+
+    def beside(self, shared: Any, *batches: Any, **named: Any) -> Any:
+        """The same, beside what was asked for before: as many calls at once as there are lanes, each with all the
+        memory that it takes."""
+        if not _number_of_images(batches, named) < self.lanes:
+            return self(shared, *batches, **named)
+        return self._lanes.next(self.jitted, self._there(shared), *jax.device_put((batches, named), self._split))
+
+    def _there(self, shared: Any) -> Replicated:
+        return shared if isinstance(shared, Replicated) else self.replicate(shared)
+
+    def _in_parts(self, shared: Replicated, batches: Any, n: int) -> Any:
+        size = -(-n // self.lanes)
+        whole = _filled_up(batches, -n % size)
+        parts = [jax.tree.map(lambda x, i=i: x[i : i + size], whole) for i in range(0, n, size)]
+        return self._lanes.together(self._of_lane, [(shared, *jax.device_put(part, self._split)) for part in parts], n)
 
     def _cut_back(self, x: jax.Array, n: int) -> jax.Array:
         # On one device: slicing an array that lies on all of them is a program with a collective, and several of those
@@ -167,7 +175,11 @@ def _is_traced(arguments: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
 
 
-def _repeat_last(x: Any, times: int) -> Any:
+def _filled_up(batches: Any, times: int) -> Any:
     """Pad with copies of the last image: real pixels, so that no NaN or infinity is computed for nothing."""
-    numpy = jnp if isinstance(x, jax.Array) else np
-    return numpy.concatenate([x, numpy.repeat(x[-1:], times, axis=0)])
+
+    def longer(x: Any) -> Any:
+        numpy = jnp if isinstance(x, jax.Array) else np
+        return numpy.concatenate([x, numpy.repeat(x[-1:], times, axis=0)])
+
+    return jax.tree.map(longer, batches) if times else batches
