@@ -10,7 +10,8 @@
 What is measured (`--what`), everything with the same random weights and images that lie on the device already:
 
 - torch, torch-compile: two encode and decode passes and both losses (`benchmarks.authors`), with the number of threads
-  that is best. Needs torch and diffusers, and says so where they are absent.
+  that is best; compiled, which takes a C++ compiler and minutes, with `--threads`. Needs torch and diffusers, and says
+  so where they are absent.
 - paper: `measure` with the preset "paper", homogeneity included, compiled; its losses are compared with PyTorch's.
 - tiled: what decides by default (`tiled`); of random weights no image is an own one, and most stop after one tile.
 - latenttracer: ten of its hundred steps, extrapolated from two and four.
@@ -225,10 +226,17 @@ def subjects(case: Case, what: list[str], threads: int, *, once: bool = False) -
         run = authors.runner(x, compiled=compiles)
         if once and not compiles:
             return Subject(run, note=f"{authors.set_threads(threads)} threads, its first call")
+        authors.set_threads(threads)
         first = timed(run)[1]
-        count = authors.set_best_threads(run, threads)
+        # Compiled for this number of threads; for another it would be compiled anew.
+        count = threads if compiles and authors.device == "cpu" else authors.set_best_threads(run, threads)
         note = f"{count} threads" if count else "cuDNN chooses"
-        return Subject(run, first if compiles else 0.0, authors.multiply_adds(x), authors.peak_mib(run), note)
+
+        def run_with_them() -> Any:
+            authors.set_threads(count or threads)
+            return run()
+
+        return Subject(run_with_them, first if compiles else 0.0, authors.multiply_adds(x), authors.peak_mib(run), note)
 
     def by_latenttracer() -> Subject:
         few, more = (compiled(lambda a, x, steps=steps: latenttracer(a, x, steps), ours, images) for steps in STEPS[:2])
