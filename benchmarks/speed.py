@@ -242,7 +242,7 @@ def subjects(case: Case, what: list[str], threads: int, *, once: bool = False) -
         few, more = (compiled(lambda a, x, steps=steps: latenttracer(a, x, steps), ours, images) for steps in STEPS[:2])
 
         def run() -> float:
-            seconds = [seconds_of(one.run) for one in (few, more)]
+            seconds = [timed(one.run)[1] for one in (few, more)]
             return _extrapolated(*seconds)
 
         assert few.multiply_adds is not None
