@@ -125,26 +125,27 @@ def test_calls_beside_each_other_are_of_the_whole_program_and_take_lanes_in_turn
     sharded = aedr.make_sharded(fn, mesh=ONE)
     program = sharded._lanes._program
     monkeypatch.setattr(sharded._lanes, "_program", lambda *given: functools.partial(started_by, program(*given)))
-    found = [sharded.beside(jnp.float32(i), np.ones((1, 3), np.float32)) for i in range(4)]
+    found = [sharded.beside(9, jnp.float32(i), np.ones((1, 3), np.float32)) for i in range(4)]
     np.testing.assert_array_equal(np.concatenate(found)[:, 0], np.arange(4.0))
     assert threads[0] != threads[1]
     assert threads[:2] == threads[2:]
     assert sizes == [1]
 
 
-@pytest.mark.parametrize(("side", "beside"), [(8, True), (1024, False)])
-def test_an_engine_computes_small_images_beside_each_other(side, beside, monkeypatch):
+@pytest.mark.parametrize(("side", "at_once"), [(8, 2), (1024, 1)])
+def test_an_engine_computes_small_images_beside_each_other(side, at_once, monkeypatch):
     """Not large ones, which would take the memory of several; and in the order in which they come."""
     engine = Engine(aedr.make_sharded(lambda w, batch: w * batch.pixels[:, 0, 0, 0], mesh=ONE), [jnp.uint8(1)])
     monkeypatch.setattr(engine, "batch_size", 1)  # of one device, as a user's CPU is
     events = []
     start = engine._program._lanes.next
-    monkeypatch.setattr(engine._program._lanes, "next", lambda *given: events.append("beside") or start(*given))
+    monkeypatch.setattr(engine._program._lanes, "next", lambda *given: events.append(given[0]) or start(*given))
     fetch = scoring_engine._fetch
     monkeypatch.setattr(scoring_engine, "_fetch", lambda *given: events.append("fetch") or fetch(*given))
     pixels = [np.full((side, side, 3), number, np.uint8) for number in range(4)]
     stream = [Decoded(str(x[0, 0, 0]), "", f"{x[0, 0, 0]:064x}", "PNG", side, side, x[..., 0], (x,)) for x in pixels]
     found = [(photo.id, int(column)) for batch in engine(stream) for photo, column in batch.images()]
     assert found == [(str(number), number) for number in range(4)]
-    lanes = [*["beside"] * 3, "fetch", "beside", *["fetch"] * 3]  # two at once, and one that waits for a lane
-    assert events == (lanes if beside else ["fetch"] * 4)
+    # One more than are computed at once is sent, and waits for a lane.
+    in_turn = {1: [1, 1, "fetch", 1, "fetch", 1, "fetch", "fetch"], 2: [2, 2, 2, "fetch", 2, "fetch", "fetch", "fetch"]}
+    assert events == in_turn[at_once]

@@ -7,6 +7,7 @@ image function; what becomes of its columns (rows, a table, verdicts) is the cal
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -143,14 +144,14 @@ class Engine:
         return {fit: Batch(np.stack(filled(photo.images[fit] for photo in photos)), seeds, extra) for fit in fits}
 
     def _at_once(self, photos: Sequence[Decoded]) -> int:
-        """How many such batches are computed at once."""
+        """How many programs of such batches run at once."""
         pixels = self.batch_size * max(image.size // image.shape[-1] for image in photos[0].images)
         return max(1, min(self._program.lanes, MOST_AT_ONCE // pixels))
 
     def _launch(self, photos: Sequence[Decoded]) -> list[Columns]:
         """What each model's columns will be, still being computed."""
         batches = self._batches(photos, set(self._fit_of))
-        program = self._program.beside if self._at_once(photos) > 1 else self._program
+        program = functools.partial(self._program.beside, self._at_once(photos))
         return [program(w, batches[fit]) for w, fit in zip(self._weights, self._fit_of, strict=True)]
 
 

@@ -27,10 +27,10 @@ class Lanes:
         self._join = jax.jit(_join, static_argnames="n")
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
-    def next(self, jitted: Any, *arguments: Any) -> Any:
-        """What a jitted function gives, still being computed on the lane whose turn it is."""
+    def next(self, most: int, jitted: Any, *arguments: Any) -> Any:
+        """What a jitted function gives, still being computed on the one of so many lanes whose turn it is."""
         self._started += 1
-        lane = _threads(self._count + 1)[self._started % self._count]
+        lane = _threads(self._count + 1)[self._started % most]
         return lane.submit(self._program(jitted, arguments), *arguments).result()
 
     def together(self, jitted: Any, parts: Sequence[tuple[Any, ...]], n: int) -> Any:

@@ -110,12 +110,13 @@ class Sharded:
         out = self.jitted(self._there(shared), *jax.device_put((batches, named), self._split))
         return jax.tree.map(lambda x: self._cut_back(x, n), out) if n % self.mesh.size else out
 
-    def beside(self, shared: Any, *batches: Any, **named: Any) -> Any:
-        """The same, beside what was asked for before: as many calls at once as there are lanes, each with all the
-        memory that it takes."""
-        if not _number_of_images(batches, named) < self.lanes:
+    def beside(self, most: int, shared: Any, *batches: Any, **named: Any) -> Any:
+        """The same, beside what was asked for before: at most so many calls at once, and no more than there are lanes.
+        Each takes the memory that it takes alone."""
+        if _number_of_images(batches, named) >= self.lanes:
             return self(shared, *batches, **named)
-        return self._lanes.next(self.jitted, self._there(shared), *jax.device_put((batches, named), self._split))
+        arguments = self._there(shared), *jax.device_put((batches, named), self._split)
+        return self._lanes.next(min(most, self.lanes), self.jitted, *arguments)
 
     def _there(self, shared: Any) -> Replicated:
         return shared if isinstance(shared, Replicated) else self.replicate(shared)
