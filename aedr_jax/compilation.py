@@ -16,25 +16,25 @@ LEAST_SECONDS = 0.1  # of compiling, below which a program is not kept
 
 # YNNPACK does convolutions of few channels on one thread, so XLA's own are as fast or faster where a device has more:
 # 1.2 times for eight images through a miniature model, 1.06 for one through Stable Diffusion's. With one thread they
-# are slower by half, so they are left to it where there are as many devices as CPUs. Products and sums always are, as
-# by default.
+# are slower by half, so they are left to it where as many programs run at once as there are CPUs. Products and sums
+# always are, as by default.
 ON_CPUS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
 }
 
 
-def compiler_options(platform: str, devices: int = 1) -> dict[str, str]:
+def compiler_options(platform: str, at_once: int = 1) -> dict[str, str]:
     """What `jax.jit(..., compiler_options=...)` is given for networks; nothing where this XLA does not know it.
 
     Args:
       platform: of the devices, such as `jax.default_backend()`.
-      devices: how many of them the program runs on.
+      at_once: on how many devices the program runs, or how many such programs on one.
 
     >>> from aedr_jax.compilation import compiler_options
     >>> compiler_options("gpu")
     {}
     """
-    if platform != "cpu" or cpus() <= devices or not _is_known(tuple(ON_CPUS.items())):
+    if platform != "cpu" or cpus() <= at_once or not _is_known(tuple(ON_CPUS.items())):
         return {}
     return dict(ON_CPUS)
 

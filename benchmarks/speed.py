@@ -10,14 +10,16 @@
 What is measured (`--what`), everything with the same random weights and images that lie on the device already:
 
 - torch, torch-compile: two encode and decode passes and both losses (`benchmarks.authors`), with the number of threads
-  that is best. Needs torch and diffusers, and says so where they are absent.
+  that is best; compiled, which takes a C++ compiler and minutes, with `--threads`. Needs torch and diffusers, and says
+  so where they are absent.
 - paper: `measure` with the preset "paper", homogeneity included, compiled; its losses are compared with PyTorch's.
 - tiled: what decides by default (`tiled`); of random weights no image is an own one, and most stop after one tile.
 - latenttracer: ten of its hundred steps, extrapolated from two and four.
 - outside: what a verdict costs beside the autoencoder: a PNG file decoded, homogeneity, losses.
 
-With several devices (`JAX_NUM_CPU_DEVICES=2` makes two of a CPU) `paper` and `tiled` are spread over all of them, and
-called once more, which is their seconds to compile.
+`paper` and `tiled` are what `make_sharded` makes of them. Where that is more than one program (several devices, which
+`JAX_NUM_CPU_DEVICES=2` makes of a CPU; a batch for which there are CPUs enough), their first call is their seconds to
+compile.
 
 Seconds are medians of rounds in which each is called once, in turn; the time to compile is apart. With `--once` there
 is one call of each and none before it, and PyTorch takes `--threads` threads, for what takes minutes. Multiply-adds are
@@ -163,7 +165,7 @@ def latenttracer(autoencoder: Any, images: Any, steps: int) -> Any:
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Subject:
-    """A function of arrays on the device, compiled as `make_sharded` does."""
+    """A function of arrays on the device, one program, compiled as `make_sharded` does."""
     import jax
 
     from aedr_jax.compilation import compiler_options
@@ -181,17 +183,19 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Subject:
 
 
 def spread(function: Callable[..., Any], autoencoder: Any, images: Any) -> Subject:
-    """`compiled` where there is one device; over all of them where there are several, padding and copies included."""
+    """By `make_sharded`, with padding and copies included; `compiled` where it makes one program of it."""
     import jax
 
     from aedr_jax import make_sharded
 
-    if jax.local_device_count() == 1:
-        return compiled(function, autoencoder, images)
     sharded = make_sharded(function)
+    devices, lanes = sharded.mesh.size, sharded.lanes
+    if devices == 1 and (lanes == 1 or lanes > len(images)):
+        return compiled(function, autoencoder, images)
     everywhere = sharded.replicate(autoencoder)
     count = count_multiply_adds(jax.jit(function).trace(autoencoder, images).jaxpr, jax.default_backend())
-    note = f"{jax.local_device_count()} devices; its first call is taken for its compiling"
+    parts = f"{devices} devices" if devices > 1 else f"{lanes} parts at once"
+    note = f"{parts}; its first call is taken for its compiling"
 
     def run() -> Any:
         return jax.block_until_ready(sharded(everywhere, images))
@@ -222,16 +226,23 @@ def subjects(case: Case, what: list[str], threads: int, *, once: bool = False) -
         run = authors.runner(x, compiled=compiles)
         if once and not compiles:
             return Subject(run, note=f"{authors.set_threads(threads)} threads, its first call")
+        authors.set_threads(threads)
         first = timed(run)[1]
-        count = authors.set_best_threads(run, threads)
+        # Compiled for this number of threads; for another it would be compiled anew.
+        count = threads if compiles and authors.device == "cpu" else authors.set_best_threads(run, threads)
         note = f"{count} threads" if count else "cuDNN chooses"
-        return Subject(run, first if compiles else 0.0, authors.multiply_adds(x), authors.peak_mib(run), note)
+
+        def run_with_them() -> Any:
+            authors.set_threads(count or threads)
+            return run()
+
+        return Subject(run_with_them, first if compiles else 0.0, authors.multiply_adds(x), authors.peak_mib(run), note)
 
     def by_latenttracer() -> Subject:
         few, more = (compiled(lambda a, x, steps=steps: latenttracer(a, x, steps), ours, images) for steps in STEPS[:2])
 
         def run() -> float:
-            seconds = [seconds_of(one.run) for one in (few, more)]
+            seconds = [timed(one.run)[1] for one in (few, more)]
             return _extrapolated(*seconds)
 
         assert few.multiply_adds is not None

@@ -1,12 +1,14 @@
 """The engine: decoded images in, columns out. `score`, `attribute`, `evaluate` and the studies all run on it.
 
 Images of one shape are put together in batches of one size, each batch is sent to the devices with every model, and
-fetched after the next has been sent. What is computed is a per-image function; what becomes of its columns (rows, a
-table, verdicts) is the caller's.
+fetched after the next has been sent, or where a CPU computes several at once, after so many. What is computed is a per-
+image function; what becomes of its columns (rows, a table, verdicts) is the caller's.
 """
 
 from __future__ import annotations
 
+import functools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from aedr_jax.signal.measurement import OFFICIAL_SEED
 __all__ = ["Batch", "Columns", "Engine", "Measured", "grouped"]
 
 MOST_WAITING = 1 << 28  # bytes of pixels that wait until their batch is full
+MOST_AT_ONCE = 1 << 20  # pixels of batches that are computed at once: they take no more memory than one large image
 
 # A per-image pytree of arrays [n]: a `Measurement`, or whatever else a per-image function returns.
 Columns = Any
@@ -102,21 +105,19 @@ class Engine:
 
     def __call__(self, stream: Iterable[Decoded | Refused]) -> Iterator[Measured | Refused]:
         """Columns batch by batch, as batches of one shape fill up; what was refused passes through at once."""
-        launched: tuple[Sequence[Decoded], list[Columns]] | None = None
+        launched: deque[tuple[Sequence[Decoded], list[Columns]]] = deque()
         for group in grouped(stream, self.batch_size):
             if isinstance(group, Refused):
                 yield group
                 continue
             with deferred():
-                following = (group, self._launch(group))
-                done = _fetch(*launched) if launched else None
-            launched = following
-            if done:
-                yield done
-        if launched:
+                launched.append((group, self._launch(group)))
+                done = [_fetch(*launched.popleft()) for _ in range(len(launched) - self._at_once(group))]
+            yield from done
+        while launched:
             with deferred():
-                done = _fetch(*launched)
-            yield done
+                last = _fetch(*launched.popleft())
+            yield last
 
     def measured(self, stream: Iterable[Decoded | Refused]) -> Iterator[Measured]:
         """The same, where no image may be missing.
@@ -142,10 +143,16 @@ class Engine:
         extra = jax.tree.map(_stacked, *filled(self._extra(photo) for photo in photos))
         return {fit: Batch(np.stack(filled(photo.images[fit] for photo in photos)), seeds, extra) for fit in fits}
 
+    def _at_once(self, photos: Sequence[Decoded]) -> int:
+        """How many programs of such batches run at once."""
+        pixels = self.batch_size * max(image.size // image.shape[-1] for image in photos[0].images)
+        return max(1, min(self._program.lanes, MOST_AT_ONCE // pixels))
+
     def _launch(self, photos: Sequence[Decoded]) -> list[Columns]:
         """What each model's columns will be, still being computed."""
         batches = self._batches(photos, set(self._fit_of))
-        return [self._program(w, batches[fit]) for w, fit in zip(self._weights, self._fit_of, strict=True)]
+        program = functools.partial(self._program.beside, self._at_once(photos))
+        return [program(w, batches[fit]) for w, fit in zip(self._weights, self._fit_of, strict=True)]
 
 
 def _stacked(*values: Any) -> Any:

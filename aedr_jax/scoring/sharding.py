@@ -1,4 +1,4 @@
-"""Batches over every local device, each image computed where it lies."""
+"""Batches over every local device, or over the CPUs of one, each image computed where it lies."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from aedr_jax.compilation import compiler_options
+from aedr_jax.compilation import compiler_options, cpus
 from aedr_jax.errors import ArgumentError, SourceError
 from aedr_jax.interruption import kept_handlers
+from aedr_jax.scoring.lanes import Lanes
 
 __all__ = ["Replicated", "Sharded", "local_mesh", "make_sharded", "pod_share"]
 
@@ -70,6 +71,7 @@ class Sharded:
 
     Attributes:
       mesh: the devices.
+      lanes: how many programs run at once: one for each CPU where the mesh is one CPU device, else one.
       jitted: the compiled program, `jitted(replicate(shared), batches, named)`, for batches that the devices divide: a
         tuple of those given by place, and a dictionary of those given by name (or nothing).
     """
@@ -89,8 +91,11 @@ class Sharded:
         def program(shared: Replicated, batches: tuple[Any, ...], named: dict[str, Any] | None = None) -> Any:
             return mapped(shared, batches, named or {})
 
-        options = compiler_options(mesh.devices.flat[0].platform, mesh.size)
-        self.jitted: Any = jax.jit(program, compiler_options=options)
+        platform = mesh.devices.flat[0].platform
+        self.jitted: Any = jax.jit(program, compiler_options=compiler_options(platform, mesh.size))
+        self.lanes = cpus() if platform == "cpu" and mesh.size == 1 else 1
+        self._of_lane = jax.jit(program, compiler_options=compiler_options(platform, self.lanes))
+        self._lanes = Lanes(self.lanes)
 
     def replicate(self, shared: Any) -> Replicated:
         """Copy a pytree to every device: do it once, and calls with the result copy nothing."""
@@ -99,12 +104,28 @@ class Sharded:
 
     def __call__(self, shared: Any, *batches: Any, **named: Any) -> Any:
         n = _number_of_images(batches, named)
-        padding = -n % self.mesh.size
-        if padding:
-            batches, named = jax.tree.map(lambda x: _repeat_last(x, padding), (batches, named))
-        replicated = shared if isinstance(shared, Replicated) else self.replicate(shared)
-        out = self.jitted(replicated, *jax.device_put((batches, named), self._split))
-        return jax.tree.map(lambda x: self._cut_back(x, n), out) if padding else out
+        if 1 < self.lanes <= n and not _is_traced((shared, batches, named)):
+            return self._in_parts(self._there(shared), (batches, named), n)
+        batches, named = _filled_up((batches, named), -n % self.mesh.size)
+        out = self.jitted(self._there(shared), *jax.device_put((batches, named), self._split))
+        return jax.tree.map(lambda x: self._cut_back(x, n), out) if n % self.mesh.size else out
+
+    def beside(self, most: int, shared: Any, *batches: Any, **named: Any) -> Any:
+        """The same, beside what was asked for before: at most so many calls at once, and no more than there are lanes.
+        Each takes the memory that it takes alone."""
+        if _number_of_images(batches, named) >= self.lanes:
+            return self(shared, *batches, **named)
+        arguments = self._there(shared), *jax.device_put((batches, named), self._split)
+        return self._lanes.next(min(most, self.lanes), self.jitted, *arguments)
+
+    def _there(self, shared: Any) -> Replicated:
+        return shared if isinstance(shared, Replicated) else self.replicate(shared)
+
+    def _in_parts(self, shared: Replicated, batches: Any, n: int) -> Any:
+        size = -(-n // self.lanes)
+        whole = _filled_up(batches, -n % size)
+        parts = [jax.tree.map(lambda x, i=i: x[i : i + size], whole) for i in range(0, n, size)]
+        return self._lanes.together(self._of_lane, [(shared, *jax.device_put(part, self._split)) for part in parts], n)
 
     def _cut_back(self, x: jax.Array, n: int) -> jax.Array:
         # On one device: slicing an array that lies on all of them is a program with a collective, and several of those
@@ -124,7 +145,8 @@ def make_sharded(fn: Callable[..., Any], *, mesh: Mesh | None = None) -> Sharded
 
     Returns:
       A function of the same arguments. If the number of devices does not divide a batch, the batch is padded with its
-      last image and the result is cut back, both outside the compiled program. The function raises `ArgumentError` on
+      last image and the result is cut back, both outside the compiled program. On one CPU device a batch of at least as
+      many images as this process has CPUs is computed in so many parts at once. The function raises `ArgumentError` on
       an argument that is no batch of arrays, and on batches of different sizes.
 
     >>> brightness = aedr.make_sharded(lambda scale, images: scale * images.mean(axis=(1, 2, 3)))
@@ -150,7 +172,15 @@ def _number_of_images(batches: tuple[Any, ...], named: dict[str, Any]) -> int:
     return next(iter(sizes.values()))
 
 
-def _repeat_last(x: Any, times: int) -> Any:
+def _is_traced(arguments: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
+
+
+def _filled_up(batches: Any, times: int) -> Any:
     """Pad with copies of the last image: real pixels, so that no NaN or infinity is computed for nothing."""
-    numpy = jnp if isinstance(x, jax.Array) else np
-    return numpy.concatenate([x, numpy.repeat(x[-1:], times, axis=0)])
+
+    def longer(x: Any) -> Any:
+        numpy = jnp if isinstance(x, jax.Array) else np
+        return numpy.concatenate([x, numpy.repeat(x[-1:], times, axis=0)])
+
+    return jax.tree.map(longer, batches) if times else batches

@@ -25,7 +25,7 @@ class Clock(Sharded):
     def __init__(self, fn: Callable[..., Any]) -> None:
         super().__init__(fn, local_mesh())
         self.times: deque[tuple[float, float]] = deque()
-        self._program, self.jitted = self.jitted, self._timed
+        self._program, self.jitted, self.lanes = self.jitted, self._timed, 1
         self._compiled: dict[Any, tuple[Any, float]] = {}
 
     def _timed(self, *args: Any) -> Any:

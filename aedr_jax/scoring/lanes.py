@@ -1,0 +1,71 @@
+"""Programs side by side on one CPU device, each handed over by a thread of its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["Lanes"]
+
+
+class Lanes:
+    """Threads that start programs, each its own one after the other.
+
+    XLA's CPU client runs what one thread starts in turn, and what several start side by side.
+
+    Args:
+      count: how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count, self._started = count, 0
+        self._join = jax.jit(_join, static_argnames="n")
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def next(self, most: int, jitted: Any, *arguments: Any) -> Any:
+        """What a jitted function gives, still being computed on the one of so many lanes whose turn it is."""
+        self._started += 1
+        lane = _threads(self._count + 1)[self._started % most]
+        return lane.submit(self._program(jitted, arguments), *arguments).result()
+
+    def together(self, jitted: Any, parts: Sequence[tuple[Any, ...]], n: int) -> Any:
+        """The first n images of a batch whose parts are computed at once, still being computed.
+
+        Args:
+          jitted: its result is a pytree of arrays [n, ...].
+          parts: its arguments for each part, of the same shapes; at most as many as there are lanes.
+          n: how many images; what is beyond filled up the last part.
+        """
+        *lanes, joining = _threads(self._count + 1)  # joined on a lane, the next batch's part there would wait for all
+        program = self._program(jitted, parts[0])
+        started: list[Future[Any]] = [lane.submit(program, *part) for lane, part in zip(lanes, parts, strict=False)]
+        found = [one.result() for one in started]
+        return joining.submit(self._program(self._join, found, n=n), *found).result()
+
+    def _program(self, jitted: Any, arguments: Sequence[Any], **static: Any) -> Callable[..., Any]:
+        # Compiled by the caller's thread: what a `with` tells JAX (a precision, 64 bits) holds for this thread alone.
+        # It is known by the jaxpr of nothing, which JAX keeps, one for each of its states.
+        leaves, structure = jax.tree.flatten(arguments)
+        key = jitted, _nothing.trace().jaxpr, structure, *((leaf.shape, leaf.dtype) for leaf in leaves), *static.items()
+        if key not in self._compiled:
+            self._compiled[key] = jitted.lower(*arguments, **static).compile()
+        return self._compiled[key]
+
+
+def _join(*parts: Any, n: int) -> Any:
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays)[:n], *parts)
+
+
+@jax.jit
+def _nothing() -> None:
+    pass
+
+
+@functools.cache
+def _threads(count: int) -> tuple[ThreadPoolExecutor, ...]:
+    return tuple(ThreadPoolExecutor(1, f"aedr-lane-{i}") for i in range(count))

@@ -1,0 +1,151 @@
+"""Parts of a batch, computed at once on one CPU device, are what the whole is."""
+
+import functools
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import tiny_autoencoder
+
+import aedr_jax as aedr
+from aedr_jax import compilation
+from aedr_jax.inputs.decoding import Decoded
+from aedr_jax.scoring import engine as scoring_engine
+from aedr_jax.scoring import sharding
+from aedr_jax.scoring.engine import Engine
+from aedr_jax.study import clock
+
+ONE = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+
+
+@pytest.fixture(autouse=True)
+def two_cpus(monkeypatch):
+    monkeypatch.setattr(compilation, "cpus", lambda: 2)
+    monkeypatch.setattr(sharding, "cpus", lambda: 2)
+
+
+def traced(fn):
+    """A function, and the numbers of images that it was traced with."""
+    sizes = []
+
+    def noted(weights, x, **named):
+        sizes.append(len(x))
+        return fn(weights, x, **named)
+
+    return noted, sizes
+
+
+def test_a_measurement_in_lanes_is_that_of_the_whole(images):
+    ae = tiny_autoencoder("functions")
+    keys = jax.random.split(jax.random.key(0), 5)
+    in_lanes, sizes = traced(aedr.measure)
+    found = aedr.make_sharded(in_lanes, mesh=ONE)(ae, images[:5], key=keys)
+    assert set(sizes) == {3}  # 3 and 2, filled up
+    whole = aedr.measure(ae, images[:5], key=keys)
+    for column, one in zip(found, whole, strict=True):
+        np.testing.assert_allclose(column, one, rtol=2e-5)  # another order of float32 sums, as in test_sharding.py
+
+
+@pytest.mark.parametrize(("n", "part"), [(1, 1), (2, 1), (3, 2), (4, 2), (7, 4)])
+def test_as_many_parts_as_cpus_and_fewer_images_whole(n, part):
+    fn, sizes = traced(lambda w, x: {"sum": w * x.sum(1), "image": x})
+    sharded = aedr.make_sharded(fn, mesh=ONE)
+    x = np.arange(3.0 * n, dtype=np.float32).reshape(n, 3)
+    for kind in (np.asarray, jnp.asarray):
+        found = sharded(jnp.float32(2), kind(x))
+        np.testing.assert_array_equal(found["sum"], 2 * x.sum(1))
+        np.testing.assert_array_equal(found["image"], x)
+    assert sizes == [part]  # a second call of the same shapes compiles nothing
+
+
+@pytest.mark.parametrize("cpus", [3, 16])
+def test_a_batch_that_fills_no_lane_for_each_cpu(cpus, monkeypatch):
+    """Seventeen images for 16 CPUs are nine parts of two, none of them of padding alone."""
+    monkeypatch.setattr(sharding, "cpus", lambda: cpus)
+    x = np.arange(17.0, dtype=np.float32)
+    fn, sizes = traced(lambda w, x: w * x)
+    np.testing.assert_array_equal(aedr.make_sharded(fn, mesh=ONE)(jnp.float32(2), x), 2 * x)
+    assert sizes == [{3: 6, 16: 2}[cpus]]
+
+
+def test_parts_run_at_once():
+    """Each waits for the other, in vain where one runs after the other."""
+    both = threading.Barrier(2)
+
+    def meet(x):
+        both.wait(timeout=20)
+        return x
+
+    def fn(weights, x):
+        return jax.pure_callback(meet, jax.ShapeDtypeStruct(x.shape, x.dtype), weights * x)
+
+    found = aedr.make_sharded(fn, mesh=ONE)(jnp.float32(2), np.ones((2, 3), np.float32))
+    np.testing.assert_array_equal(found, np.full((2, 3), 2.0))
+
+
+def test_lanes_compute_under_the_callers_settings():
+    """A setting in a `with` holds for one thread; a program that was compiled under another is not taken."""
+    sharded = aedr.make_sharded(lambda w, x: x.astype(float), mesh=ONE)
+    x = np.ones(4, np.float32)
+    for is_double in (False, True, False):
+        with jax.enable_x64(is_double):
+            assert sharded(jnp.float32(1), x).dtype == (np.float64 if is_double else np.float32)
+
+
+def test_what_is_traced_is_left_to_its_tracer():
+    fn, sizes = traced(lambda w, x: w * x.sum(1))
+    found = jax.vmap(lambda x: aedr.make_sharded(fn, mesh=ONE)(jnp.float32(2), x))(jnp.ones((3, 4, 5)))
+    np.testing.assert_array_equal(found, np.full((3, 4), 10.0))
+    assert sizes == [4]
+
+
+def test_on_several_devices_there_are_no_lanes():
+    several = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    assert aedr.make_sharded(lambda w, x: x, mesh=several).lanes == 1
+    assert aedr.make_sharded(lambda w, x: x, mesh=ONE).lanes == 2
+
+
+def test_a_clock_times_whole_batches(monkeypatch):
+    monkeypatch.setattr(clock, "local_mesh", lambda: ONE)
+    timed = clock.Clock(lambda w, x: w * x)
+    np.testing.assert_array_equal(timed(jnp.float32(2), np.ones(4, np.float32)), np.full(4, 2.0))
+    assert len(timed.times) == 1
+
+
+def test_calls_beside_each_other_are_of_the_whole_program_and_take_lanes_in_turn(monkeypatch):
+    threads = []
+
+    def started_by(program, *arguments):
+        threads.append(threading.current_thread().name)
+        return program(*arguments)
+
+    fn, sizes = traced(lambda w, x: w * x)
+    sharded = aedr.make_sharded(fn, mesh=ONE)
+    program = sharded._lanes._program
+    monkeypatch.setattr(sharded._lanes, "_program", lambda *given: functools.partial(started_by, program(*given)))
+    found = [sharded.beside(9, jnp.float32(i), np.ones((1, 3), np.float32)) for i in range(4)]
+    np.testing.assert_array_equal(np.concatenate(found)[:, 0], np.arange(4.0))
+    assert threads[0] != threads[1]
+    assert threads[:2] == threads[2:]
+    assert sizes == [1]
+
+
+@pytest.mark.parametrize(("side", "at_once"), [(8, 2), (1024, 1)])
+def test_an_engine_computes_small_images_beside_each_other(side, at_once, monkeypatch):
+    """Not large ones, which would take the memory of several; and in the order in which they come."""
+    engine = Engine(aedr.make_sharded(lambda w, batch: w * batch.pixels[:, 0, 0, 0], mesh=ONE), [jnp.uint8(1)])
+    monkeypatch.setattr(engine, "batch_size", 1)  # of one device, as a user's CPU is
+    events = []
+    start = engine._program._lanes.next
+    monkeypatch.setattr(engine._program._lanes, "next", lambda *given: events.append(given[0]) or start(*given))
+    fetch = scoring_engine._fetch
+    monkeypatch.setattr(scoring_engine, "_fetch", lambda *given: events.append("fetch") or fetch(*given))
+    pixels = [np.full((side, side, 3), number, np.uint8) for number in range(4)]
+    stream = [Decoded(str(x[0, 0, 0]), "", f"{x[0, 0, 0]:064x}", "PNG", side, side, x[..., 0], (x,)) for x in pixels]
+    found = [(photo.id, int(column)) for batch in engine(stream) for photo, column in batch.images()]
+    assert found == [(str(number), number) for number in range(4)]
+    # One more than are computed at once is sent, and waits for a lane.
+    in_turn = {1: [1, 1, "fetch", 1, "fetch", 1, "fetch", "fetch"], 2: [2, 2, 2, "fetch", 2, "fetch", "fetch", "fetch"]}
+    assert events == in_turn[at_once]
