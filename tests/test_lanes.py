@@ -1,7 +1,9 @@
 """Parts of a batch, computed at once on one CPU device, are what the whole is."""
 
 import functools
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import aedr_jax as aedr
 from aedr_jax import compilation
 from aedr_jax.inputs.decoding import Decoded
 from aedr_jax.scoring import engine as scoring_engine
-from aedr_jax.scoring import sharding
+from aedr_jax.scoring import lanes, sharding
 from aedr_jax.scoring.engine import Engine
 from aedr_jax.study import clock
 
@@ -149,3 +151,72 @@ def test_an_engine_computes_small_images_beside_each_other(side, at_once, monkey
     # One more than are computed at once is sent, and waits for a lane.
     in_turn = {1: [1, 1, "fetch", 1, "fetch", 1, "fetch", "fetch"], 2: [2, 2, 2, "fetch", 2, "fetch", "fetch", "fetch"]}
     assert events == in_turn[at_once]
+
+
+def test_a_callback_that_measures_waits_for_no_lane():
+    inner = aedr.make_sharded(lambda w, x: w * x, mesh=ONE)
+
+    def call(x):
+        return np.asarray(inner(jnp.float32(3), np.asarray(x)))
+
+    def fn(weights, x):
+        return jax.pure_callback(call, jax.ShapeDtypeStruct(x.shape, x.dtype), weights * x)
+
+    found = aedr.make_sharded(fn, mesh=ONE)(jnp.float32(2), np.ones((4, 3), np.float32))
+    np.testing.assert_array_equal(found, np.full((4, 3), 6.0))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:os.fork")
+def test_threads_are_not_those_of_a_parent():
+    before = lanes._threads(3)
+    child = os.fork()
+    if not child:
+        os._exit(lanes._threads(3) is before)
+    assert os.waitpid(child, 0)[1] == 0
+    assert lanes._threads(3) is before
+
+
+@pytest.mark.parametrize("setting", [jax.disable_jit, jax.debug_nans, jax.debug_infs])
+def test_who_looks_for_faults_gets_one_program(setting):
+    fn, sizes = traced(lambda w, x: w * x)
+    with setting(True):
+        aedr.make_sharded(fn, mesh=ONE)(jnp.float32(2), np.ones((4, 3), np.float32))
+    assert sizes[0] == 4
+
+
+def test_other_threads_leave_the_lanes_alone():
+    fn, sizes = traced(lambda w, x: w * x)
+    sharded = aedr.make_sharded(fn, mesh=ONE)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(sharded, jnp.float32(2), np.ones((4, 3), np.float32)).result()
+        other.submit(sharded.beside, 2, jnp.float32(2), np.ones((1, 3), np.float32)).result()
+    assert sizes == [4, 1]
+
+
+@pytest.mark.parametrize("first", ["weak", "strong"])
+def test_weak_types_have_programs_of_their_own(first):
+    sharded = aedr.make_sharded(lambda w, x: w * x, mesh=ONE)
+    x = jnp.ones((4, 3), jnp.bfloat16)
+    weights = {"weak": jnp.asarray(2.0), "strong": jnp.float32(2)}
+    expected = {"weak": jnp.bfloat16, "strong": jnp.float32}
+    assert weights["weak"].weak_type
+    with jax.numpy_dtype_promotion("standard"):
+        for kind in (first, *(kind for kind in weights if kind != first)):
+            assert sharded(weights[kind], x).dtype == expected[kind]
+
+
+def test_arrays_on_the_device_are_cut_there():
+    sharded = aedr.make_sharded(lambda w, x: w * x, mesh=ONE)
+    weights, x = sharded.replicate(jnp.float32(2)), jax.device_put(jnp.ones((4, 3)), jax.devices()[0])
+    sharded(weights, x)
+    with jax.transfer_guard("disallow"):
+        sharded(weights, x)
+
+
+def test_few_programs_are_kept(monkeypatch):
+    monkeypatch.setattr(lanes, "MOST_PROGRAMS", 3)
+    sharded = aedr.make_sharded(lambda w, x: w * x, mesh=ONE)
+    for side in range(1, 6):
+        sharded(jnp.float32(2), np.ones((2, side), np.float32))
+    assert len(sharded._lanes._compiled) == 3

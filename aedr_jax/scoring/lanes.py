@@ -1,8 +1,14 @@
-"""Programs side by side on one CPU device, each handed over by a thread of its own."""
+"""Programs side by side on one CPU device, each handed over by a thread of its own.
+
+Only the main thread has others start programs, and only while the interpreter runs: a callback of a program, which XLA
+calls on a thread of its own or on a lane, would wait for the lane that it keeps busy.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -10,7 +16,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Lanes"]
+__all__ = ["Lanes", "may_be_taken"]
+
+MOST_PROGRAMS = 64  # compiled ones that are kept, the latest
+
+
+def may_be_taken() -> bool:
+    """Whether the caller may have lanes start programs. Not from a callback, nor at the interpreter's end, nor where
+    JAX is asked to run operation by operation or to look for NaN, which compiled programs do not do.
+
+    >>> from aedr_jax.scoring.lanes import may_be_taken
+    >>> with jax.disable_jit():
+    ...     may_be_taken()
+    False
+    """
+    main = threading.main_thread()
+    config = jax.config
+    looks = config.jax_disable_jit or config.jax_debug_nans or config.jax_debug_infs
+    return threading.current_thread() is main and main.is_alive() and not looks
 
 
 class Lanes:
@@ -51,8 +74,10 @@ class Lanes:
         # Compiled by the caller's thread: what a `with` tells JAX (a precision, 64 bits) holds for this thread alone.
         # It is known by the jaxpr of nothing, which JAX keeps, one for each of its states.
         leaves, structure = jax.tree.flatten(arguments)
-        key = jitted, _nothing.trace().jaxpr, structure, *((leaf.shape, leaf.dtype) for leaf in leaves), *static.items()
+        key = jitted, _nothing.trace().jaxpr, structure, *map(jax.typeof, leaves), *static.items()
         if key not in self._compiled:
+            if len(self._compiled) == MOST_PROGRAMS:
+                del self._compiled[next(iter(self._compiled))]
             self._compiled[key] = jitted.lower(*arguments, **static).compile()
         return self._compiled[key]
 
@@ -69,3 +94,7 @@ def _nothing() -> None:
 @functools.cache
 def _threads(count: int) -> tuple[ThreadPoolExecutor, ...]:
     return tuple(ThreadPoolExecutor(1, f"aedr-lane-{i}") for i in range(count))
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_threads.cache_clear)

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from aedr_jax.compilation import compiler_options, cpus
 from aedr_jax.errors import ArgumentError, SourceError
 from aedr_jax.interruption import kept_handlers
-from aedr_jax.scoring.lanes import Lanes
+from aedr_jax.scoring.lanes import Lanes, may_be_taken
 
 __all__ = ["Replicated", "Sharded", "local_mesh", "make_sharded", "pod_share"]
 
@@ -104,7 +104,7 @@ class Sharded:
 
     def __call__(self, shared: Any, *batches: Any, **named: Any) -> Any:
         n = _number_of_images(batches, named)
-        if 1 < self.lanes <= n and not _is_traced((shared, batches, named)):
+        if self.lanes <= n and self._takes_lanes((shared, batches, named)):
             return self._in_parts(self._there(shared), (batches, named), n)
         batches, named = _filled_up((batches, named), -n % self.mesh.size)
         out = self.jitted(self._there(shared), *jax.device_put((batches, named), self._split))
@@ -112,11 +112,21 @@ class Sharded:
 
     def beside(self, most: int, shared: Any, *batches: Any, **named: Any) -> Any:
         """The same, beside what was asked for before: at most so many calls at once, and no more than there are lanes.
-        Each takes the memory that it takes alone."""
-        if _number_of_images(batches, named) >= self.lanes:
+        Each takes the memory that it takes alone.
+
+        >>> half = aedr.make_sharded(lambda scale, images: scale * images.mean((1, 2, 3)))
+        >>> first, second = (half.beside(2, jnp.float32(0.5), np.full((1, 4, 4, 3), x, np.float32)) for x in (1.0, 2.0))
+        >>> float(first[0]), float(second[0])
+        (0.5, 1.0)
+        """
+        if _number_of_images(batches, named) >= self.lanes or not self._takes_lanes((shared, batches, named)):
             return self(shared, *batches, **named)
         arguments = self._there(shared), *jax.device_put((batches, named), self._split)
         return self._lanes.next(min(most, self.lanes), self.jitted, *arguments)
+
+    def _takes_lanes(self, arguments: Any) -> bool:
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
+        return self.lanes > 1 and not traced and may_be_taken()
 
     def _there(self, shared: Any) -> Replicated:
         return shared if isinstance(shared, Replicated) else self.replicate(shared)
@@ -124,7 +134,7 @@ class Sharded:
     def _in_parts(self, shared: Replicated, batches: Any, n: int) -> Any:
         size = -(-n // self.lanes)
         whole = _filled_up(batches, -n % size)
-        parts = [jax.tree.map(lambda x, i=i: x[i : i + size], whole) for i in range(0, n, size)]
+        parts = [jax.tree.map(lambda x, i=i: _cut(x, i, i + size), whole) for i in range(0, n, size)]
         return self._lanes.together(self._of_lane, [(shared, *jax.device_put(part, self._split)) for part in parts], n)
 
     def _cut_back(self, x: jax.Array, n: int) -> jax.Array:
@@ -172,8 +182,8 @@ def _number_of_images(batches: tuple[Any, ...], named: dict[str, Any]) -> int:
     return next(iter(sizes.values()))
 
 
-def _is_traced(arguments: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
+def _cut(x: Any, start: int, end: int) -> Any:
+    return jax.lax.slice_in_dim(x, start, end) if isinstance(x, jax.Array) else x[start:end]
 
 
 def _filled_up(batches: Any, times: int) -> Any:
