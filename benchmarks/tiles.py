@@ -217,26 +217,27 @@ def report(work: Path, models: Sequence[str]) -> None:
 
 
 def report_correlation(work: Path, models: Sequence[str]) -> None:
-    """Of each model and source, then of all, with an interval over images."""
-    of = {
+    """Of each model and source, then of all, with an interval over images, each with all models that measured it."""
+    by_source = {
         (model, path.stem): standings_of_tiles(path)
         for model in models
         for path in sorted((work / model).glob("*.npz"))
         if not related(model, path.stem)
     }
-    most = max(standings.shape[2] for standings in of.values())
+    most = max(standings.shape[2] for standings in by_source.values())
 
     def joined(found: Iterable[np.ndarray]) -> np.ndarray:
         gaps = [(s, most - s.shape[2]) for s in found]
         return np.concatenate([np.pad(s, ((0, 0), (0, 0), (0, gap)), constant_values=np.nan) for s, gap in gaps])
 
-    pooled = joined(of.values())
-    of |= {(model, "all"): joined(s for (name, _), s in of.items() if name == model) for model in models}
+    pooled = joined(by_source.values())
+    of_models = {(model, "all"): joined(s for (name, _), s in by_source.items() if name == model) for model in models}
     rows = [
         [*names, *(f"{correlation(standings[:, band]):.2f}" for band in range(standings.shape[1])), str(len(standings))]
-        for names, standings in sorted(of.items())
+        for names, standings in sorted((by_source | of_models).items())
     ]
-    draws = [draw for (draw,) in resample([np.arange(len(pooled))], REPEATS)]
+    images = [f"{source} {i}" for (_, source), found in by_source.items() for i in range(len(found))]
+    draws = [draw for (draw,) in resample([np.unique(images, return_inverse=True)[1]], REPEATS)]
     cells = []
     for band in range(pooled.shape[1]):
         low, high = interval([correlation(pooled[draw, band]) for draw in draws])

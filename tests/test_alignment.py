@@ -10,7 +10,7 @@ from conftest import PATCH, patch_autoencoder, patch_decode, patch_encode
 
 import aedr_jax as aedr
 from aedr_jax.images.tiles import BOX_OF_DETAIL, SATURATED, AlignmentConfig, shifts_of
-from aedr_jax.signal.alignment import FLOOR_OF_ERROR, align, alignment_map, block_losses
+from aedr_jax.signal.alignment import FLOOR_OF_ERROR, align, alignment_map, block_losses, of_blocks
 
 FACTOR = PATCH
 compiled = jax.jit(align, static_argnames="config")  # operation by operation it would take longer
@@ -52,7 +52,7 @@ def by_hand(autoencoder, image, config):
     w = config.tile - f
     side = (w - 2 * margin) // block
 
-    def of_blocks(values, y=0, x=0):
+    def means(values, y=0, x=0):
         starts = [(margin - y + i * block, margin - x + j * block) for i in range(side) for j in range(side)]
         return [values[top : top + block, left : left + block].mean() for top, left in starts]
 
@@ -66,11 +66,11 @@ def by_hand(autoencoder, image, config):
     views.append((residual(unmoved[:, ::-1]), lambda e: e[:, ::-1], (0, 0)))
     views.append((residual(np.rot90(unmoved)), lambda e: np.rot90(e, -1), (0, 0)))
     losses = [
-        np.array([of_blocks(back(np.square(box_mean(d, a) - box_mean(d, b)).mean(-1)), *at) for d, back, at in views])
+        np.array([means(back(np.square(box_mean(d, a) - box_mean(d, b)).mean(-1)), *at) for d, back, at in views])
         for a, b in config.bands
     ]
-    fine = of_blocks(np.square(unmoved - box_mean(unmoved, BOX_OF_DETAIL)).mean(-1))
-    at_ends = of_blocks((np.abs(unmoved) > SATURATED).mean(-1))
+    fine = means(np.square(unmoved - box_mean(unmoved, BOX_OF_DETAIL)).mean(-1))
+    at_ends = means((np.abs(unmoved) > SATURATED).mean(-1))
     return losses, (np.array(fine) > config.least_detail) & (np.array(at_ends) <= 0.5)
 
 
@@ -78,8 +78,8 @@ def aligned_by_hand(losses, telling, config):
     """Of one band's losses [views, blocks]."""
     logs = np.log(losses[:, telling] + config.floor)
     differences, controls = logs[0] - logs[1:].mean(0), logs[1:].mean(1)
-    of_blocks = differences.var(ddof=1) / differences.size
-    return differences.mean(), np.sqrt(of_blocks + controls.var(ddof=1) / controls.size + FLOOR_OF_ERROR**2)
+    between_blocks = differences.var(ddof=1) / differences.size
+    return differences.mean(), np.sqrt(between_blocks + controls.var(ddof=1) / controls.size + FLOOR_OF_ERROR**2)
 
 
 def check_against_the_definition(autoencoder, images, config):
@@ -148,19 +148,19 @@ def test_tiles_are_those_that_say_most_and_of_equal_ones_the_nearest_to_the_midd
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 1.0])
 def test_what_tiles_have_in_common_is_not_more_evidence_with_each(autoencoder, foreign, correlation):
-    """Two tiles, of which one has fewer blocks that say something: the variance of a mean over clusters, pair by pair.
-    With a correlation of 1 two equal tiles say what one of them says."""
-    config = dataclasses.replace(SMALL, tile=48, tiles=2, stop=None, tile_correlation=correlation)
-    images = foreign[:1, 16:64].at[:, 4:20, :48].set(0.3)
+    """Three tiles, of which one has fewer blocks that say something and one none: the variance of a mean over clusters,
+    pair by pair. With a correlation of 1 two equal tiles say what one of them says."""
+    config = dataclasses.replace(SMALL, tile=48, tiles=3, stop=None, tile_correlation=correlation)
+    images = jnp.concatenate([foreign[:1, 16:64], jnp.zeros((1, 48, 48, 3))], axis=2).at[:, 4:20, :48].set(0.3)
     losses, telling = (np.asarray(x)[0] for x in compiled_losses(autoencoder, images, config=config))
-    assert sorted(telling.reshape(2, 9).sum(1)) == [6, 9]
+    assert sorted(telling.reshape(3, 9).sum(1)) == [0, 6, 9]
     found = compiled(autoencoder, images, config=config)
     logs = np.log(losses[..., telling] + config.floor)
     of_bands = []
     for band in logs:
         differences, controls = band[0] - band[1:].mean(0), band[1:].mean(1)
-        covariance = correlation * np.outer(*[np.sqrt(telling.reshape(2, 9).sum(1))] * 2)
-        np.fill_diagonal(covariance, telling.reshape(2, 9).sum(1))
+        covariance = correlation * np.outer(*[np.sqrt(telling.reshape(3, 9).sum(1))] * 2)
+        np.fill_diagonal(covariance, telling.reshape(3, 9).sum(1))
         square = differences.var(ddof=1) * covariance.sum() / differences.size**2
         square += controls.var(ddof=1) / controls.size + FLOOR_OF_ERROR**2
         of_bands.append((differences.mean() / np.sqrt(square), np.sqrt(square)))
@@ -256,6 +256,7 @@ def test_no_images_have_no_alignment(autoencoder, side):
     """Of a size without a tile, of one tile, and of four of which two are chosen."""
     found = compiled(autoencoder, jnp.zeros((0, side, side, 3)), config=dataclasses.replace(SMALL, tiles=2))
     assert found.alignment.shape == found.error.shape == (0,)
+    assert of_blocks(jnp.zeros((0, 2, 6, 18)), jnp.zeros((0, 18), bool), tiles=2).error.shape == (0,)
 
 
 @pytest.mark.parametrize(("factor", "least"), [(4, 68), (8, 72), (16, 112), (32, 224), (64, 448)])

@@ -361,7 +361,7 @@ def of_blocks(
     """
     controls = losses.shape[2] - 1
     weight = telling.astype(losses.dtype)
-    of_tiles = weight.reshape(len(weight), tiles, -1).sum(2)
+    of_tiles = weight.reshape(-1, tiles, weight.shape[1] // tiles).sum(2)
     count = of_tiles.sum(1)
     safe = jnp.maximum(count, 2.0)[:, None]
     differences = _differences(losses, config)
