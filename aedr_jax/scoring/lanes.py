@@ -18,12 +18,13 @@ import jax.numpy as jnp
 
 __all__ = ["Lanes", "may_be_taken"]
 
+WATCHING = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")  # settings that compiled programs do not heed
 MOST_PROGRAMS = 64  # compiled ones that are kept, the latest
 
 
 def may_be_taken() -> bool:
-    """Whether the caller may have lanes start programs. Not from a callback, nor at the interpreter's end, nor where
-    JAX is asked to run operation by operation or to look for NaN, which compiled programs do not do.
+    """Whether the caller may have lanes start programs: not from a callback, nor at the interpreter's end, nor where
+    JAX is asked to run operation by operation or to look for NaN.
 
     >>> from aedr_jax.scoring.lanes import may_be_taken
     >>> with jax.disable_jit():
@@ -31,9 +32,8 @@ def may_be_taken() -> bool:
     False
     """
     main = threading.main_thread()
-    config = jax.config
-    looks = config.jax_disable_jit or config.jax_debug_nans or config.jax_debug_infs
-    return threading.current_thread() is main and main.is_alive() and not looks
+    watched = any(getattr(jax.config, name) for name in WATCHING)
+    return threading.current_thread() is main and main.is_alive() and not watched
 
 
 class Lanes:
