@@ -156,8 +156,8 @@ def make_sharded(fn: Callable[..., Any], *, mesh: Mesh | None = None) -> Sharded
     Returns:
       A function of the same arguments. If the number of devices does not divide a batch, the batch is padded with its
       last image and the result is cut back, both outside the compiled program. On one CPU device a batch of at least as
-      many images as this process has CPUs is computed in so many parts at once. The function raises `ArgumentError` on
-      an argument that is no batch of arrays, and on batches of different sizes.
+      many images as this process has CPUs is computed in so many parts at once, where the main thread asks for it. The
+      function raises `ArgumentError` on an argument that is no batch of arrays, and on batches of different sizes.
 
     >>> brightness = aedr.make_sharded(lambda scale, images: scale * images.mean(axis=(1, 2, 3)))
     >>> brightness(jnp.float32(2), np.ones((3, 4, 4, 3), np.float32))
