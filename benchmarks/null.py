@@ -111,10 +111,11 @@ def of_foreign(of: Mapping[str, np.ndarray], model: str) -> np.ndarray:
     return np.concatenate([values for kind, values in of.items() if is_foreign(model, kind)])
 
 
-def report_controls(work: Path, models: Sequence[str]) -> None:
+def report_controls(
+    found: Mapping[str, Mapping[str, Mapping]], reference: Mapping[str, Mapping[str, Mapping]], models: Sequence[str]
+) -> None:
     """The level at the first of `RATES` by kind, and at all of them over all kinds, under each choice of controls."""
-    found = {name: tables(work, 1, models, name) for name in CONTROLS}
-    nulls = {name: fit(tables(work, 0, models, name)) for name in CONTROLS}
+    nulls = {name: fit(of) for name, of in reference.items()}
     kinds = dict.fromkeys(kind for of in found["both"].values() for kind in of)
     rows = []
     for kind in kinds:
@@ -190,8 +191,9 @@ def main() -> None:
         null.save(args.out)
         print({name: len(group) for name, group in null.groups.items()})
     elif args.step == "print":
-        report(Null.shipped(), tables(args.work, 1, models), tables(args.work, 0, models))
-        report_controls(args.work, models)
+        reference, found = ({name: tables(args.work, half, models, name) for name in CONTROLS} for half in (0, 1))
+        report(Null.shipped(), found["both"], reference["both"])
+        report_controls(found, reference, models)
     for model in models if args.step == "measure" else ():
         autoencoder = load_autoencoder(model)
         folder = args.work / str(args.half) / model

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -124,10 +124,10 @@ def tiles_of(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def standings_of_tiles(path: Path) -> np.ndarray:
-    """Of every tile alone, in every band [n, bands, tiles]; NaN where nothing can be said."""
+    """Of every tile alone, in every band [n, bands, most tiles]; NaN where nothing can be said, or there is no tile."""
     losses, telling, _ = tiles_of(path)
     n, bands, _, count, _ = losses.shape
-    standings = np.empty((n, bands, count))
+    standings = np.full((n, bands, EVERY.tiles), np.nan)
     for band, tile in np.ndindex(bands, count):
         found = of_blocks(jnp.asarray(losses[:, band : band + 1, :, tile]), jnp.asarray(telling[:, tile]))
         standings[:, band, tile] = found.alignment / found.error
@@ -224,14 +224,11 @@ def report_correlation(work: Path, models: Sequence[str]) -> None:
         for path in sorted((work / model).glob("*.npz"))
         if not related(model, path.stem)
     }
-    most = max(standings.shape[2] for standings in by_source.values())
-
-    def joined(found: Iterable[np.ndarray]) -> np.ndarray:
-        gaps = [(s, most - s.shape[2]) for s in found]
-        return np.concatenate([np.pad(s, ((0, 0), (0, 0), (0, gap)), constant_values=np.nan) for s, gap in gaps])
-
-    pooled = joined(by_source.values())
-    of_models = {(model, "all"): joined(s for (name, _), s in by_source.items() if name == model) for model in models}
+    pooled = np.concatenate([*by_source.values()])
+    of_models = {
+        (model, "all"): np.concatenate([found for (name, _), found in by_source.items() if name == model])
+        for model in models
+    }
     rows = [
         [*names, *(f"{correlation(standings[:, band]):.2f}" for band in range(standings.shape[1])), str(len(standings))]
         for names, standings in sorted((by_source | of_models).items())

@@ -153,14 +153,15 @@ def test_what_tiles_have_in_common_is_not_more_evidence_with_each(autoencoder, f
     config = dataclasses.replace(SMALL, tile=48, tiles=3, stop=None, tile_correlation=correlation)
     images = jnp.concatenate([foreign[:1, 16:64], jnp.zeros((1, 48, 48, 3))], axis=2).at[:, 4:20, :48].set(0.3)
     losses, telling = (np.asarray(x)[0] for x in compiled_losses(autoencoder, images, config=config))
-    assert sorted(telling.reshape(3, 9).sum(1)) == [0, 6, 9]
+    counts = telling.reshape(3, 9).sum(1)
+    assert sorted(counts) == [0, 6, 9]
+    covariance = correlation * np.sqrt(np.outer(counts, counts))
+    np.fill_diagonal(covariance, counts)
     found = compiled(autoencoder, images, config=config)
     logs = np.log(losses[..., telling] + config.floor)
     of_bands = []
     for band in logs:
         differences, controls = band[0] - band[1:].mean(0), band[1:].mean(1)
-        covariance = correlation * np.outer(*[np.sqrt(telling.reshape(3, 9).sum(1))] * 2)
-        np.fill_diagonal(covariance, telling.reshape(3, 9).sum(1))
         square = differences.var(ddof=1) * covariance.sum() / differences.size**2
         square += controls.var(ddof=1) / controls.size + FLOOR_OF_ERROR**2
         of_bands.append((differences.mean() / np.sqrt(square), np.sqrt(square)))

@@ -1,8 +1,8 @@
 """The engine: decoded images in, columns out. `score`, `attribute`, `evaluate` and the studies all run on it.
 
 Images of one shape are put together in batches of one size, each batch is sent to the devices with every model, and
-fetched after the next has been sent, or where a CPU computes several at once, after so many. What is computed is a per-
-image function; what becomes of its columns (rows, a table, verdicts) is the caller's.
+fetched after the next has been sent, or where a CPU computes several at once, after so many. What is computed is a
+per-image function; what becomes of its columns (rows, a table, verdicts) is the caller's.
 """
 
 from __future__ import annotations

@@ -47,7 +47,6 @@ class Lanes:
 
     def __init__(self, count: int) -> None:
         self._count, self._started = count, 0
-        self._join = jax.jit(_join, static_argnames="n")
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def next(self, most: int, jitted: Any, *arguments: Any) -> Any:
@@ -68,7 +67,7 @@ class Lanes:
         program = self._program(jitted, parts[0])
         started: list[Future[Any]] = [lane.submit(program, *part) for lane, part in zip(lanes, parts, strict=False)]
         found = [one.result() for one in started]
-        return joining.submit(self._program(self._join, found, n=n), *found).result()
+        return joining.submit(self._program(_join, found, n=n), *found).result()
 
     def _program(self, jitted: Any, arguments: Sequence[Any], **static: Any) -> Callable[..., Any]:
         # Compiled by the caller's thread: what a `with` tells JAX (a precision, 64 bits) holds for this thread alone.
@@ -82,6 +81,7 @@ class Lanes:
         return self._compiled[key]
 
 
+@functools.partial(jax.jit, static_argnames="n")
 def _join(*parts: Any, n: int) -> Any:
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays)[:n], *parts)
 
