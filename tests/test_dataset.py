@@ -102,7 +102,7 @@ def test_a_row_for_each_image_and_model(score, tmp_path, world):
     manifest = json.loads((tmp_path / "scores.run.json").read_text())
     assert set(manifest["settings"]["models"]) == {"m1", "m2"}
     schema = pq.read_schema(next((tmp_path / "scores").iterdir()))
-    assert schema.metadata[b"aedr_jax.schema_version"] == b"4"
+    assert schema.metadata[b"aedr_jax.schema_version"] == b"5"
     assert str(schema.field("quantize").type) == "bool"
 
 

@@ -292,7 +292,7 @@ def test_what_scores_have_to_be(tmp_path, attribute):
         attribute("otherwise", api.Scores(file), models=None)
     assert len(read(tmp_path / "otherwise")) == 2
     write_rows([row("x", "a", schema_version=1)], file)
-    with pytest.raises(SourceError, match="rows of version 1, expected 4; score the images again"):
+    with pytest.raises(SourceError, match="rows of version 1, expected 5; score the images again"):
         api.Scores(file)
     write_rows([row("x", "a", preset="paper")], file)
     with pytest.raises(CalibrationError, match="scores without alignment; verdicts then need calibrations"):

@@ -43,8 +43,6 @@ class AlignmentConfig:
       stop: (firm, little): after a tile on which alignment / error is at most `firm` or at least `little`, no further
         one is looked at. No foreign image of the reference stands at -6, and hardly an own one at -1 (docs/decision.md
         has what this does to the rate of false names). None: all tiles are looked at.
-      tile_correlation: how alike a foreign image's tiles stand, the correlation of their standings. T tiles count for
-        T / (1 + (T - 1) · tile_correlation), so that what they have in common is not taken for more evidence with each.
       shifts: (down, right) in pixels, each below the factor; None: by the factor (`shifts_of`).
       turns: of "mirror" (left and right change places) and "quarter" (a turn by 90°).
       bands: of the residual, pairs of sides of boxes, both odd: the mean over the first less the mean over the second.
@@ -65,7 +63,6 @@ class AlignmentConfig:
     tile: int = 128
     tiles: int = 4
     stop: tuple[float, float] | None = (-6.0, -1.0)
-    tile_correlation: float = 0.15
     shifts: tuple[tuple[int, int], ...] | None = None
     turns: tuple[str, ...] = TURNS
     bands: tuple[tuple[int, int], ...] = ((1, 5), (3, 9))
@@ -84,8 +81,6 @@ class AlignmentConfig:
             raise ValueError("tile, tiles, block, margin and floor: expected positive numbers")
         if self.shifts is not None and len(self.shifts) + len(self.turns) < 2:
             raise ValueError("fewer than two controls: their spread is not known")
-        if not 0 <= self.tile_correlation <= 1:
-            raise ValueError(f"tile_correlation {self.tile_correlation}: expected a correlation in [0, 1]")
         if self.stop is not None and not self.stop[0] < self.stop[1]:
             raise ValueError(f"stop {self.stop}: expected (firm, little), the first below the second")
 

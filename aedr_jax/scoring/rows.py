@@ -18,7 +18,7 @@ from aedr_jax.signal.measurement import Measurement
 
 __all__ = ["SCHEMA_VERSION", "Row", "as_table", "column_types", "of_numbers", "rows_to_measurement"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SCHEMA_VERSION_KEY = b"aedr_jax.schema_version"
 
 

@@ -14,10 +14,13 @@ brought back to the pixels of x where x was moved, and g running over the k cont
 and its standard error is made of what the image itself shows: the spread of D_b over the n blocks, and that of the
 controls among each other, c_g = mean over b of log e_b(g x),
 
-    error(x)² = (1 + (T − 1) ρ) · var_b(D_b) / n + var_g(c_g) / k + FLOOR_OF_ERROR²,
+    error(x)² = var_b(D_b) / n + var_g(c_g) · (1 / k + 1 − 1 / T) + FLOOR_OF_ERROR².
 
-where ρ is how alike the T tiles of a foreign image stand (`AlignmentConfig.tile_correlation`): Kish's design effect of
-a sample of clusters. With tiles of m_t blocks T is (sum of √m_t)² / n, the number of tiles where all have as many.
+Of a foreign image the unmoved copy is one more of the positions that the controls are drawn from. By what these differ
+(another decoder has a grid of 8 pixels too, as has JPEG, and photographs are upright), it may lie off their mean in all
+of T tiles alike: more blocks do not average that away, and the error of many tiles is that of a new draw, 1 + 1 / k. Of
+one tile the reference holds it already (`decision.null`). With tiles of m_t blocks T is n² / (sum of m_t²), the number
+of tiles where all have as many.
 
 What varies between foreign images differs by autoencoder; over its own error it differs little (docs/decision.md). The
 finest band tells most of an untouched image, a wider one of a compressed image: of the bands, the one in which
@@ -367,10 +370,10 @@ def of_blocks(
     differences = _differences(losses, config)
     mean = jnp.einsum("nb,nfb->nf", weight, differences) / safe
     between_blocks = jnp.einsum("nb,nfb->nf", weight, jnp.square(differences - mean[..., None])) / (safe - 1.0) / safe
-    alike = 1.0 + config.tile_correlation * (jnp.square(jnp.sqrt(of_tiles).sum(1, keepdims=True)) / safe - 1.0)
     logs = jnp.log(losses[:, :, 1:] + config.floor)
-    between_controls = jnp.var(jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None], axis=2, ddof=1) / controls
-    error = jnp.sqrt(alike * between_blocks + between_controls + FLOOR_OF_ERROR**2)
+    between_controls = jnp.var(jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None], axis=2, ddof=1)
+    beyond_one = 1.0 - jnp.square(of_tiles).sum(1, keepdims=True) / jnp.square(safe)  # 1 - 1 / T
+    error = jnp.sqrt(between_blocks + between_controls / controls + beyond_one * between_controls + FLOOR_OF_ERROR**2)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
     enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1] / tiles)
