@@ -3,6 +3,7 @@
     aedr generate --model MODEL --out FOLDER/MODEL -n 200 --seed 9500000 --size 512     for each model
     python -m benchmarks.tiles measure FOLDER --data DATA --work WORK [--models mini-vq,mini-movq] [--sources ...]
     python -m benchmarks.tiles print --work WORK
+    python -m benchmarks.tiles levels --work WORK
 
 Every image is a square of 512 pixels (photographs: of 384), of which a model measures the paper's signal of the whole
 and the block losses of all tiles. Foreign to a model are the first 40 images of each other model (but for one with the
@@ -12,7 +13,7 @@ side, whose grids of 8 pixels agree. Losses are kept in WORK/MODEL/SOURCE.npz; w
 `print` compares rules on these same losses: the first tile alone, the default (up to four, one after another), four,
 all. "AUC": of standings, or of the paper's signal; "tiles": looked at on average; foreign and own images accepted at
 bounds of the foreign p-value. An image of which nothing can be said stands at 0. Intervals: 95 %, Clopper-Pearson for
-shares, percentile bootstrap over images for areas.
+shares, percentile bootstrap over images for areas. `levels` has the share of foreign ones by model and source.
 """
 
 from __future__ import annotations
@@ -123,26 +124,6 @@ def tiles_of(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return losses, np.take_along_axis(telling, order[:, :, None], axis=1), signal
 
 
-def standings_of_tiles(path: Path) -> np.ndarray:
-    """Of every tile alone, in every band [n, bands, most tiles]; NaN where nothing can be said, or there is no tile."""
-    losses, telling, _ = tiles_of(path)
-    n, bands, _, count, _ = losses.shape
-    standings = np.full((n, bands, EVERY.tiles), np.nan)
-    for band, tile in np.ndindex(bands, count):
-        found = of_blocks(jnp.asarray(losses[:, band : band + 1, :, tile]), jnp.asarray(telling[:, tile]))
-        standings[:, band, tile] = found.alignment / found.error
-    return standings
-
-
-def correlation(standings: np.ndarray) -> float:
-    """Of two tiles of one image [n, tiles], about 0, where foreign images are expected: what a mean shift that all
-    tiles have adds to it does not go away with more tiles either."""
-    known, values = np.isfinite(standings), np.nan_to_num(standings)
-    count, squares = known.sum(1), np.square(values).sum(1)
-    of_pairs = (np.square(values.sum(1)) - squares).sum() / (count * (count - 1)).sum()
-    return float(of_pairs / (squares.sum() / count.sum()))
-
-
 def read(path: Path) -> Images:
     losses, telling, signal = tiles_of(path)
     n, bands, views, count, _ = losses.shape
@@ -178,12 +159,16 @@ def areas_of(drawn: Sequence[tuple[np.ndarray, np.ndarray]], a: np.ndarray, b: n
     return np.array([area_under_curve(a[i], b[j]) for i, j in drawn])
 
 
-def p_values(of: Mapping[str, Images], rule: str) -> dict[str, np.ndarray]:
-    return {model: np.asarray(Null.shipped().p_value(images.standing[rule])) for model, images in of.items()}
+def p_values(images: Images, rule: str) -> np.ndarray:
+    return np.asarray(Null.shipped().p_value(images.standing[rule]))
 
 
-def report(work: Path, models: Sequence[str]) -> None:
-    of = {m: {path.stem: read(path) for path in sorted((work / m).glob("*.npz"))} for m in models}
+def read_all(work: Path, models: Sequence[str]) -> dict[str, dict[str, Images]]:
+    return {m: {path.stem: read(path) for path in sorted((work / m).glob("*.npz"))} for m in models}
+
+
+def report(of: Mapping[str, Mapping[str, Images]]) -> None:
+    models = list(of)
     own_images = {m: of[m][m] for m in models}
     others = {m: joined([one for source, one in of[m].items() if not related(m, source)]) for m in models}
     rows = []
@@ -204,7 +189,7 @@ def report(work: Path, models: Sequence[str]) -> None:
     rows = []
     for name in RULES:
         for what, images in (("own", own_images), ("foreign", others)):
-            found = p_values(images, name)
+            found = {model: p_values(images[model], name) for model in models}
             every = np.concatenate(list(found.values()))
             shares = [share(every <= rate * ROUNDING) for rate in RATES]
             of_models = [(p <= RATES[0] * ROUNDING).mean() for p in found.values()]
@@ -216,37 +201,25 @@ def report(work: Path, models: Sequence[str]) -> None:
     print(to_markdown(header, rows))
 
 
-def report_correlation(work: Path, models: Sequence[str]) -> None:
-    """Of each model and source, then of all, with an interval over images, each with all models that measured it."""
-    by_source = {
-        (model, path.stem): standings_of_tiles(path)
-        for model in models
-        for path in sorted((work / model).glob("*.npz"))
-        if not related(model, path.stem)
-    }
-    pooled = np.concatenate([*by_source.values()])
-    of_models = {
-        (model, "all"): np.concatenate([found for (name, _), found in by_source.items() if name == model])
-        for model in models
-    }
-    rows = [
-        [*names, *(f"{correlation(standings[:, band]):.2f}" for band in range(standings.shape[1])), str(len(standings))]
-        for names, standings in sorted((by_source | of_models).items())
-    ]
-    images = [f"{source} {i}" for (_, source), found in by_source.items() for i in range(len(found))]
-    draws = [draw for (draw,) in resample([np.unique(images, return_inverse=True)[1]], REPEATS)]
-    cells = []
-    for band in range(pooled.shape[1]):
-        low, high = interval([correlation(pooled[draw, band]) for draw in draws])
-        cells.append(f"{correlation(pooled[:, band]):.3f} [{low:.3f}, {high:.3f}]")
-    print("**Correlation of the standings of two tiles of a foreign image**\n")
-    bands = [f"band {a}-{b}" for a, b in EVERY.bands]
-    print(to_markdown(["model", "source", *bands, "n"], [*rows, ["all", "all", *cells, str(len(pooled))]]))
+def report_levels(of: Mapping[str, Mapping[str, Images]]) -> None:
+    """Of each model and source, where what all tiles of a pair's images have in common shows, and of all sources."""
+    others = {m: {source: one for source, one in found.items() if not related(m, source)} for m, found in of.items()}
+    rows = []
+    for source in (*dict.fromkeys(source for found in others.values() for source in found), "all"):
+        cells, counts = [], []
+        for found in others.values():
+            images = [one for name, one in found.items() if source in (name, "all")]
+            p = {rule: np.concatenate([p_values(one, rule) for one in images]) for rule in RULES if images}
+            cells.append(" ".join(f"{(values <= RATES[0] * ROUNDING).mean():.3f}" for values in p.values()))
+            counts += [str(len(p[rule])) for rule in list(p)[:1]]
+        rows.append([source, ", ".join(dict.fromkeys(counts)), *cells])
+    print(f"**Foreign images with p <= {RATES[0]:g}: {'; '.join(RULES)}**\n")
+    print(to_markdown(["source", "n", *of], rows))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("measure", "print", "correlation"))
+    parser.add_argument("step", choices=("measure", "print", "levels"))
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
@@ -256,7 +229,7 @@ def main() -> None:
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
     if args.step != "measure":
-        {"print": report, "correlation": report_correlation}[args.step](args.work, models)
+        {"print": report, "levels": report_levels}[args.step](read_all(args.work, models))
         return
     wanted = split_list(args.sources) if args.sources else [*MODELS, *SOURCES]
     for model in models:
