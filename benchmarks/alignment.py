@@ -30,6 +30,7 @@ from aedr_jax.inputs.sources import find_images
 from aedr_jax.scoring.scorer import Scorer, load_candidate
 from aedr_jax.scoring.tables import to_markdown, write_rows
 from aedr_jax.study.metrics import area_under_curve, interval, resample
+from benchmarks.batches import of_one_version
 from benchmarks.matrix import MODELS, related, share, standing
 
 RATES = (0.01, 0.001)
@@ -151,6 +152,7 @@ def main() -> None:
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
     if args.step == "measure":
+        of_one_version(args.work)
         for model in models:
             measure(model, args.folder, args.work, args.others)
         return

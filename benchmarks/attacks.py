@@ -39,7 +39,7 @@ from aedr_jax.rivals.inversion import with_fast_gradients
 from aedr_jax.signal.alignment import align
 from aedr_jax.study.attacks import LEVEL, along_residual, launder, projected
 from benchmarks import search
-from benchmarks.batches import in_batches, keep_arrays
+from benchmarks.batches import in_batches, keep_arrays, of_one_version
 from benchmarks.matrix import MODELS, RATE, print_table, related, share
 from benchmarks.sources import GRID
 
@@ -218,6 +218,7 @@ def main() -> None:
     if args.step == "print":
         report(args.work, models)
         return
+    of_one_version(args.work)
     for model in models:
         (measure_cells if args.step == "measure" else defend)(model, args.folder, args.work, args.count)
 

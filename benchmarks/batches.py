@@ -1,7 +1,10 @@
-"""Images of any shapes through a compiled per-image program, a batch of one shape at a time; and arrays to files."""
+"""Images of any shapes through a compiled per-image program, a batch of one shape at a time; arrays to files; and
+folders of standings, each of one version of what they are made of."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,8 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from aedr_jax import prepare
+from aedr_jax import AlignmentConfig, prepare
 from aedr_jax.files import whole_file
+from aedr_jax.scoring.rows import SCHEMA_VERSION
 from benchmarks.sources import Pixels
 
 SIZE = 8  # images a call on an accelerator; a CPU gains nothing by more than one
@@ -51,3 +55,19 @@ def keep_arrays(path: Path, **arrays: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished, open(unfinished, "wb") as file:
         np.savez(file, **arrays)
+
+
+def of_one_version(work: Path) -> None:
+    """Mark a folder that is to hold standings with the version of the measurement and its settings.
+
+    Raises:
+      SystemExit: what is there is of another version, or of one that left no mark: rows of two would mix.
+    """
+    mark, version = work / "version.json", {"rows": SCHEMA_VERSION, "alignment": dataclasses.asdict(AlignmentConfig())}
+    text = json.dumps(version, indent=1) + "\n"
+    if not work.exists() or not any(work.iterdir()):
+        work.mkdir(parents=True, exist_ok=True)
+        with whole_file(mark) as unfinished:
+            unfinished.write_text(text)
+    elif not mark.exists() or mark.read_text() != text:
+        raise SystemExit(f"{work}: what is there was measured by another version; give a new folder")

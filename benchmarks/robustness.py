@@ -27,7 +27,7 @@ from aedr_jax.images.pixels import fit_crop
 from aedr_jax.images.processing import GRID
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import align
-from benchmarks.batches import in_batches, keep_arrays
+from benchmarks.batches import in_batches, keep_arrays, of_one_version
 from benchmarks.matrix import MODELS, related, share
 from benchmarks.sources import CHAIN, Pixels, foreign, processed
 
@@ -103,6 +103,7 @@ def main() -> None:
     if args.step == "print":
         report(args.work, models)
         return
+    of_one_version(args.work)
     for condition in tqdm(CONDITIONS, disable=None):
         for model in models:
             measure(model, condition, args.folder, args.data, args.work)

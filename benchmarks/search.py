@@ -37,6 +37,7 @@ from aedr_jax.images.pixels import fit_crop
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import align
 from aedr_jax.signal.search import search
+from benchmarks.batches import of_one_version
 from benchmarks.matrix import MODELS
 from benchmarks.sources import GRID, Pixels, jpeg_files, middle, photographs, processed
 
@@ -208,6 +209,7 @@ def main() -> None:
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
     if args.step == "measure":
+        of_one_version(args.work)
         measure(args.folder, args.data, args.work, models, args.count, args.foreign)
     else:
         print(table(args.work, models, args.limit))
