@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,13 +79,26 @@ def jit_network(function: Callable[..., Any], **settings: Any) -> Callable[..., 
 
 
 def cpus() -> int:
-    """How many CPUs this process may use, which may be fewer than the machine has.
+    """How many CPUs this process may use, which may be fewer than the machine has: those that it may run on, and no
+    more than the time that its container is granted keeps busy.
 
     >>> from aedr_jax.compilation import cpus
     >>> cpus() >= 1
     True
     """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, _granted(Path("/sys/fs/cgroup")))
+
+
+@functools.cache
+def _granted(folder: Path) -> int:
+    """CPUs' worth of time, rounded up, by Linux's control groups, of version 2 or 1 as containers see them."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):  # no such files, or "max"
+            quota, period = map(int, " ".join((folder / name).read_text() for name in names).split())
+            if quota > 0:
+                return -(-quota // period)
+    return sys.maxsize
 
 
 def default_folder() -> Path:

@@ -98,3 +98,21 @@ def test_an_option_that_is_not_known_is_not_given(monkeypatch):
     monkeypatch.setattr(compilation, "ON_CPUS", {"xla_cpu_no_such_option": "1"})
     monkeypatch.setattr(compilation, "cpus", lambda: 2)
     assert compiler_options("cpu") == {}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu.max": "?"}, None),
+        ({}, None),
+    ],
+)
+def test_a_container_may_use_as_many_cpus_as_its_time_keeps_busy(tmp_path, files, expected):
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert compilation._granted(tmp_path) == (expected or sys.maxsize)
