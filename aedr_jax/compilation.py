@@ -92,9 +92,10 @@ def cpus() -> int:
 
 @functools.cache
 def _granted(folder: Path) -> int:
-    """CPUs' worth of time, rounded up, by Linux's control groups, of version 2 or 1 as containers see them."""
+    """CPUs' worth of time, rounded up, by Linux's control groups (2 or 1) as a container sees them: its own at the
+    root. What is granted to a group below it, such as a service's, is not looked for."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        with contextlib.suppress(OSError, ValueError):  # no such files, or "max"
+        with contextlib.suppress(OSError, ValueError):  # no such files; "max" is no number
             quota, period = map(int, " ".join((folder / name).read_text() for name in names).split())
             if quota > 0:
                 return -(-quota // period)

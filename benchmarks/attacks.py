@@ -74,8 +74,13 @@ def of_all(autoencoder: Any, images: jax.Array) -> jax.Array:
     """Of all tiles of the squares in the four corners, which cover an image of up to twice their side: the sum."""
     ends = [(0, (length - search.SIDE) // GRID * GRID) for length in images.shape[1:3]]
     squares = [images[:, y : y + search.SIDE, x : x + search.SIDE] for y, x in itertools.product(*ends)]
-    found = align(autoencoder, jnp.concatenate(squares), config=EVERY)
-    return (found.alignment / found.error).reshape(len(squares), -1).sum(0)
+
+    @jax.checkpoint  # one square at a time, or what gradients need of all four is 16 GiB
+    def of_square(square: jax.Array) -> jax.Array:
+        found = align(autoencoder, square, config=EVERY)
+        return found.alignment / found.error
+
+    return jax.lax.map(of_square, jnp.stack(squares)).sum(0)
 
 
 THROUGH: dict[str, Callable[[Any, jax.Array], jax.Array]] = {"tiles looked at": of_tiles, "all of it": of_all}

@@ -65,7 +65,7 @@ def of_one_version(work: Path) -> None:
     """
     mark, version = work / "version.json", {"rows": SCHEMA_VERSION, "alignment": dataclasses.asdict(AlignmentConfig())}
     text = json.dumps(version, indent=1) + "\n"
-    if not work.exists() or not any(work.iterdir()):
+    if not any(work.glob("*/*")):  # of a model
         work.mkdir(parents=True, exist_ok=True)
         with whole_file(mark) as unfinished:
             unfinished.write_text(text)

@@ -2,6 +2,7 @@
 
     aedr generate --model MODEL --out FOLDER/MODEL -n 200 --seed 9500000 --size 512     for each model
     python -m benchmarks.tiles measure FOLDER --data DATA --work WORK [--models mini-vq,mini-movq] [--sources ...]
+        [--side 512]
     python -m benchmarks.tiles print --work WORK
     python -m benchmarks.tiles levels --work WORK
 
@@ -48,8 +49,8 @@ REPEATS = 1000
 OF_OTHERS = 40  # images of each other model
 
 
-def own(folder: Path, model: str) -> Iterator[Pixels]:
-    return (middle(read_image(path), SIDE) for path in sorted((folder / model).glob("*.png")))
+def own(folder: Path, model: str, side: int) -> Iterator[Pixels]:
+    return (middle(read_image(path), side) for path in sorted((folder / model).glob("*.png")))
 
 
 def of_half(found: Iterator[tuple[str, Pixels]], half: int, side: int) -> Iterator[Pixels]:
@@ -209,10 +210,13 @@ def report_levels(of: Mapping[str, Mapping[str, Images]]) -> None:
         cells, counts = [], []
         for found in others.values():
             images = [one for name, one in found.items() if source in (name, "all")]
-            p = {rule: np.concatenate([p_values(one, rule) for one in images]) for rule in RULES if images}
-            cells.append(" ".join(f"{(values <= RATES[0] * ROUNDING).mean():.3f}" for values in p.values()))
-            counts += [str(len(p[rule])) for rule in list(p)[:1]]
-        rows.append([source, ", ".join(dict.fromkeys(counts)), *cells])
+            shares = []
+            for rule in RULES if images else ():
+                p = np.concatenate([p_values(one, rule) for one in images])
+                shares.append(f"{(p <= RATES[0] * ROUNDING).mean():.3f}")
+            cells.append(" ".join(shares))
+            counts.append(sum(len(one.signal) for one in images))
+        rows.append([source, ", ".join(map(str, sorted({*counts} - {0}))), *cells])
     print(f"**Foreign images with p <= {RATES[0]:g}: {'; '.join(RULES)}**\n")
     print(to_markdown(["source", "n", *of], rows))
 
@@ -223,6 +227,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--side", type=int, default=SIDE, help=f"of the models' images (default {SIDE})")
     parser.add_argument("--half", type=int, default=1, choices=(0, 1), help="of photographs and files (default 1)")
     parser.add_argument("--models", help="A,B: only these (default: all)")
     parser.add_argument("--sources", help="A,B: only these of the models and other sources (default: all)")
@@ -235,7 +240,7 @@ def main() -> None:
     for model in models:
         autoencoder = load_autoencoder(model)
         for source in tqdm(wanted, desc=model, disable=None):
-            images = SOURCES[source](args.data, args.half) if source in SOURCES else own(args.folder, source)
+            images = SOURCES[source](args.data, args.half) if source in SOURCES else own(args.folder, source, args.side)
             if source in MODELS and source != model:
                 images = itertools.islice(images, OF_OTHERS)
             keep(args.work / model / f"{source}.npz", autoencoder, images)

@@ -258,6 +258,8 @@ def test_no_images_have_no_alignment(autoencoder, side):
     found = compiled(autoencoder, jnp.zeros((0, side, side, 3)), config=dataclasses.replace(SMALL, tiles=2))
     assert found.alignment.shape == found.error.shape == (0,)
     assert of_blocks(jnp.zeros((0, 2, 6, 18)), jnp.zeros((0, 18), bool), tiles=2).error.shape == (0,)
+    with pytest.raises(ValueError, match="18 blocks of 4 tiles: expected as many of each"):
+        of_blocks(jnp.zeros((1, 2, 6, 18)), jnp.zeros((1, 18), bool), tiles=4)
 
 
 @pytest.mark.parametrize(("factor", "least"), [(4, 68), (8, 72), (16, 112), (32, 224), (64, 448)])

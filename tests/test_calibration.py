@@ -339,6 +339,13 @@ def test_use_on_other_weights_or_settings_is_refused(signals):
     ):
         with pytest.raises(aedr.CalibrationError, match=message):
             calibration.check_against(measured)
+    older = now.describe()["settings"] | {"alignment": now.settings["alignment"] | {"version": 1}}
+    made = dataclasses.replace(
+        calibration, protocol=dataclasses.replace(calibration.protocol, processing="none", settings=older)
+    )
+    message = r"alignment.version: calibrated 1, now 2 \(another version of aedr_jax made it: calibrate anew\)"
+    with pytest.raises(aedr.CalibrationError, match=message):
+        made.check_against(now)
     unknown = aedr.calibrate(signals, size_rule="crop2")
     with pytest.raises(aedr.CalibrationError, match=r"weights_hash: calibrated None, now '.{12}'"):
         unknown.check_against(now)

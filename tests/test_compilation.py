@@ -116,3 +116,10 @@ def test_a_container_may_use_as_many_cpus_as_its_time_keeps_busy(tmp_path, files
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert compilation._granted(tmp_path) == (expected or sys.maxsize)
+
+
+@pytest.mark.parametrize(("allowed", "granted", "expected"), [(4, 2, 2), (2, 4, 2), (3, sys.maxsize, 3)])
+def test_cpus_are_those_allowed_and_no_more_than_are_granted(monkeypatch, allowed, granted, expected):
+    monkeypatch.setattr(compilation.os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
+    monkeypatch.setattr(compilation, "_granted", lambda folder: granted)
+    assert compilation.cpus() == expected

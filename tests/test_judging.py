@@ -271,6 +271,16 @@ def test_other_settings_are_refused(attribute, tmp_path, scores, world, models):
         api.attribute(api.Scores(scores), out=tmp_path / "folder")
 
 
+def test_verdicts_on_rows_of_another_version_are_not_gone_on_with(attribute, tmp_path, monkeypatch):
+    write_rows([row("x", "a")], tmp_path / "scores.parquet")
+    source = api.Scores(tmp_path / "scores.parquet")
+    with monkeypatch.context() as older:
+        older.setattr(judging, "VERSION_OF_ROWS", 4)
+        attribute(source=source, models=None)
+    with pytest.raises(SourceError, match=r"holds rows of other settings \(schema_version"):
+        attribute(source=source, models=None)
+
+
 def row(image, model, alignment=0.0, *, size_rule="crop8", **changed):
     measured = dict.fromkeys(Measurement._fields, math.nan) | {"alignment": alignment, "alignment_error": 0.1}
     known = {"sha256": "0" * 64, "used_width": 96, "used_height": 96, "status": "ok"}

@@ -32,7 +32,7 @@ from aedr_jax.typed import build
 
 __all__ = ["FEW", "Calibration", "Provenance", "calibrate", "pasts_of"]
 
-FORMAT = "aedr_jax calibration 6"
+FORMAT = "aedr_jax calibration 5"
 FEW = 20
 ALPHA = 0.05
 VERSIONED = ("aedr-jax", "jax", "jaxlib", "flax", "numpy", "dm-pix", "pillow")
@@ -227,6 +227,8 @@ class Calibration:
             sides = "; ".join(f"{what}: calibrated {_short(a)}, now {_short(b)}" for what, (a, b) in found.items())
             size_rule = found.get("size_rule", ("", ""))[0] or ""
             remedy = f" (--multiple {size_rule[4:]} measures as it does)" if size_rule.startswith("crop") else ""
+            if "settings.alignment.version" in found:
+                remedy += " (another version of aedr_jax made it: calibrate anew)"
             raise CalibrationError(f"{where}: made with other weights or settings: {sides}{remedy}")
         if measured.identity.weights_hash is None:
             message = f"{where}: weights that cannot be hashed: nothing tells this autoencoder from the calibrated one"

@@ -16,6 +16,7 @@ from aedr_jax.decision.null import Null
 from aedr_jax.inputs.decoding import Refused
 from aedr_jax.inputs.sources import Item
 from aedr_jax.scoring.job import Measuring, Plan, Scoring, Work, Worker
+from aedr_jax.scoring.rows import SCHEMA_VERSION as VERSION_OF_ROWS
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.scored import Scored, Scores
 from aedr_jax.scoring.scorer import Scorer
@@ -169,7 +170,7 @@ class _ScoreJudge(Worker):
             name: protocols[name].record() if name in protocols else self.scores.kinds[name]._asdict()
             for name in self.models
         }
-        return {"models": measured, **self.judging.settings()}
+        return {"schema_version": VERSION_OF_ROWS, "models": measured, **self.judging.settings()}
 
     def rows(self, items: Iterable[Item]) -> Iterator[list[Row]]:
         for item in items:

@@ -27,8 +27,8 @@ finest band tells most of an untouched image, a wider one of a compressed image:
 alignment / error is lowest counts.
 
 Blocks are those of a few tiles of one fixed size (`tiles`): a small image is one tile. They are looked at one after
-another, and no further one where the image stands firmly or hardly at all (`AlignmentConfig.stop`). On T tiles of 128
-pixels a side this costs T · (1 + k) passes of 120 × 120. Reference: a loop over the definition, in the tests.
+another, and no further one where the image stands firmly or hardly at all (`AlignmentConfig.stop`). Each tile of 128
+pixels a side costs 1 + k passes of 120 × 120. Reference: a loop over the definition, in the tests.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from aedr_jax.images.arrays import check_images
 from aedr_jax.images.tiles import BOX_OF_DETAIL, FEWEST, SATURATED, AlignmentConfig, Grid
 
 __all__ = [
+    "VERSION",
     "Alignment",
     "align",
     "align_tiles",
@@ -58,6 +59,7 @@ __all__ = [
 
 _State = TypeVar("_State")
 
+VERSION = 2  # of what equal settings come to, a part of `SignalConfig.describe`; 2: the error of several tiles
 FLOOR_OF_ERROR = 0.005  # with a larger one, foreign images of decoders with little spread would stand too near 0
 
 
@@ -352,7 +354,7 @@ def of_blocks(
     losses: Float[Array, "n bands views blocks"],
     telling: Bool[Array, "n blocks"],
     *,
-    tiles: int = 1,
+    tiles: int,
     config: AlignmentConfig = AlignmentConfig(),
 ) -> Alignment:
     """The alignment that block losses make (`block_losses`), all of them.
@@ -361,7 +363,12 @@ def of_blocks(
       losses, telling: of so many tiles, one after another.
       tiles: how many.
       config: settings.
+
+    Raises:
+      ValueError: on blocks that so many tiles cannot have.
     """
+    if losses.shape[3] % tiles:
+        raise ValueError(f"{losses.shape[3]} blocks of {tiles} tiles: expected as many of each")
     controls = losses.shape[2] - 1
     weight = telling.astype(losses.dtype)
     of_tiles = weight.reshape(-1, tiles, weight.shape[1] // tiles).sum(2)
@@ -373,7 +380,7 @@ def of_blocks(
     logs = jnp.log(losses[:, :, 1:] + config.floor)
     between_controls = jnp.var(jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None], axis=2, ddof=1)
     beyond_one = 1.0 - jnp.square(of_tiles).sum(1, keepdims=True) / jnp.square(safe)  # 1 - 1 / T
-    error = jnp.sqrt(between_blocks + between_controls / controls + beyond_one * between_controls + FLOOR_OF_ERROR**2)
+    error = jnp.sqrt(between_blocks + between_controls * (1.0 / controls + beyond_one) + FLOOR_OF_ERROR**2)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
     enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1] / tiles)

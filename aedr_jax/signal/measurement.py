@@ -21,7 +21,7 @@ from aedr_jax.errors import ArgumentError
 from aedr_jax.images.arrays import check_gray, check_homogeneity, check_images
 from aedr_jax.images.tiles import AlignmentConfig
 from aedr_jax.signal import losses, texture
-from aedr_jax.signal.alignment import Alignment, align
+from aedr_jax.signal.alignment import VERSION, Alignment, align
 from aedr_jax.signal.reconstruction import split_keys, to_display
 
 __all__ = ["PRESETS", "Measurement", "Passes", "SignalConfig", "Values", "loss_ratio", "measure", "times_texture"]
@@ -117,14 +117,15 @@ class SignalConfig:
         return next((name for name, config in PRESETS.items() if config == self), "custom")
 
     def describe(self) -> dict[str, Any]:
-        """The settings as JSON values; the loss by its name."""
+        """The settings as JSON values; the loss by its name, the alignment with the version of what it comes to."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.loss is not None:
             package, *inside = self.loss.__module__.split(".")
             module = package if package == "aedr_jax" else ".".join([package, *inside])  # our own by their public names
             values["loss"] = f"{module}.{getattr(self.loss, '__qualname__', repr(self.loss))}"
         values["decimals"] = None if self.decimals is None else list(self.decimals)
-        values["alignment"] = None if self.alignment is None else _as_json(dataclasses.asdict(self.alignment))
+        if self.alignment is not None:
+            values["alignment"] = {"version": VERSION, **_as_json(dataclasses.asdict(self.alignment))}
         return values
 
 
