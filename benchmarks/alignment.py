@@ -151,8 +151,8 @@ def main() -> None:
     parser.add_argument("--others", type=int, help="at most so many images of another source (default: all)")
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
+    of_one_version(args.work)
     if args.step == "measure":
-        of_one_version(args.work)
         for model in models:
             measure(model, args.folder, args.work, args.others)
         return

@@ -220,10 +220,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=COUNT, help=f"images of a cell (default {COUNT})")
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
+    of_one_version(args.work)
     if args.step == "print":
         report(args.work, models)
         return
-    of_one_version(args.work)
     for model in models:
         (measure_cells if args.step == "measure" else defend)(model, args.folder, args.work, args.count)
 

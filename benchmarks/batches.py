@@ -3,7 +3,6 @@ folders of standings, each of one version of what they are made of."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -13,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aedr_jax import AlignmentConfig, prepare
+from aedr_jax import AlignmentConfig, SignalConfig, prepare
 from aedr_jax.files import whole_file
 from aedr_jax.scoring.rows import SCHEMA_VERSION
 from benchmarks.sources import Pixels
@@ -57,15 +56,16 @@ def keep_arrays(path: Path, **arrays: np.ndarray) -> None:
         np.savez(file, **arrays)
 
 
-def of_one_version(work: Path) -> None:
-    """Mark a folder that is to hold standings with the version of the measurement and its settings.
+def of_one_version(work: Path, config: AlignmentConfig | None = AlignmentConfig()) -> None:
+    """Mark a folder of standings, in WORK/MODEL, with the version of the measurement and its settings.
 
     Raises:
-      SystemExit: what is there is of another version, or of one that left no mark: rows of two would mix.
+      SystemExit: what is there is of another version, or of one that left no mark: it would pass for today's.
     """
-    mark, version = work / "version.json", {"rows": SCHEMA_VERSION, "alignment": dataclasses.asdict(AlignmentConfig())}
-    text = json.dumps(version, indent=1) + "\n"
-    if not any(work.glob("*/*")):  # of a model
+    mark = work / "version.json"
+    settings = {"rows": SCHEMA_VERSION, **SignalConfig(alignment=config).describe()}
+    text = json.dumps({name: settings[name] for name in ("rows", "alignment")}, indent=1) + "\n"
+    if not any(work.glob("*/*")):
         work.mkdir(parents=True, exist_ok=True)
         with whole_file(mark) as unfinished:
             unfinished.write_text(text)

@@ -33,7 +33,7 @@ from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.study.metrics import area_under_curve
-from benchmarks.batches import keep_arrays
+from benchmarks.batches import keep_arrays, of_one_version
 from benchmarks.sources import KINDS, Pixels, half_of, middle, processed
 
 MODELS = ("mini-wan", "mini-dc")
@@ -135,6 +135,7 @@ def main() -> None:
     models = split_list(args.models) if args.models else list(MODELS)
     config = SignalConfig(alignment=AlignmentConfig(tile=args.tile)) if args.tile else SignalConfig()
     measuring = jax.jit(partial(measure, config=config))
+    of_one_version(args.work, config.alignment)
     for model in models if args.step == "measure" else ():
         autoencoder, side = load_autoencoder(model), REGISTRY[model].native_size or 0
         print(f"{model}: {quality(autoencoder, args.data, side):.1f} dB on photographs of {side} pixels", flush=True)

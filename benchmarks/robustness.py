@@ -100,10 +100,10 @@ def main() -> None:
     parser.add_argument("--models", help="A,B: only these (default: all)")
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
+    of_one_version(args.work)
     if args.step == "print":
         report(args.work, models)
         return
-    of_one_version(args.work)
     for condition in tqdm(CONDITIONS, disable=None):
         for model in models:
             measure(model, condition, args.folder, args.data, args.work)

@@ -208,8 +208,8 @@ def main() -> None:
     parser.add_argument("--limit", type=float, help="on alignment / error")
     args = parser.parse_args()
     models = split_list(args.models) if args.models else list(MODELS)
+    of_one_version(args.work)
     if args.step == "measure":
-        of_one_version(args.work)
         measure(args.folder, args.data, args.work, models, args.count, args.foreign)
     else:
         print(table(args.work, models, args.limit))
