@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.convolutions import convolve_few
+from aedr_jax.autoencoders.convolutions import convolve_few, convolve_some
 from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.errors import BaselineError
 
 __all__ = ["inversion_losses", "latent_scale", "with_fast_gradients"]
 
 EXTRA = 'pip install "aedr-jax[baselines]"'
+SLOW_BACKWARDS = (jax.lax.conv_general_dilated, convolve_few, convolve_some)  # what has another gradient here
 
 
 def inversion_losses(
@@ -92,7 +93,7 @@ def with_fast_gradients(autoencoder: Any) -> Any:
         return autoencoder
     copy = nnx.clone(autoencoder)
     for _, module in nnx.iter_modules(copy):
-        if isinstance(module, nnx.Conv) and module.conv_general_dilated in (jax.lax.conv_general_dilated, convolve_few):
+        if isinstance(module, nnx.Conv) and module.conv_general_dilated in SLOW_BACKWARDS:
             module.conv_general_dilated = _convolve
     return copy
 
