@@ -38,8 +38,8 @@ from jaxtyping import Array, Float
 __all__ = ["LAYOUT", "convolve_few", "convolve_some", "convolve_upsampled", "convolver", "upsample_nearest"]
 
 MANY = 512  # channels, on both sides, from which F(2, 3) is surely faster, 1.3 to 1.5 times, and nine products are kept
-SOME = 256  # from which it is as long as an image has no more than
-NEAR = 2**21  # numbers before or after: beyond, what is transformed does not stay near the cores
+SOME = 256  # channels, on both sides, from which F(2, 3) is faster as well, but of small images only: of no more than
+NEAR = 2**21  # numbers, before or after; of 2**22 it was slower
 FEW = 256  # channels of one side times those of the other, up to which a few pixels are made at once: 1.5 to 4 times
 WHOLE = 2**20  # numbers that one product reads or writes, up to which nothing is cut: a loop and its copies cost more
 STRIP = 2**18  # such numbers at a time where it is: what stays in a cache. Of many channels there are
