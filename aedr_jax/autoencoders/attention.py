@@ -29,7 +29,7 @@ def _largest_on_cpus(x: Float[Array, "n q k"]) -> Float[Array, "n q"]:
     return jax.lax.reduce(x, np.float32(-np.inf), lambda a, b: jax.lax.select(a > b, a, b), (x.ndim - 1,))
 
 
-LARGEST = {"cpu": _largest_on_cpus, "default": functools.partial(jnp.max, axis=-1)}
+LARGEST: dict[str, Callable[[Array], Array]] = {"cpu": _largest_on_cpus, "default": functools.partial(jnp.max, axis=-1)}
 
 
 def attend(
@@ -49,10 +49,8 @@ def attend(
         return (attended / jnp.sum(weights, axis=-1, keepdims=True)).astype(value.dtype)
 
     forms = {
-        platform: functools.partial(
-            _in_query_blocks, functools.partial(of_block, largest=LARGEST[platform]), LOGITS[platform]
-        )
-        for platform in LOGITS
+        platform: functools.partial(_in_query_blocks, functools.partial(of_block, largest=largest), LOGITS[platform])
+        for platform, largest in LARGEST.items()
     }
     return jax.lax.platform_dependent(query / math.sqrt(query.shape[-1]), key, value, **forms)
 

@@ -96,7 +96,7 @@ def convolve_some(x: Array, kernel: Array, *arguments: Any, precision: Any, **op
     """`jax.lax.conv_general_dilated` of a 3×3 kernel to the same size, by sixteen products where images are small."""
     _, h, w, _ = x.shape
     if h * w * max(kernel.shape[2:]) > NEAR:
-        return jax.lax.conv_general_dilated(x, kernel, *arguments, precision=precision, **options)
+        return _as_it_is(x, kernel, arguments=arguments, precision=precision, **options)
     return _convolve_many(x, kernel, *arguments, precision=precision, **options)
 
 
