@@ -237,6 +237,17 @@ def test_attention_in_blocks_equals_attention_at_once(monkeypatch):
     np.testing.assert_allclose(apply(module, x), at_once(module, x), **CLOSE)
 
 
+def test_on_cpus_no_program_is_made_of_products_and_exponentials():
+    """As YNNPACK would make one of them, several times as slow; the maximum is what it does not know."""
+    module = Attention(64, 32, None, Numerics(), nnx.Rngs(0))
+    text = jax.jit(lambda module, x: module(x)).lower(module, jnp.zeros((1, 16, 16, 64))).compile().as_text()
+    computations = text.split("\n\n")
+    products, exponentials = ([one for one in computations if name in one] for name in (" dot(", " exponential("))
+    assert products
+    assert exponentials
+    assert not set(products) & set(exponentials)
+
+
 def test_attention_does_not_hold_every_logit():
     """Of 128² positions, whose logits are 1 GiB, what is held at a time; the tokens themselves are half a MiB each."""
     tokens = jax.ShapeDtypeStruct((1, 128 * 128, 8), jnp.float32)

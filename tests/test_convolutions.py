@@ -13,7 +13,7 @@ from flax import nnx
 
 from aedr_jax.autoencoders import convolutions
 from aedr_jax.autoencoders.blocks import Numerics, conv
-from aedr_jax.autoencoders.convolutions import FEW, MANY, convolve_upsampled, convolver, upsample_nearest
+from aedr_jax.autoencoders.convolutions import FEW, MANY, SOME, convolve_upsampled, convolver, upsample_nearest
 
 TOLERANCE = 2e-6
 OPTIONS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": "highest"}
@@ -85,6 +85,15 @@ def test_equal_to_the_convolution(rng, monkeypatch, functions, most, shape):
     assert_close(jax.jit(lambda *of: function(*of))(x, kernel), reference(x, kernel))
 
 
+def test_between_some_channels_small_images_take_products_and_large_ones_the_convolution(rng, monkeypatch):
+    monkeypatch.setattr(convolutions, "NEAR", 6 * 4 * 5)
+    function = jax.jit(lambda *of: convolver(SOME, SOME)(*of, (1, 1), [(1, 1), (1, 1)], **OPTIONS))
+    for h, is_convolution in ((6, False), (7, True)):
+        x, kernel = drawn(rng, 1, h, 4, 3, 5)
+        assert ("stablehlo.convolution" in function.lower(x, kernel).as_text()) == is_convolution
+        assert_close(function(x, kernel), plain(x, kernel))
+
+
 @pytest.mark.parametrize("functions", PAIRS, indirect=True)
 def test_gradients_are_equal(rng, monkeypatch, functions):
     cut(monkeypatch, 8)
@@ -143,11 +152,12 @@ def test_which_convolutions_of_a_network_are_rewritten():
         return nnx.eval_shape(lambda: conv(*arguments, Numerics(), nnx.Rngs(0), **options)).conv_general_dilated
 
     as_it_is = jax.lax.conv_general_dilated
-    many, few = convolver(MANY, MANY), convolver(3, 16)
-    assert len({many, few, as_it_is}) == 3
+    many, some, few = convolver(MANY, MANY), convolver(SOME, SOME), convolver(3, 16)
+    assert len({many, some, few, as_it_is}) == 4
     assert form(MANY, MANY, 3) is form(MANY, 2 * MANY, 3) is many
     assert form(3, 16, 3) is form(16, 16, 3) is few
-    assert form(MANY, MANY // 2, 3) is form(32, 16, 3) is as_it_is
+    assert form(SOME, SOME, 3) is form(MANY, SOME, 3) is some
+    assert form(MANY, SOME // 2, 3) is form(32, 16, 3) is as_it_is
     assert form(MANY, MANY, 1) is form(16, 16, 1) is as_it_is
     assert form(MANY, MANY, 3, rewritten=False) is form(16, 16, 3, rewritten=False) is as_it_is
     assert form(MANY, MANY, 3, stride=2) is form(16, 16, 3, stride=2) is as_it_is

@@ -11,11 +11,25 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 __all__ = ["LOGITS", "attend"]
 
 LOGITS = {"cpu": 2**21, "default": 2**24}  # of all images, held at a time: on CPUs what stays near the cores
+
+
+def _largest_on_cpus(x: Float[Array, "n q k"]) -> Float[Array, "n q"]:
+    """The maximum by a comparison that YNNPACK does not know.
+
+    With the one that it knows, it makes one program of the products for queries, keys and logits, the maximum and the
+    exponential, which takes several times as long as they do one after the other. (What an `optimization_barrier`
+    keeps apart, it joins.)
+    """
+    return jax.lax.reduce(x, np.float32(-np.inf), lambda a, b: jax.lax.select(a > b, a, b), (x.ndim - 1,))
+
+
+LARGEST: dict[str, Callable[[Array], Array]] = {"cpu": _largest_on_cpus, "default": functools.partial(jnp.max, axis=-1)}
 
 
 def attend(
@@ -26,15 +40,18 @@ def attend(
     The sum of a query's weights divides what they gave, c values, and not the weights, t values.
     """
 
-    def of_block(query: Array, key: Array, value: Array) -> Array:
+    def of_block(query: Array, key: Array, value: Array, *, largest: Callable[[Array], Array]) -> Array:
         logits = jnp.einsum("nqc,nkc->nqk", query, key, precision=precision, preferred_element_type=jnp.float32)
-        weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
+        weights = jnp.exp(logits - largest(jax.lax.stop_gradient(logits))[..., None])
         attended = jnp.einsum(
             "nqk,nkc->nqc", weights.astype(value.dtype), value, precision=precision, preferred_element_type=jnp.float32
         )
         return (attended / jnp.sum(weights, axis=-1, keepdims=True)).astype(value.dtype)
 
-    forms = {platform: functools.partial(_in_query_blocks, of_block, logits) for platform, logits in LOGITS.items()}
+    forms = {
+        platform: functools.partial(_in_query_blocks, functools.partial(of_block, largest=largest), LOGITS[platform])
+        for platform, largest in LARGEST.items()
+    }
     return jax.lax.platform_dependent(query / math.sqrt(query.shape[-1]), key, value, **forms)
 
 

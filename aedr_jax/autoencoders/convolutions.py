@@ -35,9 +35,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["LAYOUT", "convolve_few", "convolve_upsampled", "convolver", "upsample_nearest"]
+__all__ = ["LAYOUT", "convolve_few", "convolve_some", "convolve_upsampled", "convolver", "upsample_nearest"]
 
 MANY = 512  # channels, on both sides, from which F(2, 3) is surely faster, 1.3 to 1.5 times, and nine products are kept
+SOME = 256  # channels, on both sides, from which F(2, 3) is faster as well, but of small images only: of no more than
+NEAR = 2**21  # numbers, before or after; of 2**22 it was slower
 FEW = 256  # channels of one side times those of the other, up to which a few pixels are made at once: 1.5 to 4 times
 WHOLE = 2**20  # numbers that one product reads or writes, up to which nothing is cut: a loop and its copies cost more
 STRIP = 2**18  # such numbers at a time where it is: what stays in a cache. Of many channels there are
@@ -80,14 +82,22 @@ def convolver(inputs: int, outputs: int) -> Callable[..., Any]:
 
     It is `jax.lax.conv_general_dilated`, or does the same.
     """
-    if min(inputs, outputs) >= MANY:
-        return _convolve_many
+    if min(inputs, outputs) >= SOME:
+        return _convolve_many if min(inputs, outputs) >= MANY else convolve_some
     return convolve_few if inputs * outputs <= FEW else jax.lax.conv_general_dilated
 
 
 def _convolve_many(x: Array, kernel: Array, *arguments: Any, precision: Any, **options: Any) -> Array:
     plain = functools.partial(_as_it_is, arguments=arguments, precision=precision, **options)
     return _on_cpus(functools.partial(_sixteen, precision=precision), plain, x, kernel)
+
+
+def convolve_some(x: Array, kernel: Array, *arguments: Any, precision: Any, **options: Any) -> Array:
+    """`jax.lax.conv_general_dilated` of a 3×3 kernel to the same size, by sixteen products where images are small."""
+    _, h, w, _ = x.shape
+    if h * w * max(kernel.shape[2:]) > NEAR:
+        return _as_it_is(x, kernel, arguments=arguments, precision=precision, **options)
+    return _convolve_many(x, kernel, *arguments, precision=precision, **options)
 
 
 def convolve_few(x: Array, kernel: Array, *arguments: Any, precision: Any, **options: Any) -> Array:

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.convolutions import convolve_few
+from aedr_jax.autoencoders.convolutions import convolve_few, convolve_some
 from aedr_jax.autoencoders.models import Autoencoder
 from aedr_jax.errors import BaselineError
 
 __all__ = ["inversion_losses", "latent_scale", "with_fast_gradients"]
 
 EXTRA = 'pip install "aedr-jax[baselines]"'
+SLOW_BACKWARDS = (jax.lax.conv_general_dilated, convolve_few, convolve_some)  # what has another gradient here
 
 
 def inversion_losses(
@@ -85,14 +86,15 @@ def with_fast_gradients(autoencoder: Any) -> Any:
     XLA's CPU backend is fast where a kernel is stored as [h, w, in, out]. The gradient of a convolution wants it turned
     and transposed; outside of loops XLA does that beforehand, but in the body of a `lax.scan` it takes a generic path,
     several times as slow. Here the kernel is turned explicitly, also between few channels, where a few pixels at once
-    (`convolve_few`) would make the images faster and their gradient slower. Values are the same; forward-mode
+    (`convolve_few`) would make the images faster and their gradient slower, and where small images and no others are
+    made by products (`convolve_some`). Values are the same; forward-mode
     differentiation is not defined, which a descent does not need. What is no NNX module is returned as it is.
     """
     if not isinstance(autoencoder, nnx.Module):
         return autoencoder
     copy = nnx.clone(autoencoder)
     for _, module in nnx.iter_modules(copy):
-        if isinstance(module, nnx.Conv) and module.conv_general_dilated in (jax.lax.conv_general_dilated, convolve_few):
+        if isinstance(module, nnx.Conv) and module.conv_general_dilated in SLOW_BACKWARDS:
             module.conv_general_dilated = _convolve
     return copy
 
