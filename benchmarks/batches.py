@@ -14,7 +14,6 @@ import numpy as np
 
 from aedr_jax import AlignmentConfig, SignalConfig, prepare
 from aedr_jax.files import whole_file
-from aedr_jax.scoring.rows import SCHEMA_VERSION
 from benchmarks.sources import Pixels
 
 SIZE = 8  # images a call on an accelerator; a CPU gains nothing by more than one
@@ -57,14 +56,13 @@ def keep_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def of_one_version(work: Path, config: AlignmentConfig | None = AlignmentConfig()) -> None:
-    """Mark a folder of standings, in WORK/MODEL, with the version of the measurement and its settings.
+    """Mark a folder of standings, in WORK/MODEL, with the settings of the alignment and its version.
 
     Raises:
       SystemExit: what is there is of another version, or of one that left no mark: it would pass for today's.
     """
     mark = work / "version.json"
-    settings = {"rows": SCHEMA_VERSION, **SignalConfig(alignment=config).describe()}
-    text = json.dumps({name: settings[name] for name in ("rows", "alignment")}, indent=1) + "\n"
+    text = json.dumps(SignalConfig(alignment=config).describe()["alignment"], indent=1) + "\n"
     if not any(work.glob("*/*")):
         work.mkdir(parents=True, exist_ok=True)
         with whole_file(mark) as unfinished:

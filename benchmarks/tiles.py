@@ -168,10 +168,14 @@ def read_all(work: Path, models: Sequence[str]) -> dict[str, dict[str, Images]]:
     return {m: {path.stem: read(path) for path in sorted((work / m).glob("*.npz"))} for m in models}
 
 
+def foreign_to(of: Mapping[str, Mapping[str, Images]]) -> dict[str, dict[str, Images]]:
+    return {m: {source: one for source, one in found.items() if not related(m, source)} for m, found in of.items()}
+
+
 def report(of: Mapping[str, Mapping[str, Images]]) -> None:
     models = list(of)
     own_images = {m: of[m][m] for m in models}
-    others = {m: joined([one for source, one in of[m].items() if not related(m, source)]) for m in models}
+    others = {m: joined([*found.values()]) for m, found in foreign_to(of).items()}
     rows = []
     for model in models:
         ours, foreign = own_images[model], others[model]
@@ -204,19 +208,20 @@ def report(of: Mapping[str, Mapping[str, Images]]) -> None:
 
 def report_levels(of: Mapping[str, Mapping[str, Images]]) -> None:
     """Of each model and source, where what all tiles of a pair's images have in common shows, and of all sources."""
-    others = {m: {source: one for source, one in found.items() if not related(m, source)} for m, found in of.items()}
+    others = foreign_to(of)
+    sources = [*dict.fromkeys(source for found in others.values() for source in found), "all"]
+    for found in others.values():
+        if found:
+            found["all"] = joined([*found.values()])
     rows = []
-    for source in (*dict.fromkeys(source for found in others.values() for source in found), "all"):
-        cells, counts = [], []
-        for found in others.values():
-            images = [one for name, one in found.items() if source in (name, "all")]
-            shares = []
-            for rule in RULES if images else ():
-                p = np.concatenate([p_values(one, rule) for one in images])
-                shares.append(f"{(p <= RATES[0] * ROUNDING).mean():.3f}")
-            cells.append(" ".join(shares))
-            counts.append(sum(len(one.signal) for one in images))
-        rows.append([source, ", ".join(map(str, sorted({*counts} - {0}))), *cells])
+    for source in sources:
+        images = {model: found[source] for model, found in others.items() if source in found}
+        shares = {
+            model: " ".join(f"{(p_values(one, rule) <= RATES[0] * ROUNDING).mean():.3f}" for rule in RULES)
+            for model, one in images.items()
+        }
+        counts = sorted({len(one.signal) for one in images.values()})
+        rows.append([source, ", ".join(map(str, counts)), *(shares.get(model, "") for model in of)])
     print(f"**Foreign images with p <= {RATES[0]:g}: {'; '.join(RULES)}**\n")
     print(to_markdown(["source", "n", *of], rows))
 

@@ -82,8 +82,10 @@ def convolver(inputs: int, outputs: int) -> Callable[..., Any]:
 
     It is `jax.lax.conv_general_dilated`, or does the same.
     """
+    if min(inputs, outputs) >= MANY:
+        return _convolve_many
     if min(inputs, outputs) >= SOME:
-        return _convolve_many if min(inputs, outputs) >= MANY else convolve_some
+        return convolve_some
     return convolve_few if inputs * outputs <= FEW else jax.lax.conv_general_dilated
 
 

@@ -87,8 +87,8 @@ def with_fast_gradients(autoencoder: Any) -> Any:
     and transposed; outside of loops XLA does that beforehand, but in the body of a `lax.scan` it takes a generic path,
     several times as slow. Here the kernel is turned explicitly, also between few channels, where a few pixels at once
     (`convolve_few`) would make the images faster and their gradient slower, and where small images and no others are
-    made by products (`convolve_some`). Values are the same; forward-mode
-    differentiation is not defined, which a descent does not need. What is no NNX module is returned as it is.
+    made by products (`convolve_some`). Values are the same; forward-mode differentiation is not defined, which a
+    descent does not need. What is no NNX module is returned as it is.
     """
     if not isinstance(autoencoder, nnx.Module):
         return autoencoder
