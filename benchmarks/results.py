@@ -118,7 +118,12 @@ def print_seconds(records: Sequence[Record]) -> None:
             [*method, f"{np.mean(seconds):.3g}", f"{np.mean(times):.3g}", f"{np.mean(compiling):.1f}", str(len(of))]
         )
     header = ["method", "seconds an image", "times AEDR's", "seconds to compile", "models"]
-    show("Seconds: mean over the models of the median over images; compiling apart", header, rows)
+    show(
+        "Seconds: mean over the models of the median over images; \"times AEDR's\": mean of the models' own ratios; "
+        "compiling apart",
+        header,
+        rows,
+    )
 
 
 def print_autoencoders(records: Sequence[Record]) -> None:

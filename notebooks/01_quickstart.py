@@ -91,7 +91,7 @@ for label, *values in zip(labels, measured.ratio, measured.alignment, measured.s
 #
 # Nothing is calibrated. A foreign p-value says how many images that have nothing to do with a model stand as firmly on
 # its grid; their scores ship with the package. A model accepts where it is at most `false_names`, .05, adjusted for the
-# number of candidates; of several the one on whose grid the image stands most firmly is named. A verdict needs the
+# number of candidates; of several the one with the lowest alignment is named. A verdict needs the
 # alignment alone, which `SignalConfig.tiles()` measures.
 
 # %%

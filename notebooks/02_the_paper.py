@@ -90,7 +90,7 @@ plt.show()
 # both name the commands that made each table. The first of this section came out of
 #
 # ```sh
-# aedr evaluate EVAL --out RESULTS --count 100
+# aedr evaluate EVAL --out RESULTS --count 100 --no-plots --methods aedr,aedr-default,...
 # python -m benchmarks.results RESULTS
 # ```
 #
@@ -161,8 +161,9 @@ plt.show()
 # %% [markdown]
 # ### What accuracy costs
 #
-# Seconds an image of 128 pixels on one core while other work ran, compiling apart. The alignment's do not grow with an
-# image (`docs/large.md`). The paper has LatentTracer at 12 to 163 seconds where AEDR takes .06 to 1.25.
+# Seconds an image of 128 pixels on one core while other work ran, compiling apart. `aedr-default` measures the alignment
+# and both losses; the alignment alone, which `aedr attribute` measures, does not grow with an image (`docs/large.md`).
+# The paper has LatentTracer at 12 to 163 seconds where AEDR takes .06 to 1.25.
 
 # %%
 seconds = {row["method"]: number(row["seconds an image"]) for row in table("results.md", "Seconds: mean")}

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_autoencoder, tiny_architecture, tiny_autoencoder
+from conftest import mesh_of, random_autoencoder, tiny_architecture, tiny_autoencoder
 from flax import nnx
 
 import aedr_jax as aedr
@@ -65,8 +65,7 @@ def test_gradients(autoencoder, images):
 def test_shard_map(images, kind, devices):
     """Networks over all devices; what shares a batch out among fewer does not know what it is that runs there."""
     autoencoder = tiny_autoencoder(kind)
-    mesh = jax.make_mesh((devices,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
-    sharded = aedr.make_sharded(reconstruct, mesh=mesh)
+    sharded = aedr.make_sharded(reconstruct, mesh=mesh_of(devices))
     np.testing.assert_allclose(sharded(autoencoder, images), reconstruct(autoencoder, images), **CLOSE)
     np.testing.assert_allclose(sharded(autoencoder, images[:5]), reconstruct(autoencoder, images[:5]), **CLOSE)
 

@@ -7,7 +7,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AxisType
+from conftest import mesh_of
 
 import aedr_jax as aedr
 from aedr_jax import compilation
@@ -88,8 +88,7 @@ def test_convolutions_are_left_to_one_thread_where_a_device_has_no_more(devices,
     kernel, x = jnp.ones((3, 3, 64, 64)), jnp.ones((devices, 8, 8, 64))
     if "ynn" not in jax.jit(convolution).lower(kernel, x).compile().as_text():
         pytest.skip("this XLA does all convolutions itself")
-    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
-    sharded = aedr.make_sharded(convolution, mesh=mesh)
+    sharded = aedr.make_sharded(convolution, mesh=mesh_of(devices))
     program = sharded.jitted.lower(sharded.replicate(kernel), (x,)).compile().as_text()
     assert ("ynn" in program) == (devices == 2)
 

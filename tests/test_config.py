@@ -4,6 +4,7 @@ import math
 
 import pytest
 from flax import nnx
+from test_todays_families import SANA
 
 from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.config import parse_config
@@ -70,26 +71,6 @@ CONFIGS = {
         "scaling_factor": 0.18215,
     },
 }
-DC_BLOCKS = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
-SANA = {
-    "_class_name": "AutoencoderDC",
-    "attention_head_dim": 32,
-    "decoder_act_fns": "silu",
-    "decoder_norm_types": "rms_norm",
-    "downsample_block_type": "Conv",
-    "in_channels": 3,
-    "latent_channels": 32,
-    "scaling_factor": 0.41407,
-    "upsample_block_type": "interpolate",
-    "encoder_layers_per_block": [2, 2, 2, 3, 3, 3],
-    "decoder_layers_per_block": [3] * 6,
-}
-for half in ("encoder", "decoder"):
-    SANA |= {
-        f"{half}_block_types": DC_BLOCKS,
-        f"{half}_block_out_channels": [128, 256, 512, 512, 1024, 1024],
-        f"{half}_qkv_multiscales": [[]] * 3 + [[5]] * 3,
-    }
 TAESD = {
     "_class_name": "AutoencoderTiny",
     "act_fn": "relu",
@@ -118,7 +99,7 @@ PUBLISHED = {
     "flux": (LARGE, 244, 83_819_683),
     "flux2-klein": (KLEIN, 248, 84_046_115),
     "taesd": (TAESD, None, 2_445_063),
-    "sana": (SANA, 375, 312_250_275),
+    "sana": ({"_class_name": "AutoencoderDC", **SANA}, 375, 312_250_275),
 }
 # width of latents, quant conv, codes, dimension of codes, norm, scaling factor, where it stands in tables
 EXPECTED = {

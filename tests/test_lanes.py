@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import tiny_autoencoder
+from conftest import mesh_of, tiny_autoencoder
 
 import aedr_jax as aedr
 from aedr_jax import compilation
@@ -19,7 +19,7 @@ from aedr_jax.scoring import lanes, sharding
 from aedr_jax.scoring.engine import Engine
 from aedr_jax.study import clock
 
-ONE = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+ONE = mesh_of(1)
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +104,7 @@ def test_what_is_traced_is_left_to_its_tracer():
 
 
 def test_on_several_devices_there_are_no_lanes():
-    several = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
-    assert aedr.make_sharded(lambda w, x: x, mesh=several).lanes == 1
+    assert aedr.make_sharded(lambda w, x: x, mesh=mesh_of(2)).lanes == 1
     assert aedr.make_sharded(lambda w, x: x, mesh=ONE).lanes == 2
 
 

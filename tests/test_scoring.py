@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import mesh_of
 from make_tiny import KL, QUICK, VQ, make_tensors, write_folder
 from PIL import Image
 
@@ -232,8 +233,7 @@ def test_what_is_computed_of_an_image_is_computed_once(photos):
         return {"width": batch.extra["width"] + offset, "gray": batch.extra["gray"], "pixels": batch.pixels[:, 0, 0, 0]}
 
     decoder = Decoder(2, crops=(1, 2))
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    program = aedr.make_sharded(seen, mesh=mesh)
+    program = aedr.make_sharded(seen, mesh=mesh_of(8))
     engine = Engine(program, [jnp.float32(0), jnp.float32(1)], batch_size=4, fit_of=[0, 1], extra=extra)
     files = [photos / name for name in ("a.png", "c.jpg", "e.png")]
     (measured,) = engine(map(decoder, find_images(files)))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import tiny_autoencoder
+from conftest import mesh_of, tiny_autoencoder
 
 import aedr_jax as aedr
 from aedr_jax.errors import SourceError
@@ -13,17 +13,12 @@ from aedr_jax.scoring.sharding import pod_share
 DEVICES = [1, 2, 4, 8]
 
 
-def mesh(devices):
-    auto = (jax.sharding.AxisType.Auto,)
-    return jax.make_mesh((devices,), ("data",), axis_types=auto, devices=jax.devices()[:devices])
-
-
 def test_the_same_measurement_on_1_2_4_and_8_devices(images):
     """The same network: `test_autoencoders.py`, over all devices."""
     ae = tiny_autoencoder("functions")
     found = {}
     for devices in DEVICES:
-        found[devices] = aedr.make_sharded(aedr.measure, mesh=mesh(devices))(ae, images)
+        found[devices] = aedr.make_sharded(aedr.measure, mesh=mesh_of(devices))(ae, images)
     for devices in DEVICES[1:]:
         for column, one in zip(found[devices], found[1], strict=True):
             # The batch of a device is smaller: another order of float32 sums.
@@ -51,7 +46,7 @@ def test_batches_may_be_given_by_name(images):
     ae = tiny_autoencoder("functions")
     gray = np.random.default_rng(0).integers(0, 256, (5, 16, 24), dtype=np.uint8)
     known = np.linspace(0.1, 0.5, 5, dtype=np.float32)
-    measure = aedr.make_sharded(aedr.measure, mesh=mesh(2))
+    measure = aedr.make_sharded(aedr.measure, mesh=mesh_of(2))
     of_gray = measure(ae, images[:5], gray=gray, key=jax.random.split(jax.random.key(0), 5))
     np.testing.assert_allclose(of_gray.homogeneity, aedr.homogeneity(gray), rtol=1e-6)
     given = measure(ae, images[:5], homogeneity=known, gray=None)
@@ -61,7 +56,7 @@ def test_batches_may_be_given_by_name(images):
 
 def test_what_is_no_batch_is_told_what_to_do(images):
     ae = tiny_autoencoder("functions")
-    measure = aedr.make_sharded(aedr.measure, mesh=mesh(2))
+    measure = aedr.make_sharded(aedr.measure, mesh=mesh_of(2))
     for wrong, message in [
         (
             {"config": aedr.SignalConfig.paper()},

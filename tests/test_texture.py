@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from conftest import mesh_of
+from jax.sharding import NamedSharding, PartitionSpec
 
 from aedr_jax.signal.texture import PAIR_BLOCK, cooccurrence_matrix, gray_levels, homogeneity
 
@@ -99,8 +100,7 @@ def test_batch_jit_vmap_and_order(rng):
 
 
 def test_a_sharded_batch_stays_sharded_without_collectives(rng):
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    sharding = NamedSharding(mesh_of(8), PartitionSpec("data"))
     gray = jax.device_put(jnp.asarray(rng.integers(0, 256, (16, 32, 32)), jnp.uint8), sharding)
     compiled = jax.jit(homogeneity).lower(gray).compile()
     assert not [name for name in COLLECTIVES if name in compiled.as_text()]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "columns_of", "limits_of", "make_parser", "setup_of"]
 
 PRESETS = ("default", "tiles", "paper", "official")
-MODEL = "a name of the registry, a folder or a hub path; NAME=SOURCE names it"
+MODEL = "a name of the registry, a folder, a safetensors file or a hub path; NAME=SOURCE names it"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,7 +68,7 @@ def _models(parser: _Parser) -> None:
 
 
 def _convert(parser: _Parser) -> None:
-    parser.add_argument("source", help="a registry name, a diffusers folder, or a hub path (org/repo/subfolder)")
+    parser.add_argument("source", help="a registry name, a diffusers folder, a safetensors file, or a hub path (org/repo/subfolder)")
     parser.add_argument("out", help="the folder to write, such as weights/sd1.5")
     alone = parser.add_mutually_exclusive_group()
     alone.add_argument("--revision", help="commit, tag or branch of a hub path")
@@ -87,8 +87,8 @@ def _generate(parser: _Parser) -> None:
     parser.add_argument("--prompts", metavar="FILE", help="one prompt a line; gone through again for more images")
     parser.add_argument("-n", type=int, metavar="N", help="how many images (default: one for each prompt)")
     parser.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (default 0)")
-    parser.add_argument("--steps", type=int, help="of sampling (default: the paper's)")
-    parser.add_argument("--guidance", type=float, help="scale (default: the paper's)")
+    parser.add_argument("--steps", type=int, help="of sampling (default: the paper's, or the pipeline's own)")
+    parser.add_argument("--guidance", type=float, help="scale (default: the paper's, or the pipeline's own)")
     parser.add_argument("--size", type=int, help="side in pixels (default: the model's native size)")
     parser.add_argument(
         "--batch-size", type=positive, metavar="N", help="images at once (default: 1; 8 miniature ones)"
@@ -190,7 +190,8 @@ def _add_candidates(parser: argparse.ArgumentParser) -> None:
         "--models",
         type=names,
         metavar="A,B",
-        help=f"the candidates, each {MODEL} (default: every model whose weights are here)",
+        help=f"the candidates, each {MODEL}; all-here: all whose weights are here (default: those of the registry that have "
+        "a folder here, but for mini-wan and mini-dc)",
     )
     parser.add_argument(
         "--calibrations",
@@ -200,7 +201,8 @@ def _add_candidates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--search",
         action="store_true",
-        help="look again at what no model accepts: mirrored, turned, cropped, resized (256 pixels and more; dear)",
+        help="look again at what no model accepts: mirrored, turned, cropped, resized (256 pixels and more, factor at most "
+        "16; dear)",
     )
     parser.add_argument(
         "--false-names", type=float, default=0.05, metavar="SHARE", help="of images of no candidate (default .05)"
@@ -326,7 +328,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[_Parser], None]]] = {
     "models": ("list the models, and which weights and calibrations are on this machine", _models),
     "convert": ("write an autoencoder as Flax-ready safetensors that load offline", _convert),
     "generate": ("images that belong to a model, made by its own pipeline (to calibrate on)", _generate),
-    "score": ("losses, ratio, homogeneity and signal of each image with each model", _score),
+    "score": ("alignment, losses, ratio, homogeneity and signal of each image with each model", _score),
     "calibrate": ("a model's threshold from images known to belong to it", _calibrate),
     "attribute": ("a verdict for each image: a model, several, or none of the candidates", _attribute),
     "report": ("verdicts as one page to show: pictures, charts, facts, and the record", _report),

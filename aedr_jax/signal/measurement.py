@@ -1,4 +1,4 @@
-"""From images to the signal: two losses, their ratio, the homogeneity, and their product.
+"""From images to what decides, the alignment; and the paper's losses, ratio, homogeneity and signal.
 
 Scale of every signal: small means that the image belongs to the model.
 """
@@ -334,7 +334,7 @@ def measure(
     config: SignalConfig = SignalConfig(),
     key: Array | None = None,
 ) -> Measurement:
-    """Reconstruct images twice and measure both losses, their ratio, the homogeneity and the signal.
+    """Measure the alignment, by which `attribute` decides, and the paper's losses, ratio, homogeneity and signal.
 
     With r1 = D(E(x)) and r2 = D(E(r1)): L1 = loss(r1, x), L2 = loss(r2, r1), t = L1 / L2, and the signal is
     t · H^gamma. It is small where the image belongs to the model.
