@@ -13,7 +13,7 @@ from aedr_jax.scoring.rows import Row, of_numbers
 from aedr_jax.scoring.verdicts import Verdict, after_search, not_assessable, verdict_rows
 from aedr_jax.signal.search import Found
 
-HASHES = {"a": "0" * 64, "b": "1" * 64, "twin of a": "0" * 64, "closed": ""}
+HASHES = {"a": "0" * 64, "b": "1" * 64, "twin of a": "0" * 64, "closed": "", "shut": ""}
 LEAST = Null.shipped().least
 LOWEST = min(min(group) for group in Null.shipped().groups.values())
 
@@ -49,8 +49,9 @@ def test_every_model_that_has_rows_is_a_candidate():
 
 def test_models_of_one_autoencoder_are_one_candidate():
     """Known by the hash of their weights; who has none is alone."""
-    rows = [row("x", model, LOWEST / 5) for model in ("a", "twin of a", "closed")]
-    assert verdict_rows(rows)[0].verdict == "ambiguous: a|twin of a, closed"
+    rows = [row("x", model, LOWEST / 5) for model in ("a", "twin of a", "closed", "shut")]
+    assert verdict_rows(rows)[0].verdict == "ambiguous: a|twin of a, closed, shut"
+    rows = rows[:3]
     assert verdict_rows(rows[:2], false_names=LEAST)[0].verdict == "a|twin of a"
     # A bfloat16 copy: other weights, the same ones rounded; in another way of decoding it is another model.
     copies = [
@@ -105,6 +106,21 @@ def test_some_models_have_calibrations():
     assert [verdict.verdict for verdict in both] == ["a", "b"]
     assert [list(verdict.p_values) for verdict in both] == [["a"]] * 2
     assert both[0].belonging == {"a": 60}
+
+
+def test_a_calibration_of_functions_that_close_over_their_weights_judges_their_rows():
+    with pytest.warns(aedr.CalibrationWarning, match="functions that close over their weights"):
+        own = aedr.calibrate(
+            LOWEST / 5 + np.linspace(-0.01, 0.01, 60),
+            autoencoder=aedr.from_functions(lambda p, x: x, lambda p, z: z),
+            model="closed",
+            size_rule="crop8",
+        )
+    told = {"dtype": "", "precision": "", "quantize": False}
+    rows = [row("x", "closed", LOWEST / 5, **told), row("x", "shut", 0.0, **told)]
+    with pytest.warns(aedr.CalibrationWarning, match="weights that cannot be hashed"):
+        (verdict,) = verdict_rows(rows, {"closed": own}, models=["closed", "shut"])
+    assert (verdict.verdict, list(verdict.p_values)) == ("closed", ["closed"])
 
 
 @pytest.mark.parametrize("alone", [1, 3, 65])

@@ -49,11 +49,11 @@ GRAY_BUCKET = 256  # grey images are padded to multiples of this, small ones of 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A model to score with."""
+    """A model to score with; without hashes, where its functions close over their weights."""
 
     name: str
     autoencoder: Any
-    weights_hash: str
+    weights_hash: str | None
     official_size: int | None = None
     rounded_hash: str | None = None
 
@@ -87,7 +87,8 @@ def load_candidate(
     if name is None:
         ((name, model),) = name_models([model]).items()
     if not isinstance(model, str | os.PathLike):
-        return Candidate(name, model, Identity.of(model).weights_hash or "")
+        given = Identity.of(model)
+        return Candidate(name, model, given.weights_hash, rounded_hash=given.rounded_hash)
     entry = REGISTRY.get(os.fspath(model)) if config.as_authors else None
     if entry and dtype is None:
         dtype = entry.official_dtype
@@ -261,8 +262,8 @@ class Scorer:
             path=str(image.path),
             size_rule=f"{protocol.size_rule}{cut}",
             model=self.candidates[model].name,
-            weights_hash=self.candidates[model].weights_hash,
-            rounded_hash=self.candidates[model].rounded_hash or "",
+            weights_hash=identity.weights_hash or "",
+            rounded_hash=identity.rounded_hash or "",
             preset=self.config.name,
             dtype=identity.dtype or "",
             precision=identity.precision or "",

@@ -25,7 +25,7 @@ from aedr_jax.decision.null import Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.signal.measurement import PRESETS, Measurement
-from aedr_jax.signal.protocol import Identity, Protocol
+from aedr_jax.signal.protocol import Protocol
 from aedr_jax.signal.search import Found
 
 __all__ = [
@@ -281,7 +281,7 @@ def after_search(
 
 def families_of(rows: Sequence[Row]) -> dict[str, str]:
     """For each model of rows a text; models with equal ones share one autoencoder (`Identity.shares_family`)."""
-    known = {row.model: _identity(row) for row in rows if row.status == "ok"}
+    known = {row.model: row.identity for row in rows if row.status == "ok"}
     return classes(known, lambda a, b: bool(known[a].shares_family(known[b])))
 
 
@@ -308,7 +308,7 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
     """Refuse rows that were measured in any other way than a calibration's; settings beyond a preset are in no row."""
     presets = {name: config.describe() for name, config in PRESETS.items()}
     kinds = {
-        (row.model, _identity(row), row.preset, row.size_rule.split(",")[0])
+        (row.model, row.identity, row.preset, row.size_rule.split(",")[0])
         for row in rows
         if row.status == "ok" and row.model in calibrations
     }
@@ -318,12 +318,6 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
             settings = presets.get(preset, {"preset": preset} if own in presets.values() else own)
             measured = Protocol(identity, "aedr", settings, size_rule)
             calibration.check_against(measured, where=f"calibration of {name}")
-
-
-def _identity(row: Row) -> Identity:
-    return Identity(
-        None, row.weights_hash, row.quantize, row.dtype or None, row.precision or None, row.rounded_hash or None
-    )
 
 
 def _size(row: Row) -> tuple[int, int]:
