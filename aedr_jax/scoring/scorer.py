@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from aedr_jax.autoencoders.checkpoints import encoder_hash, weights_hash
+from aedr_jax.autoencoders.checkpoints import encoder_key, weights_hash
 from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
@@ -319,7 +319,7 @@ class _Together(NamedTuple):
             model = candidate.weights_hash or id(candidate.autoencoder), used
             # Hashing a large encoder takes seconds, and one of its kind has nobody to share with.
             alike = shared_encoders and kinds.count(kinds[i]) > 1
-            encoder = (alike and encoder_hash(candidate.autoencoder)) or i, fit
+            encoder = (encoder_key(candidate.autoencoder) if alike else None) or i, fit
             if model not in models:
                 group = encoders.setdefault(encoder, len(found.groups))
                 if group == len(found.groups):
