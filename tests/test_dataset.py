@@ -518,13 +518,36 @@ def test_two_processes_do_not_do_the_same_share(tmp_path):
         assert other.stdout.readline() == "held\n"
         with going_on(1, 2):
             pass
-        with pytest.raises(SourceError, match="another process is writing into it, share 0/2"), going_on(0, 2):
+        with pytest.raises(SourceError, match="another run is writing into it, share 0/2"), going_on(0, 2):
             pass
         with pytest.raises(SourceError, match="share of another N"), going_on(0, 1):
             pass
         other.kill()
     with going_on(0, 1):  # the kernel gave the locks back
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="locks of a handle, not of a process, are Linux's")
+def test_a_share_is_done_once_in_a_process_too(tmp_path):
+    """And whoever reads the settings meanwhile takes no lock away."""
+
+    def going_on(*share):
+        return Parts(tmp_path / "s", tag="x", layout=SCORES).going_on({}, share)
+
+    def asked_elsewhere():
+        call = [sys.executable, "-c", HOLD, str(tmp_path / "s")]
+        return subprocess.run(call, input="", capture_output=True, text=True, check=False)
+
+    with going_on(0, 2):
+        with pytest.raises(SourceError, match="another run is writing into it, share 0/2"), going_on(0, 2):
+            pass
+        with pytest.raises(SourceError, match="share of another N"), going_on(0, 3):
+            pass
+        with going_on(1, 2):
+            pass
+        assert Parts(tmp_path / "s", tag="x", layout=SCORES).settings() == {}
+        assert "another run is writing into it, share 0/2" in asked_elsewhere().stderr
+    assert asked_elsewhere().stdout == "held\n"
 
 
 def test_command_line(world, tmp_path, capsys, loaded, monkeypatch):
