@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from make_tiny import QUICK, make_tensors, write_folder
 from PIL import Image
 
 from aedr_jax.cli.main import main
-from aedr_jax.errors import RunError, SourceError
+from aedr_jax.errors import AutoencoderError, RunError, SourceError
 from aedr_jax.files import whole_file
 from aedr_jax.inputs.containers import Rows, open_source
 from aedr_jax.inputs.ids import Ids
@@ -483,6 +484,18 @@ def test_a_full_disk_stops_a_cluster(score, ray, monkeypatch):
     monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(RunError, match="cannot be written: No space left on device"):
         score(engine="ray", part_images=8)
+
+
+def test_a_dtype_is_kept_by_its_name(score, tmp_path, world):
+    """As `load_autoencoder` takes it; a wrong one is said before there is a folder."""
+    assert Setup(dtype=jnp.bfloat16) == Setup(dtype=np.dtype(jnp.bfloat16)) == Setup(dtype="bfloat16")
+    with pytest.raises(AutoencoderError, match="dtype 'int8': expected one of float32"):
+        score("other", dtype="int8")
+    assert not (tmp_path / "other").exists()
+    black = Listed([Item("a", world / "images" / "0.png")])
+    for dtype in (jnp.bfloat16, "bfloat16"):
+        score(source=black, dtype=dtype)
+    assert json.loads((tmp_path / "scores.run.json").read_text())["measuring"]["dtype"] == "bfloat16"
 
 
 def test_ids_in_little_memory():
