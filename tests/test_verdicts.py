@@ -9,6 +9,7 @@ import pytest
 import aedr_jax as aedr
 from aedr_jax.decision.null import Null
 from aedr_jax.images.geometry import Geometry
+from aedr_jax.scoring import verdicts
 from aedr_jax.scoring.rows import Row, of_numbers
 from aedr_jax.scoring.verdicts import Verdict, after_search, not_assessable, verdict_rows
 from aedr_jax.signal.search import Found
@@ -123,8 +124,8 @@ def test_a_calibration_of_functions_that_close_over_their_weights_judges_their_r
     assert (verdict.verdict, list(verdict.p_values)) == ("closed", ["closed"])
 
 
-@pytest.mark.parametrize("alone", [1, 3, 65])
-def test_what_is_said_of_an_image_does_not_depend_on_its_company(alone):
+@pytest.mark.parametrize("alone", [1, 2, 3, 17, 37, 65])
+def test_what_is_said_of_an_image_does_not_depend_on_its_company(alone, monkeypatch):
     """To the last bit: a resumed run writes what an uninterrupted one writes."""
     rng = np.random.default_rng(0)
     own, others = (LOWEST / 5 + rng.normal(shift, 0.2, 60) for shift in (0.0, 0.3))
@@ -134,6 +135,8 @@ def test_what_is_said_of_an_image_does_not_depend_on_its_company(alone):
     calibrations = {"a": aedr.Calibration(**{**vars(made), "protocol": protocol})}
     rows = [row(chr(200 + i), "a", alignment) for i, alignment in enumerate(LOWEST / 5 + rng.normal(0.1, 0.2, 150))]
     together = verdict_rows(rows, calibrations)
+    monkeypatch.setattr(verdicts, "MOST_AT_ONCE", 40)
+    assert verdict_rows(rows, calibrations) == together
     assert len({tuple(verdict.likelihood_ratios.items()) for verdict in together}) > 50
     assert [verdict_rows(rows[i : i + alone], calibrations)[0] for i in range(0, 150, 30)] == together[::30]
 

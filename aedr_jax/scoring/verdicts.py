@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
-BLOCK = 64  # images that are judged at once
+MOST_AT_ONCE = 1024  # images that are judged at once: a density takes memory for each of them and each own image
 ALIGNED = ("alignment", "alignment_error")
 RECOMPRESSED = 50  # JPEG quality; nothing below it was measured where signals decide (docs/decision.md)
 
@@ -171,9 +171,10 @@ def verdict_rows(
     if ready:
         families = families_of(list(next(iter(ready.values())).values()))
         images = list(ready)
-        for block in (images[i : i + BLOCK] for i in range(0, len(images), BLOCK)):
-            found = _judged([ready[image] for image in block], calibrations, models, false_names, families)
-            judged |= zip(block, found, strict=True)
+        for first in range(0, len(images), MOST_AT_ONCE):
+            some = images[first : first + MOST_AT_ONCE]
+            found = _judged([ready[image] for image in some], calibrations, models, false_names, families)
+            judged |= zip(some, found, strict=True)
     return [judged.get(image) or _unjudged(list(group.values())) for image, group in by_image.items()]
 
 
@@ -184,21 +185,19 @@ def _judged(
     false_names: float,
     families: Mapping[str, str],
 ) -> list[Verdict]:
-    """The verdicts on at most `BLOCK` images of which every model has a row.
+    """The verdicts on images of which every model has a row.
 
-    A block is filled up with its last image: of another number of images a p-value may differ in its last bit, as XLA
-    computes it otherwise, and what is said of an image shall not depend on its company. And just one number of images
-    is compiled for.
+    NumPy computes them, image by image the same in any company to the last bit; XLA would not, and would compile a
+    program for each number of images.
     """
-    groups = images + [images[-1]] * (BLOCK - len(images))
-    measured = {name: rows_to_measurement([group[name] for group in groups]) for name in models}
-    reasons = [not_assessable(list(group.values())) for group in groups]
+    measured = {name: rows_to_measurement([group[name] for group in images]) for name in models}
+    reasons = [not_assessable(list(group.values())) for group in images]
     aligned = all(map(has_alignment, measured.values()))  # a name can be given whatever another model says
     result = attribute(
         measured,
         {name: made for name, made in calibrations.items() if name in models},
         assessable=np.array([not reason or aligned for reason in reasons]),
-        sizes={name: np.array([_size(group[name]) for group in groups]) for name in models},
+        sizes={name: np.array([_size(group[name]) for group in images]) for name in models},
         false_names=false_names,
         families=families,
     )
