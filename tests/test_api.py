@@ -10,6 +10,7 @@ import sys
 from contextlib import contextmanager
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from make_tiny import QUICK, make_tensors, textured, write_folder
 
@@ -76,6 +77,11 @@ def test_score(world, tmp_path, capsys):
     assert main(["score", *inputs, "--model", f"m1={world / 'm1'}", "--out", str(tmp_path / "cli.csv")]) == 0
     assert (tmp_path / "api.csv").read_bytes() == (tmp_path / "cli.csv").read_bytes()
     assert run.counts == (7, 1, 0, 7)
+    api.score(world / "bad.png", {"m1": str(world / "m1")}, out=tmp_path / "s.parquet")
+    api.score_dataset(world / "bad.png", {"m1": str(world / "m1")}, tmp_path / "s", workers=0)
+    schemas = [pq.read_schema(file) for file in (tmp_path / "s.parquet", *(tmp_path / "s").iterdir())]
+    assert schemas[0].equals(schemas[1])  # whatever is in them
+    assert [schema.metadata[b"aedr_jax.schema_version"] for schema in schemas] == [b"5", b"5"]
     assert (run.complete, run.nothing_scored, run.wanted, dict(run.passed_over)) == (True, False, 7, {})
     assert [row.path for row in run.good] == [str(world / "own" / f"{i}.png") for i in range(6)]
     assert main(["score", *inputs, "--model", f"m1={world / 'm1'}", "--json"]) == 0

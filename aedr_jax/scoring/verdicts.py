@@ -21,7 +21,7 @@ from aedr_jax.decision.attribution import (
     has_alignment,
 )
 from aedr_jax.decision.calibration import Calibration, pasts_of
-from aedr_jax.decision.null import Null
+from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.signal.measurement import PRESETS, Measurement
@@ -35,6 +35,7 @@ __all__ = [
     "after_search",
     "check_calibrations",
     "families_of",
+    "is_least",
     "not_assessable",
     "verdict_rows",
 ]
@@ -108,6 +109,11 @@ class Verdict:
     def _distance(self, model: str) -> tuple[float, float, float]:
         own = 0.0 if model in self.foreign_p_values else -self.p_values[model]
         return self.foreign_p_values.get(model, 1.0), own, self.scores.get(model, math.inf)
+
+
+def is_least(p: float, n: int) -> bool:
+    """Whether a p-value is the least that n images can tell, 1 / (n + 1)."""
+    return p <= ROUNDING / (n + 1)
 
 
 def not_assessable(rows: Sequence[Row]) -> str:
