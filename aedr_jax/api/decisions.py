@@ -273,11 +273,7 @@ def attribute(
         run = _run_of(scores, progress)
         on_run(run)
         verdicts = judging.verdicts(run.rows, scores.models)
-        if out is not None:
-            write_verdicts(verdicts, scores.models, out, about=Made.now(command).in_parquet())
-        if record is not None:
-            _record(verdicts, run, measured, judging, command).save(record)
-        return Attributed(verdicts, run)
+        return _finished(verdicts, run, scores.models, measured, judging, out=out, record=record, command=command)
     places, chosen = candidates_of(models, calibrations, setup)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
     scorer = setup.scorer(places)
@@ -288,23 +284,35 @@ def attribute(
     verdicts = judging.verdicts(run.rows, list(places))
     if search and not run.interrupted:  # who stopped the run is told that its rows are kept, and waits for no more
         verdicts, run = _searched(verdicts, run, source, scorer, judging.rate, progress)
+    return _finished(verdicts, run, list(places), setup, judging, out=out, record=record, command=command)
+
+
+def _finished(
+    verdicts: list[Verdict],
+    run: Run,
+    models: Sequence[str],
+    setup: Setup,
+    judging: Judging,
+    *,
+    out: str | os.PathLike[str] | None,
+    record: str | os.PathLike[str] | None,
+    command: str | None,
+) -> Attributed:
+    """What `attribute` gives, written and recorded where that was asked for."""
     if out is not None:
-        write_verdicts(verdicts, list(places), out, about=Made.now(command).in_parquet())
+        write_verdicts(verdicts, models, out, about=Made.now(command).in_parquet())
     if record is not None:
-        _record(verdicts, run, setup, judging, command).save(record)
+        made = Record.of(
+            verdicts,
+            run.rows,
+            setup=setup,
+            calibrations=judging.calibrations,
+            false_names=judging.false_names,
+            search=judging.search,
+            command=command,
+        )
+        made.save(record)
     return Attributed(verdicts, run)
-
-
-def _record(verdicts: list[Verdict], run: Run, setup: Setup, judging: Judging, command: str | None) -> Record:
-    return Record.of(
-        verdicts,
-        run.rows,
-        setup=setup,
-        calibrations=judging.calibrations,
-        false_names=judging.false_names,
-        search=judging.search,
-        command=command,
-    )
 
 
 def _run_of(scores: Scores, progress: Progress) -> Run:

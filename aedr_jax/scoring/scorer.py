@@ -142,21 +142,14 @@ class Scorer:
             raise SourceError(f"{multiple} is no multiple of the autoencoders' factor, {factor}")
         self.config, self.processing, self.multiple = config, processing, multiple or factor
         self._asked = multiple
-        if most_pixels is None:
-            most_pixels = min(MAX_RESIZED_PIXELS if config.as_authors else MAX_SCORED_PIXELS, most_decoded)
-        least = math.lcm(CENTRE_GRID, self.multiple) ** 2
-        if not least <= most_pixels <= most_decoded:
-            raise SourceError(
-                f"at most {most_pixels} pixels are to be measured and {most_decoded} decoded: expected at least "
-                f"{least}, and no more than are decoded"
-            )
+        most_pixels = _most_pixels(config, self.multiple, most_pixels, most_decoded)
         # Where alignments alone are measured the decoder cuts their tiles, of which few sizes need few programs.
         tiled = config.alignment if config.loss is None else None
-        wanted: list[Any] = [(self._fit(c), tiled and c.autoencoder.factor) for c in candidates]
+        wanted = [(self._fit(c), Tiling(tiled, c.autoencoder.factor) if tiled else None) for c in candidates]
         fits = tuple(dict.fromkeys(wanted))
         sizes = tuple(size for size, _ in fits)
         official, crops = (sizes, ()) if config.as_authors else ((), sizes)
-        tilings = tuple(Tiling(tiled, factor) for _, factor in fits) if tiled else ()
+        tilings = tuple(tiling for _, tiling in fits if tiling)
         self.decoder = Decoder(
             self.multiple, official, str(processing), most_pixels, most_decoded, crops=crops, tilings=tilings
         )
@@ -270,6 +263,23 @@ class Scorer:
             quantize=identity.quantize,
             **known,
         )
+
+
+def _most_pixels(config: SignalConfig, multiple: int, most_pixels: int | None, most_decoded: int) -> int:
+    """The cap on what is measured, as asked for or by default.
+
+    Raises:
+      SourceError: where it leaves no room for one square of the grid, or is above the cap on what is decoded.
+    """
+    if most_pixels is None:
+        most_pixels = min(MAX_RESIZED_PIXELS if config.as_authors else MAX_SCORED_PIXELS, most_decoded)
+    least = math.lcm(CENTRE_GRID, multiple) ** 2
+    if not least <= most_pixels <= most_decoded:
+        raise SourceError(
+            f"at most {most_pixels} pixels are to be measured and {most_decoded} decoded: expected at least "
+            f"{least}, and no more than are decoded"
+        )
+    return most_pixels
 
 
 @functools.lru_cache(maxsize=16)
