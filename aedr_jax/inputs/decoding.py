@@ -14,7 +14,7 @@ from aedr_jax.errors import ImageError
 from aedr_jax.images.codec import MAX_PIXELS, MIN_SIDE, Photo, decode_photo, decode_quality, decode_size
 from aedr_jax.images.pixels import content_seed, fit_centre, fit_crop, fit_official, gray_of
 from aedr_jax.images.processing import Processing
-from aedr_jax.images.tiles import Tiling
+from aedr_jax.images.tiles import Grid, Tiling
 from aedr_jax.inputs.sources import Item
 
 __all__ = ["CENTRE_GRID", "MAX_RESIZED_PIXELS", "MAX_SCORED_PIXELS", "Decoded", "Decoder", "Refused"]
@@ -23,6 +23,7 @@ __all__ = ["CENTRE_GRID", "MAX_RESIZED_PIXELS", "MAX_SCORED_PIXELS", "Decoded", 
 # native size of the paper's models, takes gigabytes, and sixteen times as much at twice the side.
 MAX_SCORED_PIXELS = 1 << 20
 MAX_RESIZED_PIXELS = 1 << 24  # where sizes are the authors', whose resizing knows no middle
+LONGEST_SIDE = 1 << 16  # in pixels: no image is cut into tiles of more
 CENTRE_GRID = 64  # what its cut keeps to, beside the decoder's own multiple
 
 
@@ -113,6 +114,14 @@ class Decoder:
     def whole(self) -> Decoder:
         """The same, of images that are not cut into tiles."""
         return dataclasses.replace(self, tilings=())
+
+    @property
+    def most_given(self) -> int:
+        """A bound on the pixels of each array in a `Decoded`."""
+        enlarged = 2 * max(self.most_pixels, MAX_SCORED_PIXELS)  # by the authors' resizing
+        squares = [size or 0 for _, size in self.fits] + [self.side or 0]
+        grids = [(cut.config.tiles, Grid.of(cut.config, cut.factor, LONGEST_SIDE)) for cut in self.tilings]
+        return max(enlarged, *(side**2 for side in squares), *(n * grid.tile**2 for n, grid in grids if grid))
 
     def __call__(self, item: Item) -> Decoded | Refused:
         """Decode an item; whatever is wrong with it is a `Refused` that names the file and the reason."""
