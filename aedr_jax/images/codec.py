@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ SIGNATURES = {
     b"GIF8": "GIF",
 }
 MAX_FILE_BYTES = 1 << 29
+RAISED = threading.Lock()  # held while Pillow's limit is another
 # Annex K.1 of the JPEG standard, which libjpeg scales.
 LUMINANCE = np.array(
     [
@@ -199,9 +201,9 @@ def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
     return decode_quality(read_bytes(path), name=path)
 
 
-def decode_quality(data: bytes, *, name: str | os.PathLike[str]) -> int | None:
+def decode_quality(data: bytes, *, name: str | os.PathLike[str], most_pixels: int = MAX_PIXELS) -> int | None:
     """`jpeg_quality` for bytes that are in memory; `name` stands in for the path in errors."""
-    with _explained(name), _opened(data, name, None) as (image, _):
+    with _explained(name), _opened(data, name, most_pixels) as (image, _):
         if image.format != "JPEG":
             return None
         tables: dict[int, list[int]] = getattr(image, "quantization", {})
@@ -255,22 +257,35 @@ def _explained(name: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(data: bytes, name: str | os.PathLike[str], most_pixels: int | None) -> Iterator[tuple[Image.Image, int]]:
+def _opened(data: bytes, name: str | os.PathLike[str], most_pixels: int) -> Iterator[tuple[Image.Image, int]]:
     """A file without its metadata, not decoded yet, and its orientation."""
     pixels, orientation = bare(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large sizes are dealt with below
+        above = f"above the {most_pixels} pixels that are decoded; crop it first, or allow more"
         try:
-            opened = Image.open(io.BytesIO(pixels), formats=FORMATS)
+            opened = _open(pixels, most_pixels)
         except UnidentifiedImageError:
             raise ImageError(f"{name}: {_unread(pixels)}") from None
+        except Image.DecompressionBombError:
+            raise ImageError(f"{name}: is {above}") from None
         with opened as image:
-            if most_pixels is not None and image.width * image.height > most_pixels:
-                raise ImageError(
-                    f"{name}: {image.width}×{image.height} is above the {most_pixels} pixels that are decoded; crop it "
-                    "first, or allow more"
-                )
+            if image.width * image.height > most_pixels:
+                raise ImageError(f"{name}: {image.width}×{image.height} is {above}")
             yield image, orientation
+
+
+def _open(data: bytes, most_pixels: int) -> Image.Image:
+    """Pillow's `open`, whose own limit comes before anything can be asked of the image: it is a global, so it is raised
+    for no longer than that, and only to what is allowed."""
+    with RAISED:
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None:
+            Image.MAX_IMAGE_PIXELS = max(limit, -(-most_pixels // 2))  # it refuses what is above twice this
+        try:
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _unread(data: bytes) -> str:

@@ -129,7 +129,9 @@ class Decoder:
             data, cap = item.read(), self.most_decoded
             self._check_size(*decode_size(data, name=item.path, most_pixels=cap), item)
             photo = decode_photo(data, name=item.path, orient=not self.fits, most_pixels=cap)
-            quality = (decode_quality(data, name=item.path) or 0) if photo.format == "JPEG" else 0
+            quality = None
+            if photo.format == "JPEG":
+                quality = decode_quality(data, name=item.path, most_pixels=cap)
             if self.side:
                 height, width = photo.gray.shape
                 photo = self._compared(photo, item, self.side)
@@ -146,7 +148,7 @@ class Decoder:
         if self.tilings:
             images = tuple(tiling(image) for tiling, image in zip(self.tilings, images, strict=True))
             gray = gray[:0, :0]
-        return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, gray, images, quality, used)
+        return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, gray, images, quality or 0, used)
 
     def _check_size(self, width: int, height: int, item: Item) -> None:
         least = self.side or MIN_SIDE
