@@ -74,10 +74,10 @@ def open_source(
         if name.startswith("tfds:"):
             sources.append(_open_tfds(name, columns))
             continue
-        files = [name] if os.path.lexists(name) else sorted(set(glob.glob(name, recursive=True)))
-        if not files:
+        found = [name] if os.path.lexists(name) else sorted(set(glob.glob(name, recursive=True)))
+        if not found:
             raise SourceError(nothing_at(name))
-        for file in files:
+        for file in found:
             if os.path.isfile(file) and file.lower().endswith(REFUSED) and not file.lower().endswith(ARCHIVES):
                 raise SourceError(
                     f"{file}: is no image, and files of this kind are not read; give folders, image files, "
@@ -85,8 +85,8 @@ def open_source(
                 )
             if file.lower().endswith(HOLDING) and not (os.path.isfile(file) or os.path.isdir(file)):
                 raise SourceError(f"{file}: is a pipe, a device or a link that leads to no file")
-        holding = [file for file in files if os.path.isfile(file) and file.lower().endswith(HOLDING)]
-        if holding and len(holding) < len(files):
+        holding = [file for file in found if os.path.isfile(file) and file.lower().endswith(HOLDING)]
+        if holding and len(holding) < len(found):
             raise SourceError(f"{name}: matches archives or tables and other files; name them apart")
         archives += [file for file in holding if file.lower().endswith(ARCHIVES)]
         sources += [Table(file, **columns) for file in holding if file.lower().endswith(PARQUET)]
@@ -95,7 +95,9 @@ def open_source(
             place = place if plain else len(sources)
             plain.append(name)
     if plain:
-        sources.insert(place, Files(plain))
+        files = Files(plain)
+        files.check()
+        sources.insert(place, files)
     if archives:
         sources.append(Archives(archives))
     return sources[0] if len(sources) == 1 else Chain(sources)
