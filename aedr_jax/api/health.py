@@ -81,7 +81,8 @@ def _installed() -> Iterator[Check]:
     lost = f"missing: {', '.join(missing)}" if missing else ""
     if not needed:
         lost = "not installed as a package, so that it is not known what it needs"
-    yield Check("installed", not missing if needed else None, "; ".join(part for part in (here, versions, lost) if part))
+    said = "; ".join(part for part in (here, versions, lost) if part)
+    yield Check("installed", not missing if needed else None, said)
 
 
 def _extras() -> Iterator[Check]:
