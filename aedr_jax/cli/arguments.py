@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from aedr_jax import __version__
 from aedr_jax.cli.examples import FIRST, examples_of
-from aedr_jax.cli.values import names, positive, processing, resource, share
+from aedr_jax.cli.values import names, positive, processing, resource, several, share
 from aedr_jax.scoring.tables import for_terminal
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _evaluate(parser: _Parser) -> None:
         metavar="A,B",
         help="default: all but those that resize images first, such as latenttracer-512 (a wrong name lists all)",
     )
-    parser.add_argument("--count", type=positive, default=1000, metavar="N", help="images a source, half test (1000)")
+    parser.add_argument("--count", type=several, default=1000, metavar="N", help="images a source, half test (1000)")
     parser.add_argument(
         "--side", type=positive, metavar="N", help="crop to N pixels (default: the models' native size)"
     )
