@@ -132,7 +132,7 @@ def _calibration_files(folder: str | os.PathLike[str] | None) -> tuple[dict[str,
     if folder and not where.is_dir():
         raise SourceError(f"{where}: no such folder")
     found: dict[str, list[Path]] = {}
-    broken = []
+    broken: list[Path] = []
     for file in sorted(where.glob("*.json")):
         if summary := _summary(file, broken):
             found.setdefault(summary["model"] or file.stem, []).append(file)
