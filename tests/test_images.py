@@ -15,15 +15,27 @@ from aedr_jax.images.codec import (
     MAX_PIXELS,
     decode_photo,
     decode_quality,
-    jpeg_quality,
+    decode_size,
+    read_bytes,
     read_gray,
     read_image,
-    read_photo,
-    read_size,
 )
 from aedr_jax.images.pixels import fit_crop, fit_official
 from aedr_jax.inputs.decoding import Decoder
 from aedr_jax.inputs.sources import Item
+
+
+def read_photo(path, **options):
+    return decode_photo(read_bytes(path), name=path, **options)
+
+
+def read_size(path, **options):
+    return decode_size(read_bytes(path), name=path, **options)
+
+
+def jpeg_quality(path, **options):
+    return decode_quality(read_bytes(path), name=path, **options)
+
 
 READERS = (read_image, read_gray, read_photo)
 HEIGHT, WIDTH = 24, 40  # neither square nor a multiple of the other: a wrong turn shows in the shape
@@ -337,7 +349,7 @@ def test_a_cap_above_pillows_own_holds(put):
     refused = Decoder(most_decoded=most)(Item("large.ppm", path))
     assert "truncated" in refused.error or "cannot be decoded" in refused.error  # no pixels follow
     tables = put(resized_header(encoded(SIMPLE, "JPEG", quality=83), 20_000, 10_000), "large.jpg")
-    assert decode_quality(tables.read_bytes(), name=tables, most_pixels=most) == 83
+    assert jpeg_quality(tables, most_pixels=most) == 83
     assert limit == Image.MAX_IMAGE_PIXELS
 
 

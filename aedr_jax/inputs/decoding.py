@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from aedr_jax.errors import ImageError
 from aedr_jax.images.codec import MAX_PIXELS, MIN_SIDE, Photo, decode_photo, decode_quality, decode_size
@@ -94,7 +93,6 @@ class Decoder:
       side: every image is taken for its middle, of so many pixels square, before anything is done to it, and what that
         enlarges is cut back to this side: for comparisons, where all methods see the same pixels. None: the whole.
       grid: in pixels, which `side` is a multiple of: the middle begins on one of its lines.
-      resize_back: whether what changed an image's size is followed by a resizing (Lanczos) to the size before.
       crops: in place of `multiple`, divisors of it: one crop for each kind of model. Empty: `multiple` alone.
       tilings: one for each crop: models see its tiles alone. Empty: they see the whole of it.
     """
@@ -106,7 +104,6 @@ class Decoder:
     most_decoded: int = MAX_PIXELS
     side: int | None = None
     grid: int = 1
-    resize_back: bool = False
     crops: tuple[int, ...] = ()
     tilings: tuple[Tiling, ...] = ()
 
@@ -172,9 +169,6 @@ class Decoder:
             return photo
         processing = Processing.parse(self.processing)
         image = processing.apply(photo.image, seed=content_seed(photo.sha256))
-        if self.resize_back and image.shape != photo.image.shape:
-            before = photo.image.shape[1::-1]
-            image = np.asarray(Image.fromarray(image).resize(before, Image.Resampling.LANCZOS))
         if min(image.shape[:2]) < (self.multiple if self.side else MIN_SIDE):
             raise ImageError(f"{item.path}: {processing} leaves {image.shape[1]}×{image.shape[0]} pixels")
         return photo._replace(image=image, gray=gray_of(image))  # as if saved to PNG
