@@ -211,7 +211,7 @@ class Calibration:
         without it, are accepted.
 
         Args:
-          measured: how the scores to be judged are measured (`scoring.Scorer.protocol`).
+          measured: how the scores to be judged are measured (`scoring.scorer.Scorer.protocol`).
           where: what errors call the calibration.
 
         Raises:

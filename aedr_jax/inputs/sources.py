@@ -34,7 +34,7 @@ __all__ = [
     "until_failure",
 ]
 
-# Every ending that Pillow knows for the formats that are read (`codec.FORMATS`).
+# Every ending that Pillow knows for the formats that are read (`images.codec.FORMATS`).
 SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
