@@ -68,7 +68,9 @@ def _models(parser: _Parser) -> None:
 
 
 def _convert(parser: _Parser) -> None:
-    parser.add_argument("source", help="a registry name, a diffusers folder, a safetensors file, or a hub path (org/repo/subfolder)")
+    parser.add_argument(
+        "source", help="a registry name, a diffusers folder, a safetensors file, or a hub path (org/repo/subfolder)"
+    )
     parser.add_argument("out", help="the folder to write, such as weights/sd1.5")
     alone = parser.add_mutually_exclusive_group()
     alone.add_argument("--revision", help="commit, tag or branch of a hub path")
@@ -190,8 +192,8 @@ def _add_candidates(parser: argparse.ArgumentParser) -> None:
         "--models",
         type=names,
         metavar="A,B",
-        help=f"the candidates, each {MODEL}; all-here: all whose weights are here (default: those of the registry that have "
-        "a folder here, but for mini-wan and mini-dc)",
+        help=f"the candidates, each {MODEL}; all-here: all whose weights are here (default: those of the registry that "
+        "have a folder here, but for mini-wan and mini-dc)",
     )
     parser.add_argument(
         "--calibrations",
@@ -201,8 +203,8 @@ def _add_candidates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--search",
         action="store_true",
-        help="look again at what no model accepts: mirrored, turned, cropped, resized (256 pixels and more, factor at most "
-        "16; dear)",
+        help="look again at what no model accepts: mirrored, turned, cropped, resized (256 pixels and more, factor at "
+        "most 16; dear)",
     )
     parser.add_argument(
         "--false-names", type=float, default=0.05, metavar="SHARE", help="of images of no candidate (default .05)"
