@@ -35,11 +35,13 @@ from aedr_jax.autoencoders.tensors import (
     weights_file,
 )
 from aedr_jax.errors import AutoencoderError
+from aedr_jax.files import whole_file
 
 __all__ = ["Found", "convert", "load_autoencoder", "resolve"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("highest", "high", "default", None)
+MANIFEST = "manifest.json"  # beside what `convert` writes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,7 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Found
     if revision is not None:
         raise AutoencoderError(f"{path}: revision {revision!r} is of a download; what lies here has none")
     weights = _with_config(path) if path.is_dir() else _single_file(path)
-    return Found(weights, str(path), *_recorded(weights.parent / "manifest.json"))
+    return Found(weights, str(path), *_recorded(weights.parent / MANIFEST))
 
 
 def _with_config(folder: Path) -> Path:
@@ -147,7 +149,8 @@ def load_autoencoder(
       The autoencoder: a pytree with `encode`, `decode`, `factor`, and `quantize` where there is a codebook.
 
     Raises:
-      AutoencoderError: with the file at fault and what is wrong with it.
+      AutoencoderError: with the file at fault and what is wrong with it; also for a file that `aedr convert` wrote and
+        that is no longer what it was.
 
     Warns:
       CheckpointWarning: where the preferred weights cannot be downloaded and others are in the cache.
@@ -175,9 +178,20 @@ def _load(found: Found, numerics: Numerics) -> Network:
     ignore = partial(is_ignored, family=config.family)
     if original is None:
         tensors = read_shards(found.weights, ignore=ignore)
+        _check_digest(found.weights)
     else:
         tensors = read_renamed(found.weights, original.rename, ignore=ignore)
     return from_state_dict(tensors, config, numerics=numerics, quantize=found.quantize, where=str(found.weights))
+
+
+def _check_digest(weights: Path) -> None:
+    """Of a file that `convert` wrote: that the manifest beside it was written with it."""
+    manifest = weights.parent / MANIFEST
+    if weights.name != CONVERTED_FILE or not manifest.is_file():
+        return
+    digest = read_object(manifest).get("sha256")
+    if digest is not None and digest != file_sha256(weights):
+        raise AutoencoderError(f"{weights}: not the file that {MANIFEST} beside it was written for: convert it again")
 
 
 def _described(found: Found) -> tuple[dict[str, Any], Original | None]:
@@ -241,11 +255,17 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revis
         "rounded_hash": weights_hash(autoencoder, rounded=True),
         "aedr_jax": __version__,
     }
-    # The manifest last: a folder that has one is complete.
-    save_file(to_flat_dict(autoencoder), out / CONVERTED_FILE)
-    (out / "config.json").write_bytes(config)
-    manifest["sha256"] = file_sha256(out / CONVERTED_FILE)
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    # The weights take their name last, when the manifest has their digest: whenever this stops, a folder loads as what
+    # it was or as what it becomes, or not at all.
+    with (
+        whole_file(out / CONVERTED_FILE) as weights,
+        whole_file(out / "config.json") as described,
+        whole_file(out / MANIFEST) as recorded,
+    ):
+        save_file(to_flat_dict(autoencoder), weights)
+        described.write_bytes(config)
+        manifest["sha256"] = file_sha256(weights)
+        recorded.write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
 
 
