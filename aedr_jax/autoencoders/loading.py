@@ -21,7 +21,7 @@ from aedr_jax.autoencoders.family import Network
 from aedr_jax.autoencoders.hub import WHOLE, download, file_sha256
 from aedr_jax.autoencoders.names import locate
 from aedr_jax.autoencoders.originals import Original, recognize
-from aedr_jax.autoencoders.registry import REGISTRY, entry_of, local_folder
+from aedr_jax.autoencoders.registry import REGISTRY, Entry, entry_of, local_folder
 from aedr_jax.autoencoders.tensors import (
     CONVERTED_FILE,
     PICKLED,
@@ -75,26 +75,31 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Found
     """
     kind, name = locate(model)
     if kind == "registry":
-        entry = REGISTRY[name]
-        folder = local_folder(name) if revision is None else None
-        if folder is not None:
-            return Found(weights_file(folder), name, entry.quantize, entry.image_range)
-        if entry.repository is None:
-            raise AutoencoderError(f"{name} ships with the package, but its folder is missing: reinstall aedr-jax")
-        if entry.saved_apart:
-            raise AutoencoderError(f"{name}: {entry.repository} is {WHOLE}")
-        weights = download(entry.repository, entry.subfolder or "", revision or entry.revision)
-        return Found(weights, name, entry.quantize, entry.image_range)
-    if kind == "hub":
+        entry: Entry | None = REGISTRY[name]
+        weights = _of_registry(name, revision)
+    elif kind == "hub":
         parts = name.split("/")
         repository, subfolder = "/".join(parts[:2]), "/".join(parts[2:])
-        weights, known = download(repository, subfolder, revision), entry_of(repository, subfolder)
-        return Found(weights, name, known.quantize, known.image_range) if known else Found(weights, name)
-    path = Path(name)
-    if revision is not None:
-        raise AutoencoderError(f"{path}: revision {revision!r} is of a download; what lies here has none")
-    weights = _with_config(path) if path.is_dir() else _single_file(path)
-    return Found(weights, str(path), *_recorded(weights.parent / MANIFEST))
+        entry, weights = entry_of(repository, subfolder), download(repository, subfolder, revision)
+    else:
+        path = Path(name)
+        if revision is not None:
+            raise AutoencoderError(f"{path}: revision {revision!r} is of a download; what lies here has none")
+        weights = _with_config(path) if path.is_dir() else _single_file(path)
+        return Found(weights, str(path), *_recorded(weights.parent / MANIFEST))
+    return Found(weights, name, entry.quantize, entry.image_range) if entry else Found(weights, name)
+
+
+def _of_registry(name: str, revision: str | None) -> Path:
+    entry = REGISTRY[name]
+    folder = local_folder(name) if revision is None else None
+    if folder is not None:
+        return weights_file(folder)
+    if entry.repository is None:
+        raise AutoencoderError(f"{name} ships with the package, but its folder is missing: reinstall aedr-jax")
+    if entry.saved_apart:
+        raise AutoencoderError(f"{name}: {entry.repository} is {WHOLE}")
+    return download(entry.repository, entry.subfolder or "", revision or entry.revision)
 
 
 def _with_config(folder: Path) -> Path:
