@@ -1,4 +1,5 @@
-"""How programs are compiled, and kept on disk, so that only the first run on a machine waits for its compiler."""
+"""How programs are compiled, and kept: in memory those used last, and on disk, so that only the first run on a machine
+waits for its compiler."""
 
 from __future__ import annotations
 
@@ -7,13 +8,15 @@ import functools
 import os
 import stat
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MOST_BYTES", "compiler_options", "cpus", "default_folder", "jit_network", "keep_programs"]
+__all__ = ["MOST_BYTES", "Programs", "compiler_options", "cpus", "default_folder", "jit_network", "keep_programs"]
 
-MOST_BYTES = 1 << 30  # of programs; those not used for longest go first
+MOST_BYTES = 1 << 30  # of programs on disk; those not used for longest go first
+MOST_PROGRAMS = 64  # in memory, of one `Programs`; likewise
 LEAST_SECONDS = 0.1  # of compiling, below which a program is not kept
 
 # YNNPACK does convolutions of few channels on one thread, so XLA's own are as fast or faster where a device has more:
@@ -76,6 +79,50 @@ def jit_network(function: Callable[..., Any], **settings: Any) -> Callable[..., 
         return jitted()(*arguments, **named)
 
     return call
+
+
+class Programs:
+    """Compiled programs of jitted functions, to be called where `jax.jit` would look at its arguments again.
+
+    >>> from aedr_jax.compilation import Programs
+    >>> program, seconds = Programs().of(jax.jit(lambda x: 2 * x), [jnp.float32(3)])
+    >>> float(program(jnp.float32(4))), seconds > 0
+    (8.0, True)
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, tuple[Callable[..., Any], float]] = {}  # the one used last at the end
+
+    def of(self, jitted: Any, arguments: Sequence[Any], **static: Any) -> tuple[Callable[..., Any], float]:
+        """The program for arguments like these, and the seconds that it took to compile.
+
+        Args:
+          jitted: a function of `jax.jit`.
+          arguments: by place; pytrees of arrays.
+          static: by name, what is static.
+        """
+        import jax
+
+        # Compiled by the caller's thread: what a `with` tells JAX (a precision, 64 bits) holds for this thread alone.
+        # It is known by the jaxpr of nothing, which JAX keeps, one for each of its states.
+        leaves, structure = jax.tree.flatten(arguments)
+        key = jitted, _nothing().trace().jaxpr, structure, *map(jax.typeof, leaves), *static.items()
+        found = self._kept.pop(key, None)
+        if found is None:
+            started = time.perf_counter()
+            compiled = jitted.lower(*arguments, **static).compile()
+            found = compiled, time.perf_counter() - started
+            if len(self._kept) == MOST_PROGRAMS:
+                del self._kept[next(iter(self._kept))]
+        self._kept[key] = found
+        return found
+
+
+@functools.cache
+def _nothing() -> Any:
+    import jax
+
+    return jax.jit(lambda: None)
 
 
 def cpus() -> int:

@@ -113,21 +113,15 @@ class Images(NamedTuple):
     signal: np.ndarray
 
 
-def tiles_of(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Losses [n, bands, views, tiles, blocks], which blocks tell, and the signals; the tiles with most such first."""
+def read(path: Path) -> Images:
     with np.load(path) as table:
         losses, telling, signal = (table[name] for name in ("losses", "telling", "signal"))
     n, bands, views, _ = losses.shape
     count = telling.shape[1] // 25  # blocks of a tile
     losses, telling = losses.reshape(n, bands, views, count, -1), telling.reshape(n, count, -1)
-    order = np.argsort(-telling.sum(-1), axis=1, kind="stable")
+    order = np.argsort(-telling.sum(-1), axis=1, kind="stable")  # the tiles with most blocks that tell first
     losses = np.take_along_axis(losses, order[:, None, None, :, None], axis=3)
-    return losses, np.take_along_axis(telling, order[:, :, None], axis=1), signal
-
-
-def read(path: Path) -> Images:
-    losses, telling, signal = tiles_of(path)
-    n, bands, views, count, _ = losses.shape
+    telling = np.take_along_axis(telling, order[:, :, None], axis=1)
 
     @cache
     def after(tiles: int) -> np.ndarray:

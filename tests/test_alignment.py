@@ -9,7 +9,7 @@ import pytest
 from conftest import PATCH, patch_autoencoder, patch_decode, patch_encode
 
 import aedr_jax as aedr
-from aedr_jax.images.tiles import BOX_OF_DETAIL, SATURATED, AlignmentConfig, shifts_of
+from aedr_jax.images.tiles import BOX_OF_DETAIL, SATURATED, AlignmentConfig, Tiling, shifts_of
 from aedr_jax.signal.alignment import FLOOR_OF_ERROR, align, alignment_map, block_losses, of_blocks
 
 FACTOR = PATCH
@@ -335,9 +335,26 @@ def test_shifts_leave_the_grid(factor):
         ({"bands": ((-1, 5),)}, "pairs of odd numbers"),
         ({"tiles": 0}, "positive"),
         ({"floor": 0.0}, "positive"),
-        ({"shifts": (), "turns": ("mirror",)}, "fewer than two controls"),
+        ({"turns": ("mirror", "mirror")}, "each once"),
+        ({"shifts": ((0, 0), (1, 1))}, r"none of them \(0, 0\)"),
+        ({"shifts": ((1, 1), (1, 1))}, "pairs that differ"),
     ],
 )
 def test_settings_that_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         AlignmentConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "factor"),
+    [({"turns": ()}, 1), ({"turns": ()}, 2), ({"turns": ("mirror",)}, 1), ({"shifts": (), "turns": ("mirror",)}, 8)],
+)
+def test_fewer_than_two_controls_are_refused_where_the_factor_is_known(options, factor):
+    """Factor 2 has one shift, and 1 none."""
+    config = AlignmentConfig(**options)
+    with pytest.raises(ValueError, match=f"fewer than two controls at a factor of {factor}"):
+        Tiling(config, factor)
+    nothing = aedr.from_functions(lambda p, x: x, lambda p, z: z, factor=factor)
+    with pytest.raises(ValueError, match="fewer than two controls"):
+        align(nothing, jnp.zeros((1, 128, 128, 3)), config=config)
+    assert Tiling(AlignmentConfig(), factor)

@@ -221,7 +221,7 @@ def test_lookup_does_not_hold_every_distance():
 
 
 def test_attention_in_blocks_equals_attention_at_once(monkeypatch):
-    monkeypatch.setitem(attention.LOGITS, "cpu", 2**12)
+    monkeypatch.setitem(attention.FORMS, "cpu", (2**12, attention.FORMS["cpu"][1]))
     module = Attention(8, 4, None, Numerics(), nnx.Rngs(0))
     side = 17  # 21 blocks of 14 queries, of which the last is not full
     x = jax.random.normal(jax.random.key(0), (1, side, side, 8))
@@ -253,7 +253,7 @@ def test_attention_does_not_hold_every_logit():
     memory = (
         jax.jit(lambda q, k, v: attention.attend(q, k, v, "highest")).lower(*[tokens] * 3).compile().memory_analysis()
     )
-    assert memory.temp_size_in_bytes < 4 * (3 * attention.LOGITS["cpu"])
+    assert memory.temp_size_in_bytes < 4 * (3 * attention.FORMS["cpu"][0])
 
 
 def test_normal_like_is_one_draw_or_one_an_image():

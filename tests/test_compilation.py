@@ -6,12 +6,13 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import mesh_of
 
 import aedr_jax as aedr
 from aedr_jax import compilation
-from aedr_jax.compilation import compiler_options, default_folder, keep_programs
+from aedr_jax.compilation import Programs, compiler_options, default_folder, keep_programs
 
 COMPILE = """
 import sys
@@ -122,3 +123,26 @@ def test_cpus_are_those_allowed_and_no_more_than_are_granted(monkeypatch, allowe
     monkeypatch.setattr(compilation.os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
     monkeypatch.setattr(compilation, "_granted", lambda folder: granted)
     assert compilation.cpus() == expected
+
+
+def test_of_programs_in_memory_those_used_last_are_kept(monkeypatch):
+    monkeypatch.setattr(compilation, "MOST_PROGRAMS", 2)
+    programs, double = Programs(), jax.jit(lambda x: 2 * x)
+
+    def of(length):
+        program, seconds = programs.of(double, [np.ones(length, np.float32)])
+        np.testing.assert_array_equal(program(np.ones(length, np.float32)), np.full(length, 2.0))
+        assert seconds > 0
+        return program, seconds
+
+    first, second = of(1), of(2)
+    assert of(1) == first
+    of(3)
+    assert of(1) == first  # used after the second one
+    assert of(2) != second
+
+
+def test_a_program_is_of_its_static_arguments_too():
+    programs, scaled = Programs(), jax.jit(lambda x, times: x * times, static_argnames="times")
+    found = [programs.of(scaled, [jnp.ones(3)], times=times)[0](jnp.ones(3))[0] for times in (2, 3, 2)]
+    assert [float(one) for one in found] == [2.0, 3.0, 2.0]

@@ -13,6 +13,7 @@ from conftest import mesh_of, tiny_autoencoder
 
 import aedr_jax as aedr
 from aedr_jax import compilation
+from aedr_jax.compilation import Programs
 from aedr_jax.inputs.decoding import Decoded
 from aedr_jax.scoring import engine as scoring_engine
 from aedr_jax.scoring import lanes, sharding
@@ -124,8 +125,8 @@ def test_calls_beside_each_other_are_of_the_whole_program_and_take_lanes_in_turn
 
     fn, sizes = traced(lambda w, x: w * x)
     sharded = aedr.make_sharded(fn, mesh=ONE)
-    program = sharded._lanes._program
-    monkeypatch.setattr(sharded._lanes, "_program", lambda *given: functools.partial(started_by, program(*given)))
+    of = Programs.of
+    monkeypatch.setattr(Programs, "of", lambda *given: (functools.partial(started_by, of(*given)[0]), 0.0))
     found = [sharded.beside(9, jnp.float32(i), np.ones((1, 3), np.float32)) for i in range(4)]
     np.testing.assert_array_equal(np.concatenate(found)[:, 0], np.arange(4.0))
     assert threads[0] != threads[1]
@@ -214,8 +215,8 @@ def test_arrays_on_the_device_are_cut_there():
 
 
 def test_few_programs_are_kept(monkeypatch):
-    monkeypatch.setattr(lanes, "MOST_PROGRAMS", 3)
+    monkeypatch.setattr(compilation, "MOST_PROGRAMS", 3)
     sharded = aedr.make_sharded(lambda w, x: w * x, mesh=ONE)
     for side in range(1, 6):
         sharded(jnp.float32(2), np.ones((2, side), np.float32))
-    assert len(sharded._lanes._compiled) == 3
+    assert len(sharded._lanes._programs._kept) == 3

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from make_tiny import KL, MOVQ, WEIGHTS, make_tensors, with_old_attention, write_folder
+from safetensors.numpy import load_file, save_file
 
 from aedr_jax import __version__
 from aedr_jax.autoencoders import loading
@@ -228,6 +230,51 @@ def test_damaged_manifest_is_named(kl_folder, tmp_path):
     (tmp_path / "out" / "manifest.json").write_text('{"quantize": "no"}')
     with pytest.raises(AutoencoderError, match=r"manifest\.json: quantize is 'no'"):
         load_autoencoder(tmp_path / "out")
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2])
+@pytest.mark.parametrize("before", ["nothing", "another model"])
+def test_what_an_interrupted_conversion_leaves_loads_as_no_mixture(before, renamed, movq_folder, tmp_path, monkeypatch):
+    """Whichever of the three files have their names by then; the old model is quantized, the new one is not."""
+    monkeypatch.setenv("AEDR_WEIGHTS", str(tmp_path))
+    (tmp_path / "kandinsky2.1").symlink_to(movq_folder)
+    out, old = tmp_path / "out", None
+    if before == "another model":
+        old = convert(write_folder(tmp_path / "old", MOVQ, make_tensors(MOVQ, seed=1)), out)["weights_hash"]
+    replace, done = os.replace, []
+
+    def interrupted(*names):
+        if len(done) == renamed:
+            raise KeyboardInterrupt
+        done.append(names)
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert("kandinsky2.1", out)
+    monkeypatch.setattr(os, "replace", replace)
+    if old and not renamed:
+        left = load_autoencoder(out)
+        assert (weights_hash(left), left.quantize_on_decode) == (old, True)
+    else:
+        with pytest.raises(AutoencoderError, match="convert it again" if old else r"no config\.json|no .*safetensors"):
+            load_autoencoder(out)
+    assert not list(out.glob(".*"))  # nothing half written
+    manifest = convert("kandinsky2.1", out)
+    left = load_autoencoder(out)
+    assert (weights_hash(left), left.quantize_on_decode) == (manifest["weights_hash"], False)
+
+
+def test_weights_that_were_changed_after_a_conversion_are_refused(kl_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("AEDR_WEIGHTS", str(tmp_path))
+    convert(kl_folder, tmp_path / "sd1.5")
+    file = tmp_path / "sd1.5" / "flax_model.safetensors"
+    save_file({key: value + 1 for key, value in load_file(file).items()}, file)
+    for model in ("sd1.5", tmp_path / "sd1.5", file):
+        with pytest.raises(AutoencoderError, match=r"flax_model\.safetensors: not the file that manifest\.json"):
+            load_autoencoder(model)
+    (tmp_path / "sd1.5" / "manifest.json").unlink()
+    load_autoencoder("sd1.5")  # nothing says what it was
 
 
 def test_a_revision_is_of_a_download(kl_folder, no_network):

@@ -172,3 +172,48 @@ def test_of_a_checkpoint_the_rest_is_not_read(tmp_path, monkeypatch):
 def test_other_files_are_refused(shapes, message):
     with pytest.raises(AutoencoderError, match=f"^x: .*{message}"):
         recognize(shapes, where="x")
+
+
+KERNEL = (8, 8, 3, 3)
+OF_LDM = {
+    "encoder.conv_in.weight": (8, 3, 3, 3),
+    "encoder.down.0.block.0.conv1.weight": KERNEL,
+    "encoder.down.0.downsample.conv.weight": KERNEL,
+    "encoder.down.1.block.0.conv1.weight": KERNEL,
+    "decoder.up.0.block.0.conv1.weight": KERNEL,
+    "decoder.up.1.block.0.conv1.weight": KERNEL,
+    "decoder.conv_in.weight": (8, 4, 3, 3),
+    "decoder.conv_out.weight": (3, 8, 3, 3),
+    "bn.running_mean": (16,),
+}
+OF_WAN = {
+    "encoder.conv1.weight": (8, 3, 3, 3, 3),
+    "encoder.downsamples.0.residual.2.weight": (8, 8, 3, 3, 3),
+    "encoder.downsamples.1.resample.1.weight": KERNEL,
+    "encoder.downsamples.2.residual.2.weight": (8, 8, 3, 3, 3),
+    "conv2.weight": (4, 4, 1, 1, 1),
+}
+READ = [(whole, name) for whole in (OF_LDM, OF_WAN) for name in whole if "weight" in name and "resample." not in name]
+
+
+@pytest.mark.parametrize(("whole", "name"), READ, ids=[name for _, name in READ])
+@pytest.mark.parametrize("shape", [(), (0, 8, 3, 3)], ids=["a number", "no channels"])
+def test_a_shape_that_no_kernel_has_is_named(whole, name, shape):
+    assert recognize(whole, where="x").config
+    with pytest.raises(AutoencoderError, match=rf"^x: no {re.escape(name)} in it, or not a kernel"):
+        recognize({**whole, name: shape}, where="x")
+
+
+def test_levels_that_are_missing_are_named():
+    beyond = {**OF_LDM, "encoder.down.3.block.0.conv1.weight": KERNEL}
+    with pytest.raises(AutoencoderError, match=r"^x: no encoder\.down\.2\.block\.0\.conv1\.weight in it"):
+        recognize(beyond, where="x")
+
+
+@pytest.mark.parametrize(("whole", "name"), [(OF_LDM, "decoder.up.{}.x"), (OF_WAN, "decoder.upsamples.{}.x")])
+def test_a_number_that_no_block_has_is_no_number(whole, name):
+    """Python converts at most 4,300 digits, and raises of its own."""
+    strange = name.format("9" * 5000)
+    assert recognize({**whole, strange: KERNEL}, where="x").rename(strange) == strange
+    resampling = {**whole, "encoder.downsamples.{}.resample.1.weight".format("9" * 5000): KERNEL}
+    assert recognize(resampling, where="x").config == recognize(whole, where="x").config

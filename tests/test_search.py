@@ -11,7 +11,7 @@ from PIL import Image
 
 import aedr_jax as aedr
 from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
-from aedr_jax.images.tiles import AlignmentConfig, telling_blocks
+from aedr_jax.images.tiles import AlignmentConfig, Grid, telling_blocks
 from aedr_jax.signal.search import (
     BLOCK,
     SearchConfig,
@@ -117,6 +117,23 @@ def test_tiles_stand_on_the_grid_and_off_the_region(factor):
                 assert tile.of(upright).shape == (tile.height, tile.width, 3)
             for a, b in itertools.combinations(tiles, 2):
                 assert max(abs(a.top - b.top), abs(a.left - b.left)) >= a.height - factor
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8, 16])
+def test_the_test_cuts_its_tiles_where_they_meet(factor):
+    """Side by side in one image, they are what `align` cuts it into, whatever the size that was found."""
+    for side in range(208, 300, factor):
+        upright = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
+        tiles = _tiles(upright, Box(0, 0, 7 * side // 16, 7 * side // 16), factor, CONFIG.alignment)
+        height, width = tiles[0].height, sum(tile.width for tile in tiles)
+        corners = Grid.of(CONFIG.alignment, factor, height).corners(height, width)
+        assert corners.tolist() == [[0, i * tiles[0].width] for i in range(len(tiles))]
+
+
+def test_of_settings_that_have_no_room_nothing_is_said(autoencoder, foreign):
+    config = dataclasses.replace(CONFIG.alignment, block=64)
+    region = Box(0, 0, 112, 112)
+    assert np.isnan(_tested(autoencoder, foreign[:256, :256], region, Geometry(SQUARE), config)[0])
 
 
 def test_the_windows_of_all_images_and_models_share_a_program(autoencoder, foreign):

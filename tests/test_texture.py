@@ -42,12 +42,15 @@ def test_counts(rng, offset, symmetric):
         np.testing.assert_array_equal(found, counted_by_hand(image, 5, offset, symmetric))
 
 
-def test_counts_over_several_blocks_are_exact(rng):
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32])
+@pytest.mark.parametrize("num_levels", [32, 256])
+def test_counts_over_several_blocks_are_exact(rng, num_levels, dtype):
+    """Whatever the dtype makes of the -1 that fills the last block up."""
     side = int(PAIR_BLOCK**0.5) + 30
-    levels = rng.integers(0, 32, (1, side, side))
-    expected = np.zeros((32, 32), int)
+    levels = rng.integers(0, min(num_levels, np.iinfo(dtype).max + 1), (1, side, side)).astype(dtype)
+    expected = np.zeros((num_levels, num_levels), int)
     np.add.at(expected, (levels[0, :, :-1].ravel(), levels[0, :, 1:].ravel()), 1)
-    found = matrix_of(jnp.asarray(levels), symmetric=False, normed=False)[0]
+    found = matrix_of(jnp.asarray(levels), num_levels=num_levels, symmetric=False, normed=False)[0]
     np.testing.assert_array_equal(found, expected)
 
 

@@ -14,9 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-__all__ = ["LOGITS", "attend"]
-
-LOGITS = {"cpu": 2**21, "default": 2**24}  # of all images, held at a time: on CPUs what stays near the cores
+__all__ = ["FORMS", "attend"]
 
 
 def _largest_on_cpus(x: Float[Array, "n q k"]) -> Float[Array, "n q"]:
@@ -29,7 +27,11 @@ def _largest_on_cpus(x: Float[Array, "n q k"]) -> Float[Array, "n q"]:
     return jax.lax.reduce(x, np.float32(-np.inf), lambda a, b: jax.lax.select(a > b, a, b), (x.ndim - 1,))
 
 
-LARGEST: dict[str, Callable[[Array], Array]] = {"cpu": _largest_on_cpus, "default": functools.partial(jnp.max, axis=-1)}
+# By platform: logits of all images that are held at a time, on CPUs what stays near the cores; and their maximum.
+FORMS: dict[str, tuple[int, Callable[[Array], Array]]] = {
+    "cpu": (2**21, _largest_on_cpus),
+    "default": (2**24, functools.partial(jnp.max, axis=-1)),
+}
 
 
 def attend(
@@ -49,8 +51,8 @@ def attend(
         return (attended / jnp.sum(weights, axis=-1, keepdims=True)).astype(value.dtype)
 
     forms = {
-        platform: functools.partial(_in_query_blocks, functools.partial(of_block, largest=largest), LOGITS[platform])
-        for platform, largest in LARGEST.items()
+        platform: functools.partial(_in_query_blocks, functools.partial(of_block, largest=largest), logits)
+        for platform, (logits, largest) in FORMS.items()
     }
     return jax.lax.platform_dependent(query / math.sqrt(query.shape[-1]), key, value, **forms)
 

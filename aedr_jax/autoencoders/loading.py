@@ -21,7 +21,7 @@ from aedr_jax.autoencoders.family import Network
 from aedr_jax.autoencoders.hub import WHOLE, download, file_sha256
 from aedr_jax.autoencoders.names import locate
 from aedr_jax.autoencoders.originals import Original, recognize
-from aedr_jax.autoencoders.registry import REGISTRY, entry_of, local_folder
+from aedr_jax.autoencoders.registry import REGISTRY, Entry, entry_of, local_folder
 from aedr_jax.autoencoders.tensors import (
     CONVERTED_FILE,
     PICKLED,
@@ -35,11 +35,13 @@ from aedr_jax.autoencoders.tensors import (
     weights_file,
 )
 from aedr_jax.errors import AutoencoderError
+from aedr_jax.files import whole_file
 
 __all__ = ["Found", "convert", "load_autoencoder", "resolve"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("highest", "high", "default", None)
+MANIFEST = "manifest.json"  # beside what `convert` writes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,26 +75,31 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Found
     """
     kind, name = locate(model)
     if kind == "registry":
-        entry = REGISTRY[name]
-        folder = local_folder(name) if revision is None else None
-        if folder is not None:
-            return Found(weights_file(folder), name, entry.quantize, entry.image_range)
-        if entry.repository is None:
-            raise AutoencoderError(f"{name} ships with the package, but its folder is missing: reinstall aedr-jax")
-        if entry.saved_apart:
-            raise AutoencoderError(f"{name}: {entry.repository} is {WHOLE}")
-        weights = download(entry.repository, entry.subfolder or "", revision or entry.revision)
-        return Found(weights, name, entry.quantize, entry.image_range)
-    if kind == "hub":
+        entry: Entry | None = REGISTRY[name]
+        weights = _of_registry(name, revision)
+    elif kind == "hub":
         parts = name.split("/")
         repository, subfolder = "/".join(parts[:2]), "/".join(parts[2:])
-        weights, known = download(repository, subfolder, revision), entry_of(repository, subfolder)
-        return Found(weights, name, known.quantize, known.image_range) if known else Found(weights, name)
-    path = Path(name)
-    if revision is not None:
-        raise AutoencoderError(f"{path}: revision {revision!r} is of a download; what lies here has none")
-    weights = _with_config(path) if path.is_dir() else _single_file(path)
-    return Found(weights, str(path), *_recorded(weights.parent / "manifest.json"))
+        entry, weights = entry_of(repository, subfolder), download(repository, subfolder, revision)
+    else:
+        path = Path(name)
+        if revision is not None:
+            raise AutoencoderError(f"{path}: revision {revision!r} is of a download; what lies here has none")
+        weights = _with_config(path) if path.is_dir() else _single_file(path)
+        return Found(weights, str(path), *_recorded(weights.parent / MANIFEST))
+    return Found(weights, name, entry.quantize, entry.image_range) if entry else Found(weights, name)
+
+
+def _of_registry(name: str, revision: str | None) -> Path:
+    entry = REGISTRY[name]
+    folder = local_folder(name) if revision is None else None
+    if folder is not None:
+        return weights_file(folder)
+    if entry.repository is None:
+        raise AutoencoderError(f"{name} ships with the package, but its folder is missing: reinstall aedr-jax")
+    if entry.saved_apart:
+        raise AutoencoderError(f"{name}: {entry.repository} is {WHOLE}")
+    return download(entry.repository, entry.subfolder or "", revision or entry.revision)
 
 
 def _with_config(folder: Path) -> Path:
@@ -147,7 +154,8 @@ def load_autoencoder(
       The autoencoder: a pytree with `encode`, `decode`, `factor`, and `quantize` where there is a codebook.
 
     Raises:
-      AutoencoderError: with the file at fault and what is wrong with it.
+      AutoencoderError: with the file at fault and what is wrong with it; also for a file that `aedr convert` wrote and
+        that is no longer what it was.
 
     Warns:
       CheckpointWarning: where the preferred weights cannot be downloaded and others are in the cache.
@@ -175,9 +183,20 @@ def _load(found: Found, numerics: Numerics) -> Network:
     ignore = partial(is_ignored, family=config.family)
     if original is None:
         tensors = read_shards(found.weights, ignore=ignore)
+        _check_digest(found.weights)
     else:
         tensors = read_renamed(found.weights, original.rename, ignore=ignore)
     return from_state_dict(tensors, config, numerics=numerics, quantize=found.quantize, where=str(found.weights))
+
+
+def _check_digest(weights: Path) -> None:
+    """Of a file that `convert` wrote: that the manifest beside it was written with it."""
+    manifest = weights.parent / MANIFEST
+    if weights.name != CONVERTED_FILE or not manifest.is_file():
+        return
+    digest = read_object(manifest).get("sha256")
+    if digest is not None and digest != file_sha256(weights):
+        raise AutoencoderError(f"{weights}: not the file that {MANIFEST} beside it was written for: convert it again")
 
 
 def _described(found: Found) -> tuple[dict[str, Any], Original | None]:
@@ -241,11 +260,17 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], *, revis
         "rounded_hash": weights_hash(autoencoder, rounded=True),
         "aedr_jax": __version__,
     }
-    # The manifest last: a folder that has one is complete.
-    save_file(to_flat_dict(autoencoder), out / CONVERTED_FILE)
-    (out / "config.json").write_bytes(config)
-    manifest["sha256"] = file_sha256(out / CONVERTED_FILE)
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    # The weights take their name last, when the manifest has their digest: whenever this stops, a folder loads as what
+    # it was or as what it becomes, or not at all.
+    with (
+        whole_file(out / CONVERTED_FILE) as weights,
+        whole_file(out / "config.json") as described,
+        whole_file(out / MANIFEST) as recorded,
+    ):
+        save_file(to_flat_dict(autoencoder), weights)
+        described.write_bytes(config)
+        manifest["sha256"] = file_sha256(weights)
+        recorded.write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
 
 

@@ -23,6 +23,7 @@ from aedr_jax.errors import AutoencoderError
 __all__ = ["Original", "recognize"]
 
 PARTS = ("first_stage_model.", "vae.")  # of a whole checkpoint
+NUMBER = r"\d{1,4}"  # of a block: Python reads no number of thousands of digits
 Shapes = Mapping[str, tuple[int, ...]]
 
 LDM_RULES = (
@@ -93,8 +94,9 @@ def _ldm(shapes: Shapes, part: str, where: str) -> Original:
     levels = _count(shapes, r"^encoder\.down\.(\d+)\.block\.0\.conv1\.weight$")
     if any(re.search(r"\.(down|up)\.\d+\.attn\.", name) for name in shapes):
         raise AutoencoderError(f"{where}: attention at several sizes, as in VQ models: pass a diffusers folder")
-    widths = [shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(levels)]
-    if shapes.get("encoder.down.0.downsample.conv.weight", (widths[0],))[0] != widths[0]:
+    widths = [_shape(shapes, f"encoder.down.{i}.block.0.conv1.weight", where)[0] for i in range(levels)]
+    downsampling = "encoder.down.0.downsample.conv.weight"
+    if downsampling in shapes and _shape(shapes, downsampling, where)[0] != widths[0]:
         raise AutoencoderError(f"{where}: it folds pixels into channels, as HunyuanImage does: pass a diffusers folder")
     config = {
         "_class_name": "AutoencoderKL",
@@ -118,7 +120,7 @@ def _ldm(shapes: Shapes, part: str, where: str) -> Original:
         if not name.startswith(part):
             return None
         name = name.removeprefix(part)
-        name = re.sub(r"^decoder\.up\.(\d+)", lambda match: f"decoder.up.{levels - 1 - int(match[1])}", name)
+        name = re.sub(rf"^decoder\.up\.({NUMBER})\.", lambda match: f"decoder.up.{levels - 1 - int(match[1])}.", name)
         return _renamed(name, LDM_RULES)
 
     return Original(config, rename)
@@ -129,7 +131,7 @@ def _wan(shapes: Shapes, where: str) -> Original:
     resamples = sorted(
         int(match[1])
         for name in shapes
-        if (match := re.match(r"encoder\.downsamples\.(\d+)\.resample\.1\.weight", name))
+        if (match := re.match(rf"encoder\.downsamples\.({NUMBER})\.resample\.1\.weight$", name))
     )
     if not resamples:
         raise AutoencoderError(f"{where}: Wan's autoencoder without a resampling: pass a diffusers folder")
@@ -152,7 +154,7 @@ def _wan(shapes: Shapes, where: str) -> Original:
         return f"decoder.up_blocks.{block}.{inside}."
 
     def rename(name: str) -> str | None:
-        return _renamed(re.sub(r"^decoder\.upsamples\.(\d+)\.", place, name), WAN_RULES)
+        return _renamed(re.sub(rf"^decoder\.upsamples\.({NUMBER})\.", place, name), WAN_RULES)
 
     return Original(config, rename)
 
@@ -168,6 +170,6 @@ def _count(shapes: Shapes, pattern: str) -> int:
 
 
 def _shape(shapes: Shapes, name: str, where: str) -> tuple[int, ...]:
-    if len(shapes.get(name, ())) < 2:
+    if len(shapes.get(name, ())) < 2 or 0 in shapes[name]:
         raise AutoencoderError(f"{where}: no {name} in it, or not a kernel; the file is not a whole autoencoder")
     return shapes[name]

@@ -43,7 +43,8 @@ class AlignmentConfig:
       stop: (firm, little): after a tile on which alignment / error is at most `firm` or at least `little`, no further
         one is looked at. No foreign image of the reference stands at -6, and hardly an own one at -1 (docs/decision.md
         has what this does to the rate of false names). None: all tiles are looked at.
-      shifts: (down, right) in pixels, each below the factor; None: by the factor (`shifts_of`).
+      shifts: (down, right) in pixels, each below the factor; None: by the factor (`shifts_of`). With `turns` they are
+        the controls, of which there are two at least.
       turns: of "mirror" (left and right change places) and "quarter" (a turn by 90°).
       bands: of the residual, pairs of sides of boxes, both odd: the mean over the first less the mean over the second.
       block: the side of a block in pixels, brought to a multiple of the factor.
@@ -54,7 +55,7 @@ class AlignmentConfig:
       least_blocks: where fewer blocks say something than this share of a tile's, the alignment is NaN.
 
     Raises:
-      ValueError: on settings that no tile can have.
+      ValueError: on settings that no tile can have. Those that none can have at a factor are refused where it is known.
 
     >>> aedr.AlignmentConfig(tiles=1).bands
     ((1, 5), (3, 9))
@@ -73,14 +74,14 @@ class AlignmentConfig:
     least_blocks: float = 0.25
 
     def __post_init__(self) -> None:
-        if unknown := set(self.turns) - set(TURNS):
-            raise ValueError(f"turns {sorted(unknown)}: expected some of {', '.join(TURNS)}")
+        if set(self.turns) - set(TURNS) or len(set(self.turns)) < len(self.turns):
+            raise ValueError(f"turns {self.turns}: expected some of {', '.join(TURNS)}, each once")
+        if self.shifts is not None and ((0, 0) in self.shifts or len(set(self.shifts)) < len(self.shifts)):
+            raise ValueError(f"shifts {self.shifts}: expected pairs that differ, none of them (0, 0)")
         if not self.bands or any(not (0 < a < b and a % 2 == b % 2 == 1) for a, b in self.bands):
             raise ValueError(f"bands {self.bands}: expected pairs of odd numbers, the second above the first")
         if min(self.tile, self.tiles, self.block, self.margin) < 1 or self.floor <= 0:
             raise ValueError("tile, tiles, block, margin and floor: expected positive numbers")
-        if self.shifts is not None and len(self.shifts) + len(self.turns) < 2:
-            raise ValueError("fewer than two controls: their spread is not known")
         if self.stop is not None and not self.stop[0] < self.stop[1]:
             raise ValueError(f"stop {self.stop}: expected (firm, little), the first below the second")
 
@@ -113,11 +114,14 @@ class Grid(NamedTuple):
         """For images whose shorter side has so many pixels; None where a tile has no room for four blocks.
 
         Raises:
-          ValueError: on shifts of a factor or more, which no tile has room for.
+          ValueError: on shifts of a factor or more, which no tile has room for, and on fewer than two controls, whose
+            spread is not known.
         """
         shifts = shifts_of(factor) if config.shifts is None else config.shifts
         if any(not 0 <= step < factor for shift in shifts for step in shift):
             raise ValueError(f"shifts {shifts}: expected numbers of pixels below the factor, {factor}")
+        if len(shifts) + len(config.turns) < 2:
+            raise ValueError(f"shifts {shifts}, turns {config.turns}: fewer than two controls at a factor of {factor}")
         block = -(-config.block // factor) * factor
         margin = max(-(-config.margin // factor) * factor, 2 * factor)
         moved = factor if shifts else 0
@@ -158,6 +162,9 @@ class Tiling:
       config: settings.
       factor: the autoencoder's.
 
+    Raises:
+      ValueError: as `Grid.of`.
+
     >>> from aedr_jax.images.tiles import Tiling
     >>> Tiling(aedr.AlignmentConfig(), factor=8)(np.zeros((400, 300, 3), np.uint8)).shape
     (4, 128, 128, 3)
@@ -165,6 +172,9 @@ class Tiling:
 
     config: AlignmentConfig
     factor: int
+
+    def __post_init__(self) -> None:
+        Grid.of(self.config, self.factor, 0)  # refuses, before processes that cut are started, what no image mends
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "tiles t t 3"]:
         """The tiles in the order in which they are looked at.

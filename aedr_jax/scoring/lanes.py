@@ -9,17 +9,18 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from aedr_jax.compilation import Programs
+
 __all__ = ["Lanes", "may_be_taken"]
 
 WATCHING = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")  # settings that compiled programs do not heed
-MOST_PROGRAMS = 64  # compiled ones that are kept, the latest
 
 
 def may_be_taken() -> bool:
@@ -46,14 +47,14 @@ class Lanes:
     """
 
     def __init__(self, count: int) -> None:
-        self._count, self._started = count, 0
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._count, self._started, self._programs = count, 0, Programs()
 
     def next(self, most: int, jitted: Any, *arguments: Any) -> Any:
         """What a jitted function gives, still being computed on the one of so many lanes whose turn it is."""
         self._started += 1
         lane = _threads(self._count + 1)[self._started % most]
-        return lane.submit(self._program(jitted, arguments), *arguments).result()
+        program, _ = self._programs.of(jitted, arguments)
+        return lane.submit(program, *arguments).result()
 
     def together(self, jitted: Any, parts: Sequence[tuple[Any, ...]], n: int) -> Any:
         """The first n images of a batch whose parts are computed at once, still being computed.
@@ -64,31 +65,16 @@ class Lanes:
           n: how many images; what is beyond filled up the last part.
         """
         *lanes, joining = _threads(self._count + 1)  # joined on a lane, the next batch's part there would wait for all
-        program = self._program(jitted, parts[0])
+        program, _ = self._programs.of(jitted, parts[0])
         started: list[Future[Any]] = [lane.submit(program, *part) for lane, part in zip(lanes, parts, strict=False)]
         found = [one.result() for one in started]
-        return joining.submit(self._program(_join, found, n=n), *found).result()
-
-    def _program(self, jitted: Any, arguments: Sequence[Any], **static: Any) -> Callable[..., Any]:
-        # Compiled by the caller's thread: what a `with` tells JAX (a precision, 64 bits) holds for this thread alone.
-        # It is known by the jaxpr of nothing, which JAX keeps, one for each of its states.
-        leaves, structure = jax.tree.flatten(arguments)
-        key = jitted, _nothing.trace().jaxpr, structure, *map(jax.typeof, leaves), *static.items()
-        if key not in self._compiled:
-            if len(self._compiled) == MOST_PROGRAMS:
-                del self._compiled[next(iter(self._compiled))]
-            self._compiled[key] = jitted.lower(*arguments, **static).compile()
-        return self._compiled[key]
+        join, _ = self._programs.of(_join, found, n=n)
+        return joining.submit(join, *found).result()
 
 
 @functools.partial(jax.jit, static_argnames="n")
 def _join(*parts: Any, n: int) -> Any:
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays)[:n], *parts)
-
-
-@jax.jit
-def _nothing() -> None:
-    pass
 
 
 @functools.cache

@@ -44,7 +44,7 @@ from aedr_jax.compilation import jit_network
 from aedr_jax.errors import ArgumentError
 from aedr_jax.images.arrays import prepare
 from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
-from aedr_jax.images.tiles import AlignmentConfig, telling_blocks
+from aedr_jax.images.tiles import AlignmentConfig, Grid, telling_blocks
 from aedr_jax.signal.alignment import align, box_mean
 
 __all__ = ["Found", "SearchConfig", "least_side", "search", "search_many", "searchable", "why_not"]
@@ -385,7 +385,9 @@ def _tiles(upright: UInt8[np.ndarray, "h w 3"], region: Box, factor: int, config
     """The tiles of the test: spread over the image, on the grid, off the region; those with most blocks that say
     something, of equal ones the nearest to the middle. Neighbours overlap by a margin at most, and share no block."""
     height, width = upright.shape[:2]
-    side = min(config.tile, (min(height, width) + factor) // 2) // factor * factor
+    half = (min(height, width) + factor) // 2
+    grid = Grid.of(config, factor, half)
+    side = grid.tile if grid else half // factor * factor  # without one `align` says nothing of them
     tops, lefts = (_spread(whole, side, factor) for whole in (height, width))
     boxes = [box for y in tops for x in lefts if not (box := Box(y, x, side, side)).meets(region)]
     telling = telling_blocks(upright, BLOCK, config)

@@ -55,7 +55,8 @@ def cooccurrence_matrix(
             [1, 2]]], dtype=int32)
     """
     check_integers(levels, "levels")
-    counts = _count_pairs(*_pairs(jnp.asarray(levels), offset), num_levels)
+    # int32 before anything is padded with -1, which is level 255 of a uint8.
+    counts = _count_pairs(*_pairs(jnp.asarray(levels).astype(jnp.int32), offset), num_levels)
     if symmetric:
         counts = counts + counts.swapaxes(1, 2)
     if not normed:
@@ -91,7 +92,7 @@ def _count_pairs(first: Int[Array, "n h w"], second: Int[Array, "n h w"], num_le
         return counts + jnp.einsum("npi,npj->nij", *one_hot).astype(jnp.int32), None
 
     # Zeros made from the data, so that the carry varies over a mesh as they do.
-    start = jnp.broadcast_to(first[:, :1, :1] * 0, (n, num_levels, num_levels)).astype(jnp.int32)
+    start = jnp.broadcast_to(first[:, :1, :1] * 0, (n, num_levels, num_levels))
     counts, _ = jax.lax.scan(add, start, (in_blocks(first), in_blocks(second)))
     return counts
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from aedr_jax.compilation import Programs
 from aedr_jax.scoring.sharding import Sharded, local_mesh
 
 __all__ = ["Clock"]
@@ -25,17 +26,12 @@ class Clock(Sharded):
     def __init__(self, fn: Callable[..., Any]) -> None:
         super().__init__(fn, local_mesh())
         self.times: deque[tuple[float, float]] = deque()
-        self._program, self.jitted, self.lanes = self.jitted, self._timed, 1
-        self._compiled: dict[Any, tuple[Any, float]] = {}
+        self._programs, self._whole = Programs(), self.jitted
+        self.jitted, self.lanes = self._timed, 1
 
     def _timed(self, *args: Any) -> Any:
-        key = jax.tree.structure(args), *((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(args))
-        if key not in self._compiled:  # models of one architecture share a program
-            started = time.perf_counter()
-            compiled = self._program.lower(*args).compile()
-            self._compiled[key] = compiled, time.perf_counter() - started
-        compiled, compiling = self._compiled[key]
+        program, compiling = self._programs.of(self._whole, args)  # models of one architecture share it
         started = time.perf_counter()
-        out = jax.block_until_ready(compiled(*args))
+        out = jax.block_until_ready(program(*args))
         self.times.append((time.perf_counter() - started, compiling))
         return out
