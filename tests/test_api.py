@@ -10,10 +10,12 @@ import sys
 from contextlib import contextmanager
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from make_tiny import QUICK, make_tensors, textured, write_folder
 
 import aedr_jax as aedr
+from aedr_jax.api import decisions
 from aedr_jax.cli import arguments
 from aedr_jax.cli.main import main
 from aedr_jax.decision.domain import Domain
@@ -24,6 +26,7 @@ from aedr_jax.scoring.tables import as_record, to_json
 from aedr_jax.signal import measurement
 
 api = aedr.api
+ONE_BY_ONE = dataclasses.replace(decisions.VERDICTS, batch_size=1)
 pytestmark = pytest.mark.usefixtures("two_devices", "decoded_here", "one_scorer_for_each_setup")
 
 
@@ -74,6 +77,11 @@ def test_score(world, tmp_path, capsys):
     assert main(["score", *inputs, "--model", f"m1={world / 'm1'}", "--out", str(tmp_path / "cli.csv")]) == 0
     assert (tmp_path / "api.csv").read_bytes() == (tmp_path / "cli.csv").read_bytes()
     assert run.counts == (7, 1, 0, 7)
+    api.score(world / "bad.png", {"m1": str(world / "m1")}, out=tmp_path / "s.parquet")
+    api.score_dataset(world / "bad.png", {"m1": str(world / "m1")}, tmp_path / "s", workers=0)
+    schemas = [pq.read_schema(file) for file in (tmp_path / "s.parquet", *(tmp_path / "s").iterdir())]
+    assert schemas[0].equals(schemas[1])  # whatever is in them
+    assert [schema.metadata[b"aedr_jax.schema_version"] for schema in schemas] == [b"5", b"5"]
     assert (run.complete, run.nothing_scored, run.wanted, dict(run.passed_over)) == (True, False, 7, {})
     assert [row.path for row in run.good] == [str(world / "own" / f"{i}.png") for i in range(6)]
     assert main(["score", *inputs, "--model", f"m1={world / 'm1'}", "--json"]) == 0
@@ -137,6 +145,69 @@ def test_attribute(world, calibration, tmp_path, capsys):
     with pytest.raises(aedr.CalibrationError, match="settings 'paper' have no alignment"):
         api.attribute(inputs, models=[str(world / "m1")], setup=api.Setup(aedr.SignalConfig.paper()))
     assert list(api.load_calibrations(world / "api" / "m1.json")) == ["m1"]
+
+
+class Counting(Files):
+    """Notes what it gives."""
+
+    def __init__(self, folder):
+        super().__init__([folder])
+        self.given = []
+
+    def __iter__(self):
+        for item in super().__iter__():
+            self.given.append(item.id)
+            yield item
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """No model accepts an image but the last, as it is; of each that is looked at again the id."""
+    asked, real = [], decisions.Judging.verdicts
+
+    def verdicts(self, rows, models):
+        found = real(self, rows, models)
+        return [dataclasses.replace(v, verdict="m1" if v.id.endswith("5.png") else "none") for v in found]
+
+    def searched(verdict, item, scorer, **options):
+        asked.append(item.id)
+        return dataclasses.replace(verdict, verdict="m1", found="mirrored")
+
+    monkeypatch.setattr(decisions.Judging, "verdicts", verdicts)
+    monkeypatch.setattr(decisions, "searched", searched)
+    return asked
+
+
+def test_a_search_keeps_what_was_found_before_a_source_ended_in_an_error(world, searches, tmp_path):
+    call = {"models": [str(world / "m1")], "search": True, "out": tmp_path / "v.csv"}
+    verdicts, run = api.attribute(Breaking(world / "own"), **call)
+    assert ([v.found for v in verdicts], run.problems) == (["mirrored"] * 2, ("the disk went away",))
+    assert len(searches) == 2
+    assert (tmp_path / "v.csv").exists()
+
+
+def test_a_search_goes_no_further_than_the_last_image_without_a_name(world, searches):
+    source = Counting(world / "own")
+    verdicts, run = api.attribute(source, models=[str(world / "m1")], search=True)
+    assert [bool(verdict.found) for verdict in verdicts] == [True] * 5 + [False]
+    assert (len(searches), run.problems, len(source.given)) == (5, (), 6 + 5)
+    searches.clear()
+    source = Counting(world / "own")
+    _, stopped = api.attribute(source, models=[str(world / "m1")], search=True, setup=ONE_BY_ONE, progress=impatient)
+    assert (stopped.interrupted, searches, len(stopped.rows)) == (True, [], 1)
+
+
+def test_images_that_a_source_does_not_give_again_are_said(world, searches):
+    class Once(Counting):
+        def __iter__(self):
+            for item in super().__iter__():
+                if len(self.given) > 6 + 1:
+                    raise RunError("the disk went away")
+                yield item
+
+    verdicts, run = api.attribute(Once(world / "own"), models=[str(world / "m1")], search=True)
+    assert [verdict.verdict for verdict in verdicts] == ["m1", "none", "none", "none", "none", "m1"]
+    assert run.problems == ("4 images that no model accepts could not be searched: the disk went away",)
 
 
 def test_what_no_score_can_mend_is_said_before_images_are_scored(world, calibration, tmp_path, monkeypatch):

@@ -86,6 +86,8 @@ def test_families_by_name_by_hash_or_by_equal_measurements(calibrations):
     assert verdict(measured={"a": np.ones(1), "c": np.ones(1)}) == "ambiguous: a, c"
     with pytest.raises(aedr.CalibrationError, match="families: nothing for b, c"):
         verdict(families={"a": "x"})
+    with pytest.raises(aedr.CalibrationError, match="sizes: nothing for b, c"):
+        verdict(sizes={"a": np.array([[64, 64]])})
 
 
 def test_over_several_pasts_p_values_are_the_largest_and_ratios_the_smallest(rng):

@@ -91,6 +91,9 @@ def test_the_score_is_the_alignment_or_in_the_papers_settings_the_signal(signals
     for calibration, scores in ((default, alignments), (paper, signals)):
         np.testing.assert_allclose(calibration.score(measured), scores, rtol=1e-6)
         np.testing.assert_allclose(calibration.score(scores.astype(np.float32)), scores, rtol=1e-6)
+        # NumPy's of NumPy's: JAX would compile a program for each number of images.
+        assert isinstance(calibration.score(scores.astype(np.float32)), np.ndarray)
+        assert isinstance(jax.jit(calibration.score)(scores.astype(np.float32)), jax.Array)
         assert calibration.threshold == pytest.approx(aedr.kde_threshold(scores), rel=1e-6)
 
 

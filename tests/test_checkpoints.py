@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from conftest import random_autoencoder, tiny_architecture
 from flax import nnx
 from make_tiny import KL, MOVQ, WEIGHTS, make_tensors, with_old_attention, write_folder
 from safetensors.numpy import save_file
 
 from aedr_jax.autoencoders.adapters import from_functions
 from aedr_jax.autoencoders.blocks import Numerics
-from aedr_jax.autoencoders.checkpoints import from_state_dict, to_flat_dict, weights_hash
+from aedr_jax.autoencoders.checkpoints import encoder_key, from_state_dict, to_flat_dict, weights_hash
 from aedr_jax.autoencoders.config import parse_config
 from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.registry import REGISTRY
@@ -112,6 +113,31 @@ def test_nothing_to_hash_is_an_error():
     closed = from_functions(lambda params, x: x, lambda params, z: z)
     with pytest.raises(AutoencoderError, match="no parameters to hash"):
         weights_hash(closed)
+
+
+def test_encoders_that_compute_the_same_are_one(tensors):
+    """Whatever decodes. Weights are not all of an encoder: the groups of its norms leave no trace in them."""
+    own = encoder_key(load(tensors))
+    tuned = {key: value * np.float32(1.01) if key.startswith("decoder") else value for key, value in tensors.items()}
+    assert encoder_key(load(tuned)) == own == encoder_key(load(tensors, {**KL, "scaling_factor": 0.5}))
+    others = [
+        load(tensors, numerics=Numerics(jnp.dtype("bfloat16"), "highest")),
+        load(tensors, numerics=Numerics(jnp.float32, "default")),
+        load(tensors, {**KL, "norm_num_groups": KL["norm_num_groups"] // 2}),
+        load({**tensors, "encoder.conv_in.bias": tensors["encoder.conv_in.bias"] + 1}),
+    ]
+    assert len({own, *map(encoder_key, others)}) == 1 + len(others)
+    assert encoder_key(from_functions(lambda p, x: x, lambda p, z: z, {"w": jnp.ones(1)})) is None
+
+
+def test_an_encoder_may_stand_before_decoders_of_several_widths():
+    """As FLUX.2's does."""
+    large = {**tiny_architecture("kl"), "_class_name": "AutoencoderKLFlux2"}
+    small = {**large, "decoder_block_out_channels": [16, 8]}
+    first, second = (random_autoencoder(config) for config in (large, small))
+    assert encoder_key(first) != encoder_key(second)
+    decoder = {key: value for key, value in to_flat_dict(second).items() if key.startswith(("decoder", "post_quant"))}
+    assert encoder_key(load({**to_flat_dict(first), **decoder}, small)) == encoder_key(first)
 
 
 def test_own_names_and_layouts_load_back(tensors, family):

@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from make_tiny import QUICK, make_tensors, write_folder
 from PIL import Image
 
 from aedr_jax.cli.main import main
-from aedr_jax.errors import RunError, SourceError
+from aedr_jax.errors import AutoencoderError, RunError, SourceError
 from aedr_jax.files import whole_file
 from aedr_jax.inputs.containers import Rows, open_source
 from aedr_jax.inputs.ids import Ids
@@ -485,6 +486,18 @@ def test_a_full_disk_stops_a_cluster(score, ray, monkeypatch):
         score(engine="ray", part_images=8)
 
 
+def test_a_dtype_is_kept_by_its_name(score, tmp_path, world):
+    """As `load_autoencoder` takes it; a wrong one is said before there is a folder."""
+    assert Setup(dtype=jnp.bfloat16) == Setup(dtype=np.dtype(jnp.bfloat16)) == Setup(dtype="bfloat16")
+    with pytest.raises(AutoencoderError, match="dtype 'int8': expected one of float32"):
+        score("other", dtype="int8")
+    assert not (tmp_path / "other").exists()
+    black = Listed([Item("a", world / "images" / "0.png")])
+    for dtype in (jnp.bfloat16, "bfloat16"):
+        score(source=black, dtype=dtype)
+    assert json.loads((tmp_path / "scores.run.json").read_text())["measuring"]["dtype"] == "bfloat16"
+
+
 def test_ids_in_little_memory():
     ids = Ids(str(i) for i in range(12_000))
     assert len(ids.sorted) >= 10_000
@@ -518,13 +531,36 @@ def test_two_processes_do_not_do_the_same_share(tmp_path):
         assert other.stdout.readline() == "held\n"
         with going_on(1, 2):
             pass
-        with pytest.raises(SourceError, match="another process is writing into it, share 0/2"), going_on(0, 2):
+        with pytest.raises(SourceError, match="another run is writing into it, share 0/2"), going_on(0, 2):
             pass
         with pytest.raises(SourceError, match="share of another N"), going_on(0, 1):
             pass
         other.kill()
     with going_on(0, 1):  # the kernel gave the locks back
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="locks of a handle, not of a process, are Linux's")
+def test_a_share_is_done_once_in_a_process_too(tmp_path):
+    """And whoever reads the settings meanwhile takes no lock away."""
+
+    def going_on(*share):
+        return Parts(tmp_path / "s", tag="x", layout=SCORES).going_on({}, share)
+
+    def asked_elsewhere():
+        call = [sys.executable, "-c", HOLD, str(tmp_path / "s")]
+        return subprocess.run(call, input="", capture_output=True, text=True, check=False)
+
+    with going_on(0, 2):
+        with pytest.raises(SourceError, match="another run is writing into it, share 0/2"), going_on(0, 2):
+            pass
+        with pytest.raises(SourceError, match="share of another N"), going_on(0, 3):
+            pass
+        with going_on(1, 2):
+            pass
+        assert Parts(tmp_path / "s", tag="x", layout=SCORES).settings() == {}
+        assert "another run is writing into it, share 0/2" in asked_elsewhere().stderr
+    assert asked_elsewhere().stdout == "held\n"
 
 
 def test_command_line(world, tmp_path, capsys, loaded, monkeypatch):

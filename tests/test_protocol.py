@@ -4,16 +4,19 @@ import dataclasses
 import json
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import random_autoencoder, tiny_architecture, tiny_autoencoder
+from PIL import Image
 
 import aedr_jax as aedr
 from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.images.processing import Processing
-from aedr_jax.inputs.sources import Item
+from aedr_jax.inputs.sources import Item, find_images
 from aedr_jax.rivals.registry import make_methods
-from aedr_jax.scoring.job import settings
-from aedr_jax.scoring.scorer import Candidate, Scorer
+from aedr_jax.scoring.job import Setup, settings
+from aedr_jax.scoring.record import protocols_of
+from aedr_jax.scoring.scorer import Candidate, Scorer, load_candidate
 from aedr_jax.signal.protocol import Identity, Protocol, differences
 from aedr_jax.study.evaluation import _Task
 
@@ -135,4 +138,23 @@ def test_functions_that_close_over_their_weights_have_no_identity():
     closed = Identity.of(aedr.from_functions(lambda p, x: x, lambda p, z: z))
     assert closed.weights_hash is closed.rounded_hash is closed.family is None
     assert Identity.of(tiny_autoencoder("functions")).family is not None
+    given = load_candidate(aedr.from_functions(lambda p, x: x, lambda p, z: z), name="m")
+    assert given.identity == dataclasses.replace(closed, name="m")
+
+
+def test_a_network_that_is_handed_over_has_both_hashes():
+    """By the rounded one it is one family with its bfloat16 copy."""
+    loaded = random_autoencoder(VQ)
+    assert load_candidate(loaded, name="m").identity == Identity.of(loaded, name="m")
+
+
+def test_rows_know_as_much_of_a_model_as_its_candidate(tmp_path):
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    closed = aedr.from_functions(lambda p, x: x[:, ::8, ::8], lambda p, z: z.repeat(8, 1).repeat(8, 2), factor=8)
+    for autoencoder in (closed, tiny_autoencoder("functions")):
+        candidate = load_candidate(autoencoder, name="m")
+        scorer = Scorer([candidate])
+        (row,) = scorer.score(find_images([tmp_path]), workers=0)
+        assert row.identity == candidate.identity
+        assert protocols_of([row], Setup()) == {"m": scorer.protocol(candidate)}
     assert Identity.of(None, name="m") == Identity("m")

@@ -263,6 +263,8 @@ def test_verdicts_in_plain_words():
     turned_away = dataclasses.replace(none, p_values={"a": 0.01}, belonging={"a": 99})
     assert words.in_words(turned_away)[0].endswith("and no worse than its own images.")
     assert words.in_words(turned_away)[-1] == "Of a's own 99 calibration images none fits as badly."
+    little = dataclasses.replace(turned_away, p_values={"a": 0.014})  # of a density: more than the images can tell
+    assert words.in_words(little)[-1] == "Of a's own 99 calibration images 1.4 in 100 fit as badly."
     assert words.in_words(verdict("not assessable", {}, reason="a: too small")) == ("The reason: a: too small.",)
     assert words.kind(verdict("not assessable", {})) == "not-assessable"
     searched = verdict("a", {"a": 0.01}, ["a"], found="mirrored")

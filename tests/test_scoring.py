@@ -354,3 +354,6 @@ def test_models_that_share_an_encoder_encode_once(tmp_path, monkeypatch):
     pair = [load["parent"].autoencoder, load["tuned"].autoencoder]
     jax.eval_shape(lambda tiles: align_together(pair, tiles, config=TILES.alignment), jnp.zeros((1, 4, 48, 48, 3)))
     assert len(encoded) == 1
+    # What is computed in is the encoder's too: no row says float32 of what ran in bfloat16.
+    half = load_candidate(str(tmp_path / "tuned"), name="half", dtype="bfloat16")
+    assert [len(group) for group in Scorer([half, *load.values()], config=TILES).engine.autoencoders] == [1, 2, 1]

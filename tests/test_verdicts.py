@@ -9,11 +9,12 @@ import pytest
 import aedr_jax as aedr
 from aedr_jax.decision.null import Null
 from aedr_jax.images.geometry import Geometry
+from aedr_jax.scoring import verdicts
 from aedr_jax.scoring.rows import Row, of_numbers
 from aedr_jax.scoring.verdicts import Verdict, after_search, not_assessable, verdict_rows
 from aedr_jax.signal.search import Found
 
-HASHES = {"a": "0" * 64, "b": "1" * 64, "twin of a": "0" * 64, "closed": ""}
+HASHES = {"a": "0" * 64, "b": "1" * 64, "twin of a": "0" * 64, "closed": "", "shut": ""}
 LEAST = Null.shipped().least
 LOWEST = min(min(group) for group in Null.shipped().groups.values())
 
@@ -49,8 +50,9 @@ def test_every_model_that_has_rows_is_a_candidate():
 
 def test_models_of_one_autoencoder_are_one_candidate():
     """Known by the hash of their weights; who has none is alone."""
-    rows = [row("x", model, LOWEST / 5) for model in ("a", "twin of a", "closed")]
-    assert verdict_rows(rows)[0].verdict == "ambiguous: a|twin of a, closed"
+    rows = [row("x", model, LOWEST / 5) for model in ("a", "twin of a", "closed", "shut")]
+    assert verdict_rows(rows)[0].verdict == "ambiguous: a|twin of a, closed, shut"
+    rows = rows[:3]
     assert verdict_rows(rows[:2], false_names=LEAST)[0].verdict == "a|twin of a"
     # A bfloat16 copy: other weights, the same ones rounded; in another way of decoding it is another model.
     copies = [
@@ -107,8 +109,23 @@ def test_some_models_have_calibrations():
     assert both[0].belonging == {"a": 60}
 
 
-@pytest.mark.parametrize("alone", [1, 3, 65])
-def test_what_is_said_of_an_image_does_not_depend_on_its_company(alone):
+def test_a_calibration_of_functions_that_close_over_their_weights_judges_their_rows():
+    with pytest.warns(aedr.CalibrationWarning, match="functions that close over their weights"):
+        own = aedr.calibrate(
+            LOWEST / 5 + np.linspace(-0.01, 0.01, 60),
+            autoencoder=aedr.from_functions(lambda p, x: x, lambda p, z: z),
+            model="closed",
+            size_rule="crop8",
+        )
+    told = {"dtype": "", "precision": "", "quantize": False}
+    rows = [row("x", "closed", LOWEST / 5, **told), row("x", "shut", 0.0, **told)]
+    with pytest.warns(aedr.CalibrationWarning, match="weights that cannot be hashed"):
+        (verdict,) = verdict_rows(rows, {"closed": own}, models=["closed", "shut"])
+    assert (verdict.verdict, list(verdict.p_values)) == ("closed", ["closed"])
+
+
+@pytest.mark.parametrize("alone", [1, 2, 3, 17, 37, 65])
+def test_what_is_said_of_an_image_does_not_depend_on_its_company(alone, monkeypatch):
     """To the last bit: a resumed run writes what an uninterrupted one writes."""
     rng = np.random.default_rng(0)
     own, others = (LOWEST / 5 + rng.normal(shift, 0.2, 60) for shift in (0.0, 0.3))
@@ -118,6 +135,8 @@ def test_what_is_said_of_an_image_does_not_depend_on_its_company(alone):
     calibrations = {"a": aedr.Calibration(**{**vars(made), "protocol": protocol})}
     rows = [row(chr(200 + i), "a", alignment) for i, alignment in enumerate(LOWEST / 5 + rng.normal(0.1, 0.2, 150))]
     together = verdict_rows(rows, calibrations)
+    monkeypatch.setattr(verdicts, "MOST_AT_ONCE", 40)
+    assert verdict_rows(rows, calibrations) == together
     assert len({tuple(verdict.likelihood_ratios.items()) for verdict in together}) > 50
     assert [verdict_rows(rows[i : i + alone], calibrations)[0] for i in range(0, 150, 30)] == together[::30]
 

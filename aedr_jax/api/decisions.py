@@ -254,7 +254,8 @@ def attribute(
       CalibrationError: before the first image is scored, where settings without alignment (the presets of the paper)
         come without calibrations, a calibration cannot be read, was made with other weights or settings, does not say
         which sizes and values it saw, or names a source that nobody asked for (`Calibration.trusted_source`).
-      SourceError, AutoencoderError, KeyboardInterrupt: as `score`; for an `out` without an ending, which
+      KeyboardInterrupt: as `score`, and while images are searched.
+      SourceError, AutoencoderError: as `score`; for an `out` without an ending, which
         `attribute_dataset` fills and goes on with; for a search in `Scores`, which have no images; and for a record of
         `Scores` whose settings are no preset, which their rows do not say.
     """
@@ -272,11 +273,7 @@ def attribute(
         run = _run_of(scores, progress)
         on_run(run)
         verdicts = judging.verdicts(run.rows, scores.models)
-        if out is not None:
-            write_verdicts(verdicts, scores.models, out, about=Made.now(command).in_parquet())
-        if record is not None:
-            _record(verdicts, run, measured, judging, command).save(record)
-        return Attributed(verdicts, run)
+        return _finished(verdicts, run, scores.models, measured, judging, out=out, record=record, command=command)
     places, chosen = candidates_of(models, calibrations, setup)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
     scorer = setup.scorer(places)
@@ -285,25 +282,37 @@ def attribute(
     run = score_source(scorer, source, progress, workers=workers)
     on_run(run)
     verdicts = judging.verdicts(run.rows, list(places))
-    if search:
-        verdicts = _searched(verdicts, run, source, scorer, judging.rate, progress)
+    if search and not run.interrupted:  # who stopped the run is told that its rows are kept, and waits for no more
+        verdicts, run = _searched(verdicts, run, source, scorer, judging.rate, progress)
+    return _finished(verdicts, run, list(places), setup, judging, out=out, record=record, command=command)
+
+
+def _finished(
+    verdicts: list[Verdict],
+    run: Run,
+    models: Sequence[str],
+    setup: Setup,
+    judging: Judging,
+    *,
+    out: str | os.PathLike[str] | None,
+    record: str | os.PathLike[str] | None,
+    command: str | None,
+) -> Attributed:
+    """What `attribute` gives, written and recorded where that was asked for."""
     if out is not None:
-        write_verdicts(verdicts, list(places), out, about=Made.now(command).in_parquet())
+        write_verdicts(verdicts, models, out, about=Made.now(command).in_parquet())
     if record is not None:
-        _record(verdicts, run, setup, judging, command).save(record)
+        made = Record.of(
+            verdicts,
+            run.rows,
+            setup=setup,
+            calibrations=judging.calibrations,
+            false_names=judging.false_names,
+            search=judging.search,
+            command=command,
+        )
+        made.save(record)
     return Attributed(verdicts, run)
-
-
-def _record(verdicts: list[Verdict], run: Run, setup: Setup, judging: Judging, command: str | None) -> Record:
-    return Record.of(
-        verdicts,
-        run.rows,
-        setup=setup,
-        calibrations=judging.calibrations,
-        false_names=judging.false_names,
-        search=judging.search,
-        command=command,
-    )
 
 
 def _run_of(scores: Scores, progress: Progress) -> Run:
@@ -323,19 +332,25 @@ def _run_of(scores: Scores, progress: Progress) -> Run:
 
 def _searched(
     verdicts: list[Verdict], run: Run, source: Source, scorer: Scorer, false_names: float, progress: Progress
-) -> list[Verdict]:
-    """The verdicts, those of images that no model accepts from a search."""
+) -> tuple[list[Verdict], Run]:
+    """The verdicts, those of images that no model accepts from a search; and the run, among whose problems are images
+    that the source did not give again."""
     unnamed = {(verdict.id, verdict.path): i for i, verdict in enumerate(verdicts) if verdict.verdict == NONE}
     families = families_of(run.rows)
     found = list(verdicts)
+    failures: list[Exception] = []
     with progress(len(unnamed), "searching") as advance:
-        for item in source if unnamed else ():
-            place = unnamed.get((item.id, str(item.path)))
-            if place is None:
-                continue
-            found[place] = searched(found[place], item, scorer, false_names=false_names, families=families)
-            advance(1)
-    return found
+        for item in until_failure(source, failures) if unnamed else ():
+            if (place := unnamed.pop((item.id, str(item.path)), None)) is not None:
+                found[place] = searched(found[place], item, scorer, false_names=false_names, families=families)
+                advance(1)
+            if not unnamed:
+                break
+    if unnamed:
+        why = "; ".join(map(str, failures)) or "they are gone"
+        missed = f"{len(unnamed)} images that no model accepts could not be searched: {why}"
+        run = run._replace(problems=(*run.problems, missed))
+    return found, run
 
 
 def load_calibrations(where: str | os.PathLike[str] = SHIPPED) -> dict[str, list[Calibration]]:

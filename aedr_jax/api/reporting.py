@@ -23,7 +23,7 @@ from aedr_jax.files import whole_file
 from aedr_jax.images.arrays import prepare
 from aedr_jax.images.codec import decode_photo
 from aedr_jax.images.pixels import fit_centre, fit_crop
-from aedr_jax.images.tiles import AlignmentConfig
+from aedr_jax.images.tiles import Grid
 from aedr_jax.inputs.containers import as_source
 from aedr_jax.inputs.decoding import Refused
 from aedr_jax.inputs.sources import Item, until_failure
@@ -35,7 +35,7 @@ from aedr_jax.pages.pictures import overlay, picture, residual
 from aedr_jax.scoring.job import Setup
 from aedr_jax.scoring.record import Record
 from aedr_jax.scoring.rows import Row, rows_to_measurement
-from aedr_jax.scoring.verdicts import Verdict, families_of
+from aedr_jax.scoring.verdicts import Verdict, families_of, is_least
 from aedr_jax.signal.alignment import alignment_map
 from aedr_jax.signal.reconstruction import double_reconstruct
 
@@ -169,8 +169,7 @@ def _line(verdict: Verdict, model: str, row: Row | None) -> Line:
 
 def _p(p: float, n: int) -> str:
     """Four decimals; "<" where p is the least that so many images can tell."""
-    least = 1 / (n + 1)
-    return f"< {math.ceil(least * 1e4) / 1e4:.4f}" if p <= least * (1 + 1e-6) else f"{p:.4f}"
+    return f"< {math.ceil(1e4 / (n + 1)) / 1e4:.4f}" if is_least(p, n) else f"{p:.4f}"
 
 
 class _Viewer:
@@ -233,11 +232,11 @@ class _Viewer:
         )
         config = self._setup.config.alignment
         over = None
-        if config is not None and blocks is not None and blocks[0].size:
-            margin, block = _of_blocks(config, autoencoder.factor)
+        grid = None if config is None else Grid.of(config, autoencoder.factor, min(pixels.shape[:2]))
+        if grid is not None:
             own = np.nanmean(blocks[0] < -1) if np.isfinite(blocks[0]).any() else 0.0
             alt = f"The alignment map: {own:.0%} of its blocks are more than one deviation below 0, which fits {model}"
-            over = picture(overlay(pixels, blocks[0], margin=margin, block=block), alt)
+            over = picture(overlay(pixels, blocks[0], margin=grid.margin, block=grid.block), alt)
         return Views(model, "", seen, over, self._among_foreign(verdict, row), self._among_own(model, verdict))
 
     def _among_foreign(self, verdict: Verdict, row: Row) -> Histogram | None:
@@ -264,11 +263,6 @@ def _window(pixels: UInt8[np.ndarray, "h w 3"], factor: int) -> tuple[UInt8[np.n
     part = fit_crop(pixels[rows, columns], factor)
     size = f"{part.shape[1]} × {part.shape[0]} pixels"
     return part, f"{size} from the middle, of the {width} × {height} that were measured"
-
-
-def _of_blocks(config: AlignmentConfig, factor: int) -> tuple[int, int]:
-    """Where the map's first block begins, and the side of a block, both as brought to the factor (`alignment_map`)."""
-    return max(-(-config.margin // factor) * factor, 2 * factor), -(-config.block // factor) * factor
 
 
 def _levels(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:

@@ -15,7 +15,7 @@ from aedr_jax.inputs.sources import Item, Source, until_failure
 from aedr_jax.scoring.dataset import score_dataset
 from aedr_jax.scoring.job import Setup, decoders
 from aedr_jax.scoring.made import Made
-from aedr_jax.scoring.rows import Row
+from aedr_jax.scoring.rows import Row, as_table
 from aedr_jax.scoring.scorer import Scorer
 from aedr_jax.scoring.tables import check_output, write_rows
 
@@ -128,7 +128,7 @@ def score(
     source = as_source(inputs, image_column=image_column, id_column=id_column)
     run = score_source(setup.scorer(named(models)), source, progress)
     if out is not None:
-        write_rows(run.rows, out, about=Made.now(command).in_parquet())
+        write_rows(run.rows, out, about=Made.now(command).in_parquet(), table=lambda: as_table(run.rows))
     return run
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.family import IMAGE_RANGE, AutoencoderConfig, Family, Network, build_abstract
 from aedr_jax.errors import AutoencoderError
 
-__all__ = ["encoder_hash", "from_state_dict", "is_ignored", "to_flat_dict", "weights_hash"]
+__all__ = ["encoder_key", "from_state_dict", "is_ignored", "to_flat_dict", "weights_hash"]
 
 DECODING = ("decoder", "post_quant_conv", "quantizer")  # of a network's modules, those that no encoder looks at
 
@@ -177,13 +177,16 @@ def weights_hash(autoencoder: Any, *, rounded: bool = False) -> str:
     return _hash_of(named, getattr(autoencoder, "image_range", IMAGE_RANGE), rounded=rounded)
 
 
-def encoder_hash(autoencoder: Any) -> str | None:
-    """Which encoder this is: as `weights_hash`, of all parameters that do not belong to decoding. None for functions,
-    of which nobody says what encodes."""
+def encoder_key(autoencoder: Any) -> Hashable | None:
+    """Equal for networks whose encoders compute the same, whatever decodes: class, numerics, layers, and as in
+    `weights_hash` the range of images and all parameters that do not belong to decoding. None for functions, of which
+    nobody says what encodes."""
     if not isinstance(autoencoder, nnx.Module):
         return None
     named = {name: value for name, value in to_flat_dict(autoencoder).items() if name.split(".")[0] not in DECODING}
-    return _hash_of(named, autoencoder.image_range)
+    layers = {name: layer for name, layer in vars(autoencoder).items() if isinstance(layer, nnx.Module)}
+    structure = jax.tree.structure({name: layer for name, layer in layers.items() if name not in DECODING})
+    return type(autoencoder), autoencoder.numerics, structure, _hash_of(named, autoencoder.image_range)
 
 
 def _hash_of(named: Mapping[str, np.ndarray], image_range: tuple[float, float], *, rounded: bool = False) -> str:

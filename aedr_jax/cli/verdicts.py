@@ -26,8 +26,10 @@ COLOURS = {"named": "32", "ambiguous": "33", "not assessable": "35", "error": "3
 
 
 def three(p: float, n: int) -> str:
-    """Three decimals; "<" where p is the least that so many images can tell, 1 / (n + 1)."""
-    if p <= (1 + 1e-6) / (n + 1):
+    """Three decimals; "<" where p is the least that so many images can tell."""
+    from aedr_jax.scoring.verdicts import is_least
+
+    if is_least(p, n):
         return f"<{-(-1000 // (n + 1)) / 1000:.3f}"
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
 

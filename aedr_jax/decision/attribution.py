@@ -132,7 +132,7 @@ def attribute(
         (`domain.Domain`); where alignments decide, neither is asked.
 
     Raises:
-      CalibrationError: when models and calibrations or families do not match, a model has neither alignment nor
+      CalibrationError: when models and calibrations, sizes or families do not match, a model has neither alignment nor
         calibration, calibrations were made with different settings (presets), the numbers of images differ, or
         `false_names` is outside (0, 1).
 
@@ -147,13 +147,16 @@ def attribute(
     ('ambiguous: a, b', 'none')
     """
     calibrations = {} if calibrations is None else calibrations
-    for what, given, value in (("measured", measured, "measurement"), ("calibrations", calibrations, "calibration")):
-        if not isinstance(given, Mapping):
-            raise CalibrationError(f"{what}: a {type(given).__name__}; expected a mapping, {{model: {value}}}")
+    for what, asked, value in (("measured", measured, "measurement"), ("calibrations", calibrations, "calibration")):
+        if not isinstance(asked, Mapping):
+            raise CalibrationError(f"{what}: a {type(asked).__name__}; expected a mapping, {{model: {value}}}")
     models = tuple(measured)
     if not models:
         raise CalibrationError("no model to attribute to")
     check_false_names(false_names)
+    for what, given in (("sizes", sizes), ("families", families)):
+        if given is not None and (missing := [name for name in models if name not in given]):
+            raise CalibrationError(f"{what}: nothing for {', '.join(missing)}")
     pasts = {name: pasts_of(calibrations.get(name, ())) for name in models}
     if silent := [name for name in models if not pasts[name] and not has_alignment(measured[name])]:
         raise CalibrationError(
@@ -416,8 +419,6 @@ def _families(
 ) -> dict[str, str]:
     """The family of each model: the names of all candidates that share its autoencoder, joined by "|"."""
     if given is not None:
-        if missing := [name for name in measured if name not in given]:
-            raise CalibrationError(f"families: nothing for {', '.join(missing)}")
         return _joined({name: given[name] for name in measured})
     known = {name: pasts[name][0].protocol.identity if pasts[name] else Identity(name) for name in measured}
     return _joined(classes(measured, lambda a, b: _share(a, b, measured, known)))

@@ -101,14 +101,15 @@ class Calibration:
         """Whether scores are alignments."""
         return self.protocol.settings.get("alignment") is not None
 
-    def score(self, measured: Measurement | Values) -> Float[Array, " n"]:
+    def score(self, measured: Measurement | Values) -> Values:
         """The score that threshold and p-values refer to, the alignment where settings have one, or else the signal:
-        small where the image belongs. jit-able.
+        small where the image belongs. jit-able; of NumPy arrays it is NumPy's.
 
         Args:
           measured: a `Measurement`, or the scores of a rival, which stay as they are.
         """
-        return jnp.asarray(_scores(measured, aligned=self.aligned))
+        _, scores = in_place(_scores(measured, aligned=self.aligned))
+        return scores
 
     def p_value(self, scores: Values) -> Values:
         """The share of the model's own images with at least this score (`threshold.p_value`). jit-able; of NumPy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aedr_jax.decision.attribution import AMBIGUOUS, NONE, NOT_ASSESSABLE
-from aedr_jax.scoring.verdicts import Verdict
+from aedr_jax.scoring.verdicts import Verdict, is_least
 
 __all__ = ["NOT_MEANT", "heading", "in_words", "kind", "odds"]
 
@@ -75,7 +75,7 @@ def odds(verdict: Verdict, model: str) -> str:
     p, n = verdict.foreign_p_values.get(model), verdict.foreign
     if p is None or not n:
         return ""
-    if p <= 1.5 / (n + 1):
+    if is_least(p, n):
         return f"Of the {n} and more foreign images of the reference none fits {model} so well."
     return f"Of the {n} and more foreign images of the reference {_share(p)} fit {model} so well, or better."
 
@@ -84,7 +84,7 @@ def _own(verdict: Verdict, model: str) -> str:
     p, n = verdict.p_values.get(model), verdict.belonging.get(model, 0)
     if p is None or not n:
         return ""
-    count = "none fits" if p <= 1.5 / (n + 1) else f"{_share(p)} fit"
+    count = "none fits" if is_least(p, n) else f"{_share(p)} fit"
     return f"Of {model}'s own {n} calibration images {count} as badly."
 
 

@@ -76,7 +76,7 @@ def score_dataset(
     config: SignalConfig = SignalConfig(),
     batch_size: int | None = None,
     multiple: int | None = None,
-    dtype: str | None = None,
+    dtype: Any = None,
     precision: str = "highest",
     workers: int | None = None,
     most_pixels: int | None = None,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from aedr_jax.autoencoders.loading import dtype_of
 from aedr_jax.compilation import cpus
 from aedr_jax.errors import SourceError
 from aedr_jax.images.codec import MAX_PIXELS
@@ -113,19 +114,27 @@ class Setup:
       config: what is measured, such as `SignalConfig.paper()`.
       batch_size: images at once; None: one a CPU device, eight a device elsewhere.
       multiple: crop to a multiple of this many pixels; None: the autoencoders' factor.
-      dtype: what models compute in; None: float32, or with `config.as_authors` the authors'.
+      dtype: what models compute in, as for `load_autoencoder`, kept by its name; None: float32, or with
+        `config.as_authors` the authors'.
       precision: of products: "highest", "high" or "default".
       most_pixels: of an image with more, the middle is measured; None: as `Scorer` says.
       most_decoded: an image with more is an error row.
+
+    Raises:
+      AutoencoderError: on another dtype.
     """
 
     config: SignalConfig = dataclasses.field(default_factory=SignalConfig)
     batch_size: int | None = None
     multiple: int | None = None
-    dtype: str | None = None
+    dtype: Any = None
     precision: str = "highest"
     most_pixels: int | None = None
     most_decoded: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None:  # its name, which a run's settings hold and equal setups have in common
+            object.__setattr__(self, "dtype", dtype_of(self.dtype).name)
 
     def scorer(self, models: Mapping[str, Any], *, processing: Processing = Processing("none")) -> Scorer:
         """Load models, name -> what `load_autoencoder` takes or an autoencoder, to score images that `processing` is

@@ -24,7 +24,7 @@ from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.tables import printable
 from aedr_jax.scoring.verdicts import Verdict
-from aedr_jax.signal.protocol import Identity, Protocol, told_apart
+from aedr_jax.signal.protocol import Protocol, told_apart
 from aedr_jax.typed import build
 
 __all__ = ["Record", "RecordedImage", "RecordedModel", "defined", "protocols_of"]
@@ -176,12 +176,10 @@ def protocols_of(rows: Sequence[Row], setup: Setup) -> dict[str, Protocol]:
         if row.model not in first or first[row.model].status != "ok":
             first[row.model] = row
     settings = setup.config.describe()
-    return {name: _protocol(row, settings) for name, row in first.items()}
-
-
-def _protocol(row: Row, settings: Mapping[str, Any]) -> Protocol:
-    identity = Identity(row.model, row.weights_hash, row.quantize, row.dtype or None, row.precision or None)
-    return Protocol(identity, settings=settings, size_rule=row.size_rule.split(",")[0])  # without an image's own cut
+    return {
+        name: Protocol(row.identity, settings=settings, size_rule=row.size_rule.split(",")[0])  # without its own cut
+        for name, row in first.items()
+    }
 
 
 def _inside(page: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from aedr_jax.scoring.tables import as_record, printable
 from aedr_jax.signal.measurement import Measurement
+from aedr_jax.signal.protocol import Identity
 
 __all__ = ["SCHEMA_VERSION", "Row", "as_table", "column_types", "of_numbers", "rows_to_measurement"]
 
@@ -49,8 +50,8 @@ class Row:
     used_height: int = 0
     size_rule: str
     model: str
-    weights_hash: str
-    rounded_hash: str = ""  # of the weights rounded to bfloat16; empty where they cannot be hashed
+    weights_hash: str  # empty where weights cannot be hashed
+    rounded_hash: str = ""  # of the weights rounded to bfloat16; likewise
     preset: str
     dtype: str
     precision: str
@@ -59,6 +60,12 @@ class Row:
     status: str = "error"
     error: str = ""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def identity(self) -> Identity:
+        """Which model scored it: a text that is empty is not known."""
+        known = (self.dtype or None, self.precision or None, self.rounded_hash or None)
+        return Identity(self.model, self.weights_hash or None, self.quantize, *known)
 
 
 def column_types() -> dict[str, Any]:

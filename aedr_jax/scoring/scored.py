@@ -10,6 +10,7 @@ They are read a few thousand rows at a time, so memory does not depend on their 
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import itertools
@@ -140,15 +141,15 @@ class Scores(Source):
             except ValueError as error:
                 raise SourceError(f"{self.where}: how its images were measured cannot be read: {error}") from error
         kinds = [self.kinds[name] for name in self.models]
-        crops = {kind.size_rule.removeprefix("crop") for kind in kinds}
-        dtypes = {kind.dtype for kind in kinds}
+        crop, *other_crops = {kind.size_rule.removeprefix("crop") for kind in kinds}
+        dtype, *other_dtypes = {kind.dtype for kind in kinds}
         settings = self.settings or {}
         sizes = {name: settings[name] for name in ("most_pixels", "most_decoded") if name in settings}
         return dataclasses.replace(
             Measuring.of(Setup()),
             preset=kinds[0].preset,
-            multiple=int(*crops) if len(crops) == 1 and all(map(str.isdigit, crops)) else None,
-            dtype=next(iter(dtypes)) or None if len(dtypes) == 1 else None,
+            multiple=int(crop) if crop.isdigit() and not other_crops else None,
+            dtype=dtype if dtype and not other_dtypes else None,
             precision=kinds[0].precision or "highest",
             **sizes,
         )
@@ -208,8 +209,8 @@ class Scores(Source):
         return (self._of([file]) for file in self.files)
 
     def _of(self, files: Sequence[Path]) -> Scores:
-        part = object.__new__(Scores)
-        part.__dict__.update(vars(self), files=files)
+        part = copy.copy(self)
+        part.files = files
         return part
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from aedr_jax.autoencoders.checkpoints import encoder_hash, weights_hash
+from aedr_jax.autoencoders.checkpoints import encoder_key, weights_hash
 from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
@@ -49,11 +49,11 @@ GRAY_BUCKET = 256  # grey images are padded to multiples of this, small ones of 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A model to score with."""
+    """A model to score with; without hashes, where its functions close over their weights."""
 
     name: str
     autoencoder: Any
-    weights_hash: str
+    weights_hash: str | None
     official_size: int | None = None
     rounded_hash: str | None = None
 
@@ -87,7 +87,8 @@ def load_candidate(
     if name is None:
         ((name, model),) = name_models([model]).items()
     if not isinstance(model, str | os.PathLike):
-        return Candidate(name, model, Identity.of(model).weights_hash or "")
+        given = Identity.of(model)
+        return Candidate(name, model, given.weights_hash, rounded_hash=given.rounded_hash)
     entry = REGISTRY.get(os.fspath(model)) if config.as_authors else None
     if entry and dtype is None:
         dtype = entry.official_dtype
@@ -141,21 +142,14 @@ class Scorer:
             raise SourceError(f"{multiple} is no multiple of the autoencoders' factor, {factor}")
         self.config, self.processing, self.multiple = config, processing, multiple or factor
         self._asked = multiple
-        if most_pixels is None:
-            most_pixels = min(MAX_RESIZED_PIXELS if config.as_authors else MAX_SCORED_PIXELS, most_decoded)
-        least = math.lcm(CENTRE_GRID, self.multiple) ** 2
-        if not least <= most_pixels <= most_decoded:
-            raise SourceError(
-                f"at most {most_pixels} pixels are to be measured and {most_decoded} decoded: expected at least "
-                f"{least}, and no more than are decoded"
-            )
+        most_pixels = _most_pixels(config, self.multiple, most_pixels, most_decoded)
         # Where alignments alone are measured the decoder cuts their tiles, of which few sizes need few programs.
         tiled = config.alignment if config.loss is None else None
-        wanted: list[Any] = [(self._fit(c), tiled and c.autoencoder.factor) for c in candidates]
+        wanted = [(self._fit(c), Tiling(tiled, c.autoencoder.factor) if tiled else None) for c in candidates]
         fits = tuple(dict.fromkeys(wanted))
         sizes = tuple(size for size, _ in fits)
         official, crops = (sizes, ()) if config.as_authors else ((), sizes)
-        tilings = tuple(Tiling(tiled, factor) for _, factor in fits) if tiled else ()
+        tilings = tuple(tiling for _, tiling in fits if tiling)
         self.decoder = Decoder(
             self.multiple, official, str(processing), most_pixels, most_decoded, crops=crops, tilings=tilings
         )
@@ -261,14 +255,31 @@ class Scorer:
             path=str(image.path),
             size_rule=f"{protocol.size_rule}{cut}",
             model=self.candidates[model].name,
-            weights_hash=self.candidates[model].weights_hash,
-            rounded_hash=self.candidates[model].rounded_hash or "",
+            weights_hash=identity.weights_hash or "",
+            rounded_hash=identity.rounded_hash or "",
             preset=self.config.name,
             dtype=identity.dtype or "",
             precision=identity.precision or "",
             quantize=identity.quantize,
             **known,
         )
+
+
+def _most_pixels(config: SignalConfig, multiple: int, most_pixels: int | None, most_decoded: int) -> int:
+    """The cap on what is measured, as asked for or by default.
+
+    Raises:
+      SourceError: where it leaves no room for one square of the grid, or is above the cap on what is decoded.
+    """
+    if most_pixels is None:
+        most_pixels = min(MAX_RESIZED_PIXELS if config.as_authors else MAX_SCORED_PIXELS, most_decoded)
+    least = math.lcm(CENTRE_GRID, multiple) ** 2
+    if not least <= most_pixels <= most_decoded:
+        raise SourceError(
+            f"at most {most_pixels} pixels are to be measured and {most_decoded} decoded: expected at least "
+            f"{least}, and no more than are decoded"
+        )
+    return most_pixels
 
 
 @functools.lru_cache(maxsize=16)
@@ -318,7 +329,7 @@ class _Together(NamedTuple):
             model = candidate.weights_hash or id(candidate.autoencoder), used
             # Hashing a large encoder takes seconds, and one of its kind has nobody to share with.
             alike = shared_encoders and kinds.count(kinds[i]) > 1
-            encoder = (alike and encoder_hash(candidate.autoencoder)) or i, fit
+            encoder = (encoder_key(candidate.autoencoder) if alike else None) or i, fit
             if model not in models:
                 group = encoders.setdefault(encoder, len(found.groups))
                 if group == len(found.groups):

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from aedr_jax.errors import ImageError, RunError, SourceError
 from aedr_jax.files import whole_file
@@ -250,10 +253,10 @@ def _written(path: Path, *, tag: str, keep: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _locked(manifest: Path, folder: Path, shard: tuple[int, int]) -> Iterator[None]:
-    """Refuse to do what another process is doing: both would write rows of the same images. The lock is the kernel's
-    and goes with the process, however that ends; file systems without locks go without.
+    """Refuse to do what another run is doing: both would write rows of the same images. The lock is the kernel's and
+    goes with the process, however that ends; file systems without locks go without.
 
-    Byte N · LANE + I of the manifest stands for share I of N; its process holds it alone, and asks first whether anyone
+    Byte N · LANE + I of the manifest stands for share I of N; its run holds it alone, and asks first whether anyone
     holds a byte of another N, whose shares overlap with its own."""
     try:
         import fcntl
@@ -262,10 +265,10 @@ def _locked(manifest: Path, folder: Path, shard: tuple[int, int]) -> Iterator[No
         return
     index, shares = shard
     others = ((0, shares * LANE), ((shares + 1) * LANE, 0))  # start and length; 0: to the end
-    busy = f"{folder}: another process is writing into it, share {{}}; two at once would double its rows"
+    busy = f"{folder}: another run is writing into it, share {{}}; two at once would double its rows"
     with open(manifest, "rb+") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, shares * LANE + index)
+            _lock(file, fcntl.LOCK_EX, shares * LANE + index, 1)
         except BlockingIOError:
             raise SourceError(busy.format(f"{index}/{shares}")) from None
         except OSError:
@@ -273,9 +276,30 @@ def _locked(manifest: Path, folder: Path, shard: tuple[int, int]) -> Iterator[No
             return
         try:
             for start, length in others:
-                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
+                _lock(file, fcntl.LOCK_SH, start, length)
         except BlockingIOError:
             raise SourceError(busy.format("of another N")) from None
         for start, length in others:
-            fcntl.lockf(file, fcntl.LOCK_UN, length, start)
-        yield
+            _lock(file, fcntl.LOCK_UN, start, length)
+        try:
+            yield
+        finally:
+            _lock(file, fcntl.LOCK_UN, 0, 0)  # a process that was forked off has this handle too
+
+
+def _lock(file: IO[bytes], how: int, start: int, length: int) -> None:
+    """Lock bytes of a file, or unlock them, without waiting.
+
+    On Linux the lock is this handle's. POSIX's own, which other systems have, is the process's: it keeps no second run
+    out of the same process, and goes as soon as that closes any other handle to the file.
+
+    Raises:
+      BlockingIOError: where somebody holds one of them.
+    """
+    import fcntl
+
+    if sys.platform == "linux":
+        kind = {fcntl.LOCK_EX: fcntl.F_WRLCK, fcntl.LOCK_SH: fcntl.F_RDLCK, fcntl.LOCK_UN: fcntl.F_UNLCK}[how]
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0))
+    else:
+        fcntl.lockf(file, how if how == fcntl.LOCK_UN else how | fcntl.LOCK_NB, length, start)

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,11 @@ def as_record(row: Any) -> dict[str, Any]:
 
 
 def write_rows(
-    rows: Sequence[Any], path: str | os.PathLike[str], *, about: Mapping[bytes, bytes] | None = None
+    rows: Sequence[Any],
+    path: str | os.PathLike[str],
+    *,
+    about: Mapping[bytes, bytes] | None = None,
+    table: Callable[[], Any] | None = None,
 ) -> None:
     """Write rows (`as_record`), all of one type; the file appears whole or not at all.
 
@@ -91,6 +95,7 @@ def write_rows(
       rows: to write.
       path: by its ending.
       about: what else Parquet's metadata is to say; the other formats have no place for it.
+      table: gives the rows as an Arrow table, for Parquet; None: its types follow from what is in the rows.
 
     Raises:
       SourceError: as `check_output`.
@@ -99,12 +104,17 @@ def write_rows(
     if path.suffix == "":
         path.mkdir(exist_ok=True)
         path = path / ONLY_PART
-    records = [{name: printable(value) for name, value in as_record(row).items()} for row in rows]
     with whole_file(path) as partial:
         if path.suffix == ".parquet":
-            _write_parquet(records, partial, about=about or {})
+            import pyarrow.parquet as pq
+
+            pq.write_table(saying(table() if table else _inferred(_records(rows)), about or {}), partial)
         else:
-            {".csv": _write_csv, ".jsonl": _write_jsonl}[path.suffix](records, partial)
+            {".csv": _write_csv, ".jsonl": _write_jsonl}[path.suffix](_records(rows), partial)
+
+
+def _records(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{name: printable(value) for name, value in as_record(row).items()} for row in rows]
 
 
 def _write_csv(records: Sequence[dict[str, Any]], path: Path) -> None:
@@ -152,9 +162,9 @@ def _write_jsonl(records: Sequence[dict[str, Any]], path: Path) -> None:
     path.write_text("".join(to_json(record) + "\n" for record in records), encoding="utf-8")
 
 
-def _write_parquet(records: Sequence[dict[str, Any]], path: Path, *, about: Mapping[bytes, bytes]) -> None:
+def _inferred(records: Sequence[dict[str, Any]]) -> Any:
+    """An Arrow table whose types follow from what is in it."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     table = pa.Table.from_pylist(list(records))
     for i, field in enumerate(table.schema):
@@ -162,7 +172,7 @@ def _write_parquet(records: Sequence[dict[str, Any]], path: Path, *, about: Mapp
         # Parquet cannot hold as such.
         if pa.types.is_null(field.type) or (pa.types.is_struct(field.type) and field.type.num_fields == 0):
             table = table.set_column(i, field.name, pa.nulls(table.num_rows, pa.bool_()))
-    pq.write_table(saying(table, about), path)
+    return table
 
 
 def saying(table: Any, about: Mapping[bytes, bytes]) -> Any:

@@ -22,7 +22,7 @@ from typing import Any, get_type_hints
 
 from aedr_jax.errors import SourceError
 from aedr_jax.scoring.store import Layout
-from aedr_jax.scoring.tables import printable, saying, write_rows
+from aedr_jax.scoring.tables import printable, write_rows
 from aedr_jax.scoring.verdicts import Verdict
 
 __all__ = ["SCHEMA_VERSION", "as_record", "as_table", "columns", "count_verdicts", "layout", "write_verdicts"]
@@ -88,16 +88,8 @@ def write_verdicts(
     Raises:
       SourceError: as `tables.check_output`.
     """
-    import pyarrow.parquet as pq
-
-    from aedr_jax.files import whole_file
-    from aedr_jax.scoring.tables import check_output
-
-    if check_output(path).suffix == ".parquet":
-        with whole_file(Path(path)) as partial:
-            pq.write_table(saying(as_table(verdicts, models), about or {}), partial)
-    else:
-        write_rows([as_record(verdict) for verdict in verdicts], path)
+    records = [as_record(verdict) for verdict in verdicts]
+    write_rows(records, path, about=about, table=lambda: as_table(verdicts, models))
 
 
 def count_verdicts(folder: str | os.PathLike[str]) -> Counter[str]:

@@ -21,11 +21,11 @@ from aedr_jax.decision.attribution import (
     has_alignment,
 )
 from aedr_jax.decision.calibration import Calibration, pasts_of
-from aedr_jax.decision.null import Null
+from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import CalibrationError
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.signal.measurement import PRESETS, Measurement
-from aedr_jax.signal.protocol import Identity, Protocol
+from aedr_jax.signal.protocol import Protocol
 from aedr_jax.signal.search import Found
 
 __all__ = [
@@ -35,12 +35,13 @@ __all__ = [
     "after_search",
     "check_calibrations",
     "families_of",
+    "is_least",
     "not_assessable",
     "verdict_rows",
 ]
 
 FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
-BLOCK = 64  # images that are judged at once
+MOST_AT_ONCE = 1024  # images that are judged at once: a density takes memory for each of them and each own image
 ALIGNED = ("alignment", "alignment_error")
 RECOMPRESSED = 50  # JPEG quality; nothing below it was measured where signals decide (docs/decision.md)
 
@@ -110,6 +111,11 @@ class Verdict:
         return self.foreign_p_values.get(model, 1.0), own, self.scores.get(model, math.inf)
 
 
+def is_least(p: float, n: int) -> bool:
+    """Whether a p-value is the least that n images can tell, 1 / (n + 1)."""
+    return p <= ROUNDING / (n + 1)
+
+
 def not_assessable(rows: Sequence[Row]) -> str:
     """Why nothing can be said of an image, or "".
 
@@ -171,9 +177,10 @@ def verdict_rows(
     if ready:
         families = families_of(list(next(iter(ready.values())).values()))
         images = list(ready)
-        for block in (images[i : i + BLOCK] for i in range(0, len(images), BLOCK)):
-            found = _judged([ready[image] for image in block], calibrations, models, false_names, families)
-            judged |= zip(block, found, strict=True)
+        for first in range(0, len(images), MOST_AT_ONCE):
+            some = images[first : first + MOST_AT_ONCE]
+            found = _judged([ready[image] for image in some], calibrations, models, false_names, families)
+            judged |= zip(some, found, strict=True)
     return [judged.get(image) or _unjudged(list(group.values())) for image, group in by_image.items()]
 
 
@@ -184,21 +191,19 @@ def _judged(
     false_names: float,
     families: Mapping[str, str],
 ) -> list[Verdict]:
-    """The verdicts on at most `BLOCK` images of which every model has a row.
+    """The verdicts on images of which every model has a row.
 
-    A block is filled up with its last image: of another number of images a p-value may differ in its last bit, as XLA
-    computes it otherwise, and what is said of an image shall not depend on its company. And just one number of images
-    is compiled for.
+    NumPy computes them, image by image the same in any company to the last bit; XLA would not, and would compile a
+    program for each number of images.
     """
-    groups = images + [images[-1]] * (BLOCK - len(images))
-    measured = {name: rows_to_measurement([group[name] for group in groups]) for name in models}
-    reasons = [not_assessable(list(group.values())) for group in groups]
+    measured = {name: rows_to_measurement([group[name] for group in images]) for name in models}
+    reasons = [not_assessable(list(group.values())) for group in images]
     aligned = all(map(has_alignment, measured.values()))  # a name can be given whatever another model says
     result = attribute(
         measured,
         {name: made for name, made in calibrations.items() if name in models},
         assessable=np.array([not reason or aligned for reason in reasons]),
-        sizes={name: np.array([_size(group[name]) for group in groups]) for name in models},
+        sizes={name: np.array([_size(group[name]) for group in images]) for name in models},
         false_names=false_names,
         families=families,
     )
@@ -281,7 +286,7 @@ def after_search(
 
 def families_of(rows: Sequence[Row]) -> dict[str, str]:
     """For each model of rows a text; models with equal ones share one autoencoder (`Identity.shares_family`)."""
-    known = {row.model: _identity(row) for row in rows if row.status == "ok"}
+    known = {row.model: row.identity for row in rows if row.status == "ok"}
     return classes(known, lambda a, b: bool(known[a].shares_family(known[b])))
 
 
@@ -308,7 +313,7 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
     """Refuse rows that were measured in any other way than a calibration's; settings beyond a preset are in no row."""
     presets = {name: config.describe() for name, config in PRESETS.items()}
     kinds = {
-        (row.model, _identity(row), row.preset, row.size_rule.split(",")[0])
+        (row.model, row.identity, row.preset, row.size_rule.split(",")[0])
         for row in rows
         if row.status == "ok" and row.model in calibrations
     }
@@ -318,12 +323,6 @@ def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibr
             settings = presets.get(preset, {"preset": preset} if own in presets.values() else own)
             measured = Protocol(identity, "aedr", settings, size_rule)
             calibration.check_against(measured, where=f"calibration of {name}")
-
-
-def _identity(row: Row) -> Identity:
-    return Identity(
-        None, row.weights_hash, row.quantize, row.dtype or None, row.precision or None, row.rounded_hash or None
-    )
 
 
 def _size(row: Row) -> tuple[int, int]:

@@ -133,7 +133,7 @@ def align_together(
     """`align_tiles` of several autoencoders that share an encoder: it runs once for all of them.
 
     Args:
-      autoencoders: their encoders are equal (`checkpoints.encoder_hash`); the first one's is used.
+      autoencoders: their encoders are equal (`checkpoints.encoder_key`); the first one's is used.
       tiles, config: as for `align_tiles`.
     """
     n, count, side = tiles.shape[:3]
