@@ -16,11 +16,11 @@ import numpy as np
 import aedr_jax as aedr
 from aedr_jax.inputs.decoding import Decoder
 from aedr_jax.inputs.sources import find_images
-from aedr_jax.rivals import RIVALS
+from aedr_jax.rivals import latenttracer_losses, ronan_losses
 from aedr_jax.scoring.engine import Engine
 from aedr_jax.scoring.tables import to_markdown
 
-DESCENTS = {name: rival.losses for name, rival in RIVALS.items() if rival.losses}
+DESCENTS = {"latenttracer": latenttracer_losses, "ronan": ronan_losses}
 SHOWN = (1, 10, 30, 100, 200, 300, 600, 1000, 1500)
 
 

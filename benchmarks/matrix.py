@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -56,7 +56,7 @@ from aedr_jax.inputs.sources import Item
 from aedr_jax.scoring.engine import Batch, Engine
 from aedr_jax.scoring.sharding import Sharded, make_sharded
 from aedr_jax.scoring.tables import to_markdown, write_csv
-from aedr_jax.study.metrics import area_under_curve, balanced_accuracy, resample, with_interval
+from aedr_jax.study.metrics import area_under_curve, balanced_accuracy, interval, resample
 from weights.photos import random_crop, read_index, subject, subjects_split
 
 MODELS = miniature_models()
@@ -284,6 +284,13 @@ def report(photos: Path, work: Path, json_file: Path | None) -> None:
     print_tables(figures)
     if json_file:
         json_file.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def with_interval(
+    metric: Callable[..., float], samples: Sequence[np.ndarray], drawn: Sequence[Sequence[np.ndarray]]
+) -> tuple[float, float, float]:
+    """A metric of samples, `metric(*samples)`, and the ends of its interval over draws of them (`resample`)."""
+    return metric(*samples), *interval([metric(*(s[i] for s, i in zip(samples, draw, strict=True))) for draw in drawn])
 
 
 def print_tables(figures: dict[str, list[dict]]) -> None:

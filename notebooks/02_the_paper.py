@@ -161,8 +161,9 @@ plt.show()
 # %% [markdown]
 # ### What accuracy costs
 #
-# Seconds an image of 128 pixels on one core while other work ran, compiling apart. `aedr-default` measures the alignment
-# and both losses; the alignment alone, which `aedr attribute` measures, does not grow with an image (`docs/large.md`).
+# Seconds an image of 128 pixels on one core while other work ran, compiling apart. `aedr-default` measures the
+# alignment and both losses; the alignment alone, which `aedr attribute` measures, does not grow with an image
+# (`docs/large.md`).
 # The paper has LatentTracer at 12 to 163 seconds where AEDR takes .06 to 1.25.
 
 # %%

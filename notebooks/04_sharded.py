@@ -146,6 +146,6 @@ for row, standing, p in sorted(zip(rows, standings, p_values, strict=True), key=
 print(f"parts: {len(list(Path('scores').glob('*.parquet')))}")
 
 # %% [markdown]
-# The first two images are the model's own, the next two come from a model that shares its encoder; the others stand where
-# foreign images do. Several machines share the work with `shard="auto"` on a TPU pod, or `engine="ray"` on a cluster
-# (`docs/large.md`).
+# The first two images are the model's own, the next two come from a model that shares its encoder; the others stand
+# where foreign images do. Several machines share the work with `shard="auto"` on a TPU pod, or `engine="ray"` on a
+# cluster (`docs/large.md`).

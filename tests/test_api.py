@@ -186,6 +186,23 @@ def test_models(world, calibration, tmp_path, capsys):
     assert api.models(tmp_path).no_calibrations == [tmp_path / "odd.json"]
 
 
+def test_models_with_a_broken_file_beside_their_weights(tmp_path, monkeypatch):
+    folder = tmp_path / "sd1.5"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    monkeypatch.setenv("AEDR_WEIGHTS", str(tmp_path))
+    for text in ('{"format":', "[]", '{"weights_hash": 5}', "[" * 100_000):
+        (folder / "manifest.json").write_text(text)
+        record = next(record for record in api.models().models if record.model == "sd1.5")
+        assert (record.weights, record.family) == (str(folder), None)
+    (folder / "manifest.json").write_text('{"weights_hash": "ab"}')
+    (folder / "calibration.json").write_text("{")
+    found = api.models()
+    record = next(record for record in found.models if record.model == "sd1.5")
+    assert (record.family, record.calibrations) == ("ab", ())
+    assert found.no_calibrations == [folder / "calibration.json"]
+
+
 def test_a_list_of_models_and_the_api_itself_need_no_jax():
     code = "import sys, aedr_jax as aedr; aedr.api.models(); print([m for m in ('jax', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

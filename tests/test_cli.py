@@ -507,7 +507,8 @@ def test_wrong_calls_exit_with_2_and_one_reason(world, calibrations, capsys, mon
 
 
 def test_usage_errors_exit_with_2(capsys):
-    for call in ([], ["score"], ["paint"], ["score", "x", "--model", "m", "--batch-size", "0"]):
+    evaluate = ["evaluate", "x", "--out", "y", "--count", "1"]
+    for call in ([], ["score"], ["paint"], ["score", "x", "--model", "m", "--batch-size", "0"], evaluate):
         with pytest.raises(SystemExit) as stop:
             main(call)
         assert stop.value.code == 2

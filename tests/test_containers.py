@@ -21,7 +21,7 @@ from PIL import Image
 from aedr_jax.errors import ImageError, RunError, SourceError
 from aedr_jax.inputs import listings
 from aedr_jax.inputs.archives import Archives
-from aedr_jax.inputs.containers import Chain, Rows, Table, from_tfds, open_source
+from aedr_jax.inputs.containers import Chain, Rows, Table, from_hugging_face, from_tfds, open_source
 from aedr_jax.inputs.sources import Files, Source
 
 NAMES = [f"{folder}/{i}.png" for folder in ("a", "b") for i in range(4)]
@@ -145,6 +145,58 @@ def test_tensorflow_datasets(contents):
     for name in ("tfds:mnist", "hf:mnist"):
         with pytest.raises(SourceError, match=f"expected {name[: name.index(':')]}:NAME:SPLIT"):
             open_source([name])
+
+
+class Damaged(list):
+    """Rows of a dataset of which one cannot be read."""
+
+    def __init__(self, rows, damaged=3):
+        super().__init__(rows)
+        self.damaged = damaged
+
+    def __getitem__(self, number):
+        if number == self.damaged:
+            raise OSError("shard 3 is damaged")
+        return super().__getitem__(number)
+
+
+def test_a_dataset_that_breaks_off_keeps_what_came_before(contents):
+    rows = Damaged({"image": data, "file": name} for name, data in contents.items())
+    source, found = from_tfds(rows, name="set", id_column="file"), []
+    with pytest.raises(RunError, match=r"could not be read to the end: set::3: shard 3 is damaged"):  # noqa: PT012
+        for item in source:
+            found.append(item.id)  # noqa: PERF401
+    assert found == NAMES[:3]
+    with pytest.raises(SourceError, match="set: cannot be loaded: shard 3 is damaged"):
+        Rows(rows, name="set", id_column="file", ids=rows).share(0, 2)
+    with pytest.raises(RunError, match="set::0: 'picture'"):
+        list(Rows(rows, name="set", image_column="picture"))
+
+
+def test_columns_of_a_dataset_are_looked_for_before_it_is_read(contents):
+    rows = [{"image": data, "label": 0} for data in contents.values()]
+    for columns in ({"image_column": "nope"}, {"id_column": "nope"}):
+        with pytest.raises(SourceError, match="set: no column 'nope'; it has image, label"):
+            from_tfds(rows, name="set", **columns)
+    with pytest.raises(SourceError, match="set: lists no image: it has no row"):
+        from_tfds([], name="set")
+    with pytest.raises(SourceError, match="set: cannot be loaded: shard 3 is damaged"):
+        from_tfds(Damaged(rows, damaged=0), name="set")
+
+
+def test_columns_of_a_hugging_face_dataset_are_looked_for(contents):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = {"image": [{"bytes": contents[NAMES[0]], "path": None}], "label": [0]}
+    dataset = datasets.Dataset.from_dict(rows, features=features)
+    for columns in ({"image_column": "nope"}, {"id_column": "nope"}):
+        with pytest.raises(SourceError, match="set: no column 'nope'; it has image, label"):
+            from_hugging_face(dataset, name="set", **columns)
+    with pytest.raises(SourceError, match="set: cannot be loaded: "):
+        from_hugging_face(dataset, name="set", image_column="label")
+    with pytest.raises(SourceError, match="set: lists no image: it has no row"):
+        from_hugging_face(dataset.select([]), name="set")
+    assert [item.id for item in from_hugging_face(dataset, name="set", id_column="label")] == ["0"]
 
 
 def test_shares_of_rows_follow_their_ids_and_read_no_image_for_it(contents):

@@ -382,8 +382,8 @@ def test_too_few_images_calibrate_nothing():
 def test_sources_that_are_missing(world, models, tmp_path):
     with pytest.raises(aedr.AutoencoderError, match=r"two models of one name: .*m1 is given twice"):
         evaluate(world / "images", tmp_path, models[:1] * 2, methods={})
-    for wrong in ({"count": 0}, {"batch_size": 0}, {"robustness": -1}):
-        with pytest.raises(aedr.SourceError, match=r"expected [01] or more"):
+    for wrong, least in (({"count": 1}, 2), ({"batch_size": 0}, 1), ({"robustness": -1}, 0)):
+        with pytest.raises(aedr.SourceError, match=rf"expected {least} or more"):
             evaluate(world / "images", tmp_path, models, methods={}, **wrong)
     with pytest.raises(aedr.SourceError, match="no such folder"):
         find_sources(tmp_path / "nothing", ["m1"], tmp_path, count=4, side=SIDE)

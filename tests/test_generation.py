@@ -347,7 +347,6 @@ class FakePipeline:
 @pytest.fixture
 def text_model(monkeypatch, tmp_path):
     """A call of `generate` with a fake pipeline, in tmp_path/out."""
-    monkeypatch.setattr("aedr_jax.generate.folder.metadata.version", lambda name: "1")
 
     def call(fake, prompts=("a", "bb"), n=None, model="sd1.5", batch_size=None, **options):
         monkeypatch.setattr("aedr_jax.generate.folder.open_pipeline", fake)

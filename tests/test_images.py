@@ -11,8 +11,31 @@ import pytest
 from PIL import Image, ImageFile
 
 from aedr_jax.errors import ImageError
-from aedr_jax.images.codec import MAX_PIXELS, decode_photo, jpeg_quality, read_gray, read_image, read_photo, read_size
+from aedr_jax.images.codec import (
+    MAX_PIXELS,
+    decode_photo,
+    decode_quality,
+    decode_size,
+    read_bytes,
+    read_gray,
+    read_image,
+)
 from aedr_jax.images.pixels import fit_crop, fit_official
+from aedr_jax.inputs.decoding import Decoder
+from aedr_jax.inputs.sources import Item
+
+
+def read_photo(path, **options):
+    return decode_photo(read_bytes(path), name=path, **options)
+
+
+def read_size(path, **options):
+    return decode_size(read_bytes(path), name=path, **options)
+
+
+def jpeg_quality(path, **options):
+    return decode_quality(read_bytes(path), name=path, **options)
+
 
 READERS = (read_image, read_gray, read_photo)
 HEIGHT, WIDTH = 24, 40  # neither square nor a multiple of the other: a wrong turn shows in the shape
@@ -308,9 +331,32 @@ def test_decompression_bomb_is_refused_before_anything_is_decoded(put, monkeypat
     path = put(png(side, side, 8, 2, b"\0" * 100), "bomb.png")
     decoded = []
     monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", decoded.append)
-    with pytest.raises(ImageError, match=r"bomb\.png: "):
+    with pytest.raises(ImageError, match=rf"bomb\.png: .*is above the {MAX_PIXELS} pixels that are decoded"):
         reader(path)
     assert decoded == []
+
+
+def test_a_cap_above_pillows_own_holds(put):
+    """Pillow refuses files above 2 * MAX_IMAGE_PIXELS, about 1.8e8, in words of its own."""
+    limit = Image.MAX_IMAGE_PIXELS
+    most = 200_000_000
+    assert 2 * limit < most
+    path = put(b"P6 20000 10000 255 ", "large.ppm")
+    assert read_size(path, most_pixels=most) == (20_000, 10_000)
+    for above in (b"P6 20001 10000 255 ", b"P6 40000 20000 255 "):
+        with pytest.raises(ImageError, match="is above the 200000000 pixels that are decoded; crop it first"):
+            read_size(put(above, "larger.ppm"), most_pixels=most)
+    refused = Decoder(most_decoded=most)(Item("large.ppm", path))
+    assert "truncated" in refused.error or "cannot be decoded" in refused.error  # no pixels follow
+    tables = put(resized_header(encoded(SIMPLE, "JPEG", quality=83), 20_000, 10_000), "large.jpg")
+    assert jpeg_quality(tables, most_pixels=most) == 83
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def resized_header(data, width, height):
+    """A JPEG whose frame header says another size."""
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
 def test_cap_is_inclusive(put):

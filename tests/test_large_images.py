@@ -207,13 +207,3 @@ def test_what_is_compared_is_processed_after_it_is_cut(put):
     assert "231×160; the shorter side must be at least 161 pixels" in refused.error
     refused = Decoder(64, side=96, processing="resize0.5")(item)
     assert "resize0.5 leaves 48×48 pixels" in refused.error
-
-
-def test_resizing_back_to_the_size_before(put):
-    item = put(picture(160, 128))
-    found = Decoder(8, processing="resize0.5", resize_back=True)(item)
-    small = Image.fromarray(Decoder(8, processing="resize0.5")(item).images[0])
-    expected = np.asarray(small.resize((160, 128), Image.Resampling.LANCZOS))
-    np.testing.assert_array_equal(found.images[0], expected)
-    same = Decoder(8, processing="blur1", resize_back=True)(item)
-    np.testing.assert_array_equal(same.images[0], Decoder(8, processing="blur1")(item).images[0])

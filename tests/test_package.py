@@ -145,3 +145,31 @@ def test_version_is_that_of_the_distribution():
     assert metadata.version("aedr-jax") == aedr_jax.__version__
     assert (ROOT / "py.typed").exists()
     assert (ROOT / "__init__.pyi").exists()
+
+
+def test_a_checkout_that_was_not_installed_knows_its_version(monkeypatch):
+    """PYTHONPATH, or a copy in another project; the same goes for packages it needs."""
+    from importlib import metadata
+
+    import numpy as np
+
+    from aedr_jax.api import health
+    from aedr_jax.scoring.made import Made
+
+    known = metadata.distribution
+
+    def distribution(name):
+        if name in ("aedr-jax", "dm-pix"):
+            raise metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(metadata, "distribution", distribution)
+    calibration = aedr_jax.calibrate(np.linspace(1.0, 1.2, 40), method="mine")
+    for versions in (calibration.provenance.versions, Made.now().versions):
+        assert versions["aedr-jax"] == aedr_jax.__version__
+        assert versions["dm-pix"] == "unknown"
+        assert versions["numpy"] == np.__version__
+    (installed,) = health._installed()
+    assert installed.ok is None
+    assert f"aedr-jax {aedr_jax.__version__} in Python" in installed.said
+    assert "not installed as a package" in installed.said

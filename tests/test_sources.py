@@ -140,3 +140,5 @@ def test_input_that_names_nothing_is_an_error(tree, name, message):
     (tree / "empty" / "text.txt").touch()
     with pytest.raises(SourceError, match=message):
         find_images(["photos", name])
+    with pytest.raises(SourceError, match=message):  # before the images of the others are gone through
+        open_source(["photos", name])

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from aedr_jax.errors import RunError
+from aedr_jax.images.tiles import AlignmentConfig, Tiling
 from aedr_jax.inputs import workers
 from aedr_jax.inputs.decoding import Decoded, Decoder, Refused
 from aedr_jax.inputs.sources import Item, find_images
@@ -107,6 +108,25 @@ def test_a_hostile_image_costs_one_row(items, monkeypatch, what, reason):
     (refused,) = [result for result in results if isinstance(result, Refused)]
     assert refused.id == what
     assert any(part in refused.error for part in reason.split("|")), refused.error
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        Decoder(8, crops=(8,), tilings=(Tiling(AlignmentConfig(tiles=200), 8),)),
+        Decoder(8, side=1536),
+        Decoder(1, ((8, 1536),)),
+    ],
+    ids=["tiles", "side", "size"],
+)
+def test_as_much_as_a_decoder_is_told_to_give_is_no_impossible_size(tmp_path, decoder):
+    side = 800 if decoder.fits else 1536
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.bmp")
+    item = Item("large.bmp", tmp_path / "large.bmp")
+    (here,), (there,) = (list(decode_all(decoder, [item], workers=workers)) for workers in (0, 1))
+    assert isinstance(here, Decoded)
+    same(there, here)
 
 
 def test_a_worker_that_is_killed_from_outside_costs_nothing(items):

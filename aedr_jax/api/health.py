@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from aedr_jax import __version__
 from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder, miniature_models, weight_roots
 
 __all__ = ["Check", "Examined", "doctor"]
@@ -76,9 +77,12 @@ def _installed() -> Iterator[Check]:
     needed = [name for name, extra in _requirements() if extra is None]
     missing = [name for name in needed if _version(name) is None]
     versions = ", ".join(f"{name} {_version(name)}" for name in needed if name not in missing)
-    here = f"aedr-jax {metadata.version('aedr-jax')} in Python {platform.python_version()}"
+    here = f"aedr-jax {__version__} in Python {platform.python_version()}"
     lost = f"missing: {', '.join(missing)}" if missing else ""
-    yield Check("installed", not missing, "; ".join(part for part in (here, versions, lost) if part))
+    if not needed:
+        lost = "not installed as a package, so that it is not known what it needs"
+    said = "; ".join(part for part in (here, versions, lost) if part)
+    yield Check("installed", not missing if needed else None, said)
 
 
 def _extras() -> Iterator[Check]:
@@ -95,8 +99,12 @@ def _extras() -> Iterator[Check]:
 
 
 def _requirements() -> Iterator[tuple[str, str | None]]:
-    """Name and extra of each requirement, as the installed package states them."""
-    for text in metadata.requires("aedr-jax") or ():
+    """Name and extra of each requirement, as the installed package states them; none of a mere checkout."""
+    try:
+        stated = metadata.requires("aedr-jax") or ()
+    except metadata.PackageNotFoundError:
+        return
+    for text in stated:
         extra = re.search(r"""extra\s*==\s*["'](.+?)["']""", text)
         name = re.match(r"[\w.-]+(\[[\w,.-]+\])?", text)
         if name:

@@ -81,7 +81,7 @@ def models(calibrations: str | os.PathLike[str] | None = None) -> Inventory:
     found = []
     for name, entry in REGISTRY.items():
         folder, shipped = local_folder(name), calibration_file(name)
-        files = [*([shipped] if shipped else []), *made.pop(name, [])]
+        files = [*([shipped] if shipped and _summary(shipped, broken) else []), *made.pop(name, [])]
         found.append(
             ModelRecord(
                 model=name,
@@ -104,7 +104,7 @@ def models(calibrations: str | os.PathLike[str] | None = None) -> Inventory:
             )
         )
     for name, files in made.items():  # of models that are not in the registry: folders, hub paths
-        source = _summary(files[0])["source"]
+        source = _read(files[0])["source"]
         here = source if source and Path(source).is_dir() else None
         record = ModelRecord(model=name, source=source, weights=here, family=_family(None, files), **_listed(files))
         found.append(record)
@@ -114,7 +114,7 @@ def models(calibrations: str | os.PathLike[str] | None = None) -> Inventory:
 def are_miniature(weights: Iterable[str]) -> bool:
     """Whether all hashes of weights are those of the miniature models that ship, whatever they are called."""
     files = [file for name in miniature_models() if (file := calibration_file(name))]
-    return set(weights) <= {_summary(file)["weights_hash"] for file in files}
+    return set(weights) <= {found["weights_hash"] for file in files if (found := _summary(file, []))}
 
 
 def _place(entry: Entry) -> str:
@@ -132,16 +132,23 @@ def _calibration_files(folder: str | os.PathLike[str] | None) -> tuple[dict[str,
     if folder and not where.is_dir():
         raise SourceError(f"{where}: no such folder")
     found: dict[str, list[Path]] = {}
-    broken = []
+    broken: list[Path] = []
     for file in sorted(where.glob("*.json")):
-        try:
-            found.setdefault(_summary(file)["model"] or file.stem, []).append(file)
-        except (OSError, ValueError, KeyError, TypeError):
-            broken.append(file)
+        if summary := _summary(file, broken):
+            found.setdefault(summary["model"] or file.stem, []).append(file)
     return found, broken
 
 
-def _summary(file: Path) -> dict[str, Any]:
+def _summary(file: Path, broken: list[Path]) -> dict[str, Any] | None:
+    """What `_read` gives; None of a file that is no calibration, which is then among the broken ones."""
+    try:
+        return _read(file)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        broken.append(file)
+        return None
+
+
+def _read(file: Path) -> dict[str, Any]:
     """What a list needs of a calibration: `Calibration.load`, which checks all of it, brings JAX."""
     values = json.loads(file.read_text(encoding="utf-8"))
     identity = values["protocol"]["identity"]
@@ -153,8 +160,13 @@ def _summary(file: Path) -> dict[str, Any]:
 
 
 def _family(folder: Path | None, calibrations: Sequence[Path]) -> str | None:
-    """The weights' hash as written beside them by `convert` or `calibrate`."""
+    """The weights' hash as written beside them by `convert` or `calibrate`; None where neither can be read."""
     if calibrations:
-        return _summary(calibrations[0])["weights_hash"]
-    manifest = folder / "manifest.json" if folder else None
-    return json.loads(manifest.read_text()).get("weights_hash") if manifest and manifest.is_file() else None
+        return _read(calibrations[0])["weights_hash"]
+    if folder is None:
+        return None
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["weights_hash"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from aedr_jax import __version__
 from aedr_jax.cli.examples import FIRST, examples_of
-from aedr_jax.cli.values import names, positive, processing, resource, share
+from aedr_jax.cli.values import names, positive, processing, resource, several, share
 from aedr_jax.scoring.tables import for_terminal
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def _models(parser: _Parser) -> None:
 
 
 def _convert(parser: _Parser) -> None:
-    parser.add_argument("source", help="a registry name, a diffusers folder, a safetensors file, or a hub path (org/repo/subfolder)")
+    parser.add_argument(
+        "source", help="a registry name, a diffusers folder, a safetensors file, or a hub path (org/repo/subfolder)"
+    )
     parser.add_argument("out", help="the folder to write, such as weights/sd1.5")
     alone = parser.add_mutually_exclusive_group()
     alone.add_argument("--revision", help="commit, tag or branch of a hub path")
@@ -190,8 +192,8 @@ def _add_candidates(parser: argparse.ArgumentParser) -> None:
         "--models",
         type=names,
         metavar="A,B",
-        help=f"the candidates, each {MODEL}; all-here: all whose weights are here (default: those of the registry that have "
-        "a folder here, but for mini-wan and mini-dc)",
+        help=f"the candidates, each {MODEL}; all-here: all whose weights are here (default: those of the registry that "
+        "have a folder here, but for mini-wan and mini-dc)",
     )
     parser.add_argument(
         "--calibrations",
@@ -201,8 +203,8 @@ def _add_candidates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--search",
         action="store_true",
-        help="look again at what no model accepts: mirrored, turned, cropped, resized (256 pixels and more, factor at most "
-        "16; dear)",
+        help="look again at what no model accepts: mirrored, turned, cropped, resized (256 pixels and more, factor at "
+        "most 16; dear)",
     )
     parser.add_argument(
         "--false-names", type=float, default=0.05, metavar="SHARE", help="of images of no candidate (default .05)"
@@ -231,7 +233,7 @@ def _evaluate(parser: _Parser) -> None:
         metavar="A,B",
         help="default: all but those that resize images first, such as latenttracer-512 (a wrong name lists all)",
     )
-    parser.add_argument("--count", type=positive, default=1000, metavar="N", help="images a source, half test (1000)")
+    parser.add_argument("--count", type=several, default=1000, metavar="N", help="images a source, half test (1000)")
     parser.add_argument(
         "--side", type=positive, metavar="N", help="crop to N pixels (default: the models' native size)"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aedr_jax.images.processing import Processing
 
-__all__ = ["names", "positive", "processing", "resource", "share"]
+__all__ = ["names", "positive", "processing", "resource", "several", "share"]
 
 
 def processing(text: str) -> Processing:
@@ -26,6 +26,13 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a positive number")
+    return value
+
+
+def several(text: str) -> int:
+    """A number from 2 on."""
+    if (value := positive(text)) < 2:
+        raise argparse.ArgumentTypeError(f"{text}: expected 2 or more")
     return value
 
 

@@ -9,7 +9,6 @@ import os
 import re
 import warnings
 from collections.abc import Collection, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,13 @@ from aedr_jax.images.processing import Processing
 from aedr_jax.signal.measurement import Measurement, SignalConfig, Values
 from aedr_jax.signal.protocol import Identity, Protocol, told_apart
 from aedr_jax.typed import build
+from aedr_jax.versions import versions
 
 __all__ = ["FEW", "Calibration", "Provenance", "calibrate", "pasts_of"]
 
 FORMAT = "aedr_jax calibration 5"
 FEW = 20
 ALPHA = 0.05
-VERSIONED = ("aedr-jax", "jax", "jaxlib", "flax", "numpy", "dm-pix", "pillow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +211,7 @@ class Calibration:
         without it, are accepted.
 
         Args:
-          measured: how the scores to be judged are measured (`scoring.Scorer.protocol`).
+          measured: how the scores to be judged are measured (`scoring.scorer.Scorer.protocol`).
           where: what errors call the calibration.
 
         Raises:
@@ -368,7 +367,7 @@ def calibrate(
     provenance = Provenance(
         source=source,
         images_hash=images_hash,
-        versions={name: metadata.version(name) for name in VERSIONED},
+        versions=versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return Calibration(

@@ -13,7 +13,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from aedr_jax.errors import GenerationError, SourceError
 from aedr_jax.files import whole_file
 from aedr_jax.generate.pipelines import Make, Settings, open_pipeline
 from aedr_jax.generate.recipes import RECIPES
+from aedr_jax.versions import versions
 
 __all__ = ["Generated", "Planned", "generate", "plan_images", "read_prompts"]
 
@@ -203,9 +203,9 @@ def _continue(settings: Settings, recorded: Mapping[str, Any] | None, out: Path)
 def _write_record(out: Path, settings: Settings, recorded: Mapping[str, Any] | None) -> None:
     """The settings, and the versions that each run had: they may change from one run to the next."""
     packages = ("aedr-jax", "torch", "diffusers", "transformers") if settings.source else ("aedr-jax", "jax", "flax")
-    versions = {name: metadata.version(name) for name in packages}
+    now = versions(packages)
     earlier = recorded["versions"] if recorded else []
-    record = {**dataclasses.asdict(settings), "versions": earlier + ([] if versions in earlier else [versions])}
+    record = {**dataclasses.asdict(settings), "versions": earlier + ([] if now in earlier else [now])}
     with whole_file(out / RECORD) as partial:
         partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

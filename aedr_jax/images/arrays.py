@@ -1,7 +1,7 @@
 """Arrays as the compute functions take them: pixels brought into shape, and what cannot be right refused.
 
 Shapes and dtypes are known while JAX traces, and are always checked. Values are known only outside of `jit`, `vmap` and
-`grad`; they are looked at there, which waits for the device once.
+`grad`; they are looked at there, which waits for the device once an array.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def check_images(images: Any, factor: int) -> None:
         raise ArgumentError(f"images: {_described(images)}{first}; expected {wanted}")
     height, width = images.shape[1:3]
     if height % factor or width % factor:
-        raise ArgumentError(f"images are {height}×{width}; both sides must be multiples of {factor} (images.fit_crop)")
+        cropped = f"both sides must be multiples of {factor} (images.pixels.fit_crop)"
+        raise ArgumentError(f"images are {height}×{width}; {cropped}")
     if min(height, width) < (least := min(LEAST_CELLS * factor, LEAST_SIDE)):
         raise ArgumentError(f"images are {height}×{width}; the shorter side must have at least {least} pixels")
     if not (known := _extremes(images)):
@@ -202,4 +203,7 @@ def _is_known(x: Any) -> bool:
 
 def _extremes(x: Any) -> tuple[float, float] | None:
     """The smallest and the largest value, where they are known."""
-    return (float(x.min()), float(x.max())) if _is_known(x) and math.prod(x.shape) else None
+    if not (_is_known(x) and math.prod(x.shape)):
+        return None
+    low, high = jax.device_get((x.min(), x.max()))
+    return float(low), float(high)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,12 +43,9 @@ __all__ = [
     "decode_photo",
     "decode_quality",
     "decode_size",
-    "jpeg_quality",
     "read_bytes",
     "read_gray",
     "read_image",
-    "read_photo",
-    "read_size",
 ]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # JPEG includes MPO, the several-picture JPEG of phones
@@ -63,6 +61,7 @@ SIGNATURES = {
     b"GIF8": "GIF",
 }
 MAX_FILE_BYTES = 1 << 29
+RAISED = threading.Lock()  # held while Pillow's limit is another
 # Annex K.1 of the JPEG standard, which libjpeg scales.
 LUMINANCE = np.array(
     [
@@ -146,15 +145,20 @@ def read_gray(path: str | os.PathLike[str], *, most_pixels: int = MAX_PIXELS) ->
         return _oriented(_gray(image), orientation)
 
 
-def read_photo(path: str | os.PathLike[str], *, orient: bool = True, most_pixels: int = MAX_PIXELS) -> Photo:
-    """Pixels, grey levels, format and hash of a file, read once. See `read_image` and `read_gray`."""
-    return decode_photo(read_bytes(path), name=path, orient=orient, most_pixels=most_pixels)
-
-
 def decode_photo(
     data: bytes, *, name: str | os.PathLike[str], orient: bool = True, most_pixels: int = MAX_PIXELS
 ) -> Photo:
-    """`read_photo` for bytes that are in memory; `name` stands in for the path in errors."""
+    """Pixels, grey levels, format and hash of a file's bytes, as `read_image` and `read_gray` have them.
+
+    Args:
+      data: the bytes.
+      name: of the file, in errors.
+      orient: whether EXIF orientation is applied to the pixels; to the grey levels it is.
+      most_pixels: an image of more is refused before it is decoded.
+
+    Raises:
+      ImageError: with the name and the reason.
+    """
     with _explained(name):
         with _opened(data, name, most_pixels) as (image, orientation):
             format_name, rgb = str(image.format), _rgb(image)
@@ -167,41 +171,26 @@ def decode_photo(
     return Photo(turned, _oriented(gray, orientation), format_name, hashlib.sha256(data).hexdigest())
 
 
-def read_size(path: str | os.PathLike[str], *, most_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height as `read_image` will return them; no pixel is decoded.
-
-    Raises:
-      ImageError: with the file and the reason.
-    """
-    return decode_size(read_bytes(path), name=path, most_pixels=most_pixels)
-
-
 def decode_size(data: bytes, *, name: str | os.PathLike[str], most_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """`read_size` for bytes that are in memory; `name` stands in for the path in errors."""
+    """Width and height of a file's bytes as `read_image` has them; no pixel is decoded. Arguments and errors as for
+    `decode_photo`.
+    """
     with _explained(name), _opened(data, name, most_pixels) as (image, orientation):
         return (image.height, image.width) if orientation >= 5 else image.size
 
 
-def jpeg_quality(path: str | os.PathLike[str]) -> int | None:
+def decode_quality(data: bytes, *, name: str | os.PathLike[str], most_pixels: int = MAX_PIXELS) -> int | None:
     """The quality that a JPEG was last saved at, from its luminance quantization table; no pixel is decoded.
 
     Exact for tables that libjpeg scales for a quality from 1 to 100; for others the quality of the nearest such table,
-    by the sum of absolute differences.
+    by the sum of absolute differences. Arguments and errors as for `decode_photo`.
 
     Returns:
       1..100; None for a file of another format.
 
-    Raises:
-      ImageError: with the file and the reason.
-
     Source: `jpeg_quality_scaling` and `jpeg_add_quant_table` of the Independent JPEG Group's libjpeg.
     """
-    return decode_quality(read_bytes(path), name=path)
-
-
-def decode_quality(data: bytes, *, name: str | os.PathLike[str]) -> int | None:
-    """`jpeg_quality` for bytes that are in memory; `name` stands in for the path in errors."""
-    with _explained(name), _opened(data, name, None) as (image, _):
+    with _explained(name), _opened(data, name, most_pixels) as (image, _):
         if image.format != "JPEG":
             return None
         tables: dict[int, list[int]] = getattr(image, "quantization", {})
@@ -255,22 +244,35 @@ def _explained(name: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(data: bytes, name: str | os.PathLike[str], most_pixels: int | None) -> Iterator[tuple[Image.Image, int]]:
+def _opened(data: bytes, name: str | os.PathLike[str], most_pixels: int) -> Iterator[tuple[Image.Image, int]]:
     """A file without its metadata, not decoded yet, and its orientation."""
     pixels, orientation = bare(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large sizes are dealt with below
+        above = f"above the {most_pixels} pixels that are decoded; crop it first, or allow more"
         try:
-            opened = Image.open(io.BytesIO(pixels), formats=FORMATS)
+            opened = _open(pixels, most_pixels)
         except UnidentifiedImageError:
             raise ImageError(f"{name}: {_unread(pixels)}") from None
+        except Image.DecompressionBombError:
+            raise ImageError(f"{name}: is {above}") from None
         with opened as image:
-            if most_pixels is not None and image.width * image.height > most_pixels:
-                raise ImageError(
-                    f"{name}: {image.width}×{image.height} is above the {most_pixels} pixels that are decoded; crop it "
-                    "first, or allow more"
-                )
+            if image.width * image.height > most_pixels:
+                raise ImageError(f"{name}: {image.width}×{image.height} is {above}")
             yield image, orientation
+
+
+def _open(data: bytes, most_pixels: int) -> Image.Image:
+    """Pillow's `open`, whose own limit comes before anything can be asked of the image: it is a global, so it is raised
+    for no longer than that, and only to what is allowed."""
+    with RAISED:
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None:
+            Image.MAX_IMAGE_PIXELS = max(limit, -(-most_pixels // 2))  # it refuses what is above twice this
+        try:
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _unread(data: bytes) -> str:

@@ -74,10 +74,10 @@ def open_source(
         if name.startswith("tfds:"):
             sources.append(_open_tfds(name, columns))
             continue
-        files = [name] if os.path.lexists(name) else sorted(set(glob.glob(name, recursive=True)))
-        if not files:
+        found = [name] if os.path.lexists(name) else sorted(set(glob.glob(name, recursive=True)))
+        if not found:
             raise SourceError(nothing_at(name))
-        for file in files:
+        for file in found:
             if os.path.isfile(file) and file.lower().endswith(REFUSED) and not file.lower().endswith(ARCHIVES):
                 raise SourceError(
                     f"{file}: is no image, and files of this kind are not read; give folders, image files, "
@@ -85,8 +85,8 @@ def open_source(
                 )
             if file.lower().endswith(HOLDING) and not (os.path.isfile(file) or os.path.isdir(file)):
                 raise SourceError(f"{file}: is a pipe, a device or a link that leads to no file")
-        holding = [file for file in files if os.path.isfile(file) and file.lower().endswith(HOLDING)]
-        if holding and len(holding) < len(files):
+        holding = [file for file in found if os.path.isfile(file) and file.lower().endswith(HOLDING)]
+        if holding and len(holding) < len(found):
             raise SourceError(f"{name}: matches archives or tables and other files; name them apart")
         archives += [file for file in holding if file.lower().endswith(ARCHIVES)]
         sources += [Table(file, **columns) for file in holding if file.lower().endswith(PARQUET)]
@@ -95,7 +95,9 @@ def open_source(
             place = place if plain else len(sources)
             plain.append(name)
     if plain:
-        sources.insert(place, Files(plain))
+        files = Files(plain)
+        files.check()
+        sources.insert(place, files)
     if archives:
         sources.append(Archives(archives))
     return sources[0] if len(sources) == 1 else Chain(sources)
@@ -243,8 +245,13 @@ class Rows(Source):
 
     def __iter__(self) -> Iterator[Item]:
         for number in map(int, self.numbers):
-            row = self.rows[number]
-            yield item_of(row[self.image_column], self._id(row, number), f"{self.name}::{number}", Path())
+            where = f"{self.name}::{number}"
+            try:
+                row = self.rows[number]
+                item = item_of(row[self.image_column], self._id(row, number), where, Path())
+            except Exception as error:  # whatever the dataset's library raises
+                raise unreadable([f"{where}: {error or type(error).__name__}"]) from error
+            yield item
 
     def _id(self, row: Mapping[str, Any], number: int) -> str:
         return (as_id(row[self.id_column]) if self.id_column else "") or f"{self.name}/{number}"
@@ -263,7 +270,9 @@ class Rows(Source):
         if self.ids is None:
             return super().share(index, of)
         names = ((int(i), self._id(self.ids[int(i)], int(i))) for i in self.numbers)
-        return self._part(np.fromiter((i for i, name in names if share_of(name, of) == index), np.int64))
+        with _loading(self.name):
+            numbers = np.fromiter((i for i, name in names if share_of(name, of) == index), np.int64)
+        return self._part(numbers)
 
     def pieces(self, size: int) -> Iterator[Source]:
         return (self._part(self.numbers[i : i + size]) for i in range(0, len(self.numbers), size))
@@ -275,21 +284,38 @@ def from_hugging_face(
     """A `datasets.Dataset` (one split), its images undecoded: bytes as they were stored.
 
     Raises:
-      SourceError: where the image column cannot be told.
+      SourceError: where a column is not there, that of the images cannot be told or holds none, or no row is there.
     """
     from datasets import Image
 
+    names = list(dataset.features)
     images = [key for key, feature in dataset.features.items() if isinstance(feature, Image)]
-    column = image_column or choose_column(name, list(dataset.features), images)
-    dataset = dataset.cast_column(column, Image(decode=False))
+    column = image_column or choose_column(name, names, images)
+    check_columns(name, names, column, id_column)
+    _check_rows(name, dataset)
+    with _loading(name):
+        dataset = dataset.cast_column(column, Image(decode=False))
     ids = dataset.select_columns([id_column]) if id_column else None
     dataset = dataset.select_columns(list(dict.fromkeys(c for c in (column, id_column) if c)))
     return Rows(dataset, name=name, image_column=column, id_column=id_column, ids=ids)
 
 
 def from_tfds(source: Any, *, name: str, image_column: str = "image", id_column: str | None = None) -> Source:
-    """What `tfds.data_source(..., decoders={"image": tfds.decode.SkipDecoding()})` gives: no TensorFlow session."""
+    """What `tfds.data_source(..., decoders={"image": tfds.decode.SkipDecoding()})` gives: no TensorFlow session.
+
+    Raises:
+      SourceError: where a column is not there, no row is there, or the first cannot be read.
+    """
+    _check_rows(name, source)
+    with _loading(name):
+        names = list(source[0])
+    check_columns(name, names, image_column, id_column)
     return Rows(source, name=name, image_column=image_column, id_column=id_column)
+
+
+def _check_rows(name: str, rows: Any) -> None:
+    if len(rows) == 0:
+        raise SourceError(f"{name}: lists no image: it has no row")
 
 
 def _open_hugging_face(given: str, columns: Mapping[str, Any]) -> Source:

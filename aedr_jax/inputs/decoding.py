@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from aedr_jax.errors import ImageError
 from aedr_jax.images.codec import MAX_PIXELS, MIN_SIDE, Photo, decode_photo, decode_quality, decode_size
 from aedr_jax.images.pixels import content_seed, fit_centre, fit_crop, fit_official, gray_of
 from aedr_jax.images.processing import Processing
-from aedr_jax.images.tiles import Tiling
+from aedr_jax.images.tiles import Grid, Tiling
 from aedr_jax.inputs.sources import Item
 
 __all__ = ["CENTRE_GRID", "MAX_RESIZED_PIXELS", "MAX_SCORED_PIXELS", "Decoded", "Decoder", "Refused"]
@@ -23,6 +22,7 @@ __all__ = ["CENTRE_GRID", "MAX_RESIZED_PIXELS", "MAX_SCORED_PIXELS", "Decoded", 
 # native size of the paper's models, takes gigabytes, and sixteen times as much at twice the side.
 MAX_SCORED_PIXELS = 1 << 20
 MAX_RESIZED_PIXELS = 1 << 24  # where sizes are the authors', whose resizing knows no middle
+LONGEST_SIDE = 1 << 16  # in pixels: no image is cut into tiles of more
 CENTRE_GRID = 64  # what its cut keeps to, beside the decoder's own multiple
 
 
@@ -93,7 +93,6 @@ class Decoder:
       side: every image is taken for its middle, of so many pixels square, before anything is done to it, and what that
         enlarges is cut back to this side: for comparisons, where all methods see the same pixels. None: the whole.
       grid: in pixels, which `side` is a multiple of: the middle begins on one of its lines.
-      resize_back: whether what changed an image's size is followed by a resizing (Lanczos) to the size before.
       crops: in place of `multiple`, divisors of it: one crop for each kind of model. Empty: `multiple` alone.
       tilings: one for each crop: models see its tiles alone. Empty: they see the whole of it.
     """
@@ -105,7 +104,6 @@ class Decoder:
     most_decoded: int = MAX_PIXELS
     side: int | None = None
     grid: int = 1
-    resize_back: bool = False
     crops: tuple[int, ...] = ()
     tilings: tuple[Tiling, ...] = ()
 
@@ -114,13 +112,23 @@ class Decoder:
         """The same, of images that are not cut into tiles."""
         return dataclasses.replace(self, tilings=())
 
+    @property
+    def most_given(self) -> int:
+        """A bound on the pixels of each array in a `Decoded`."""
+        enlarged = 2 * max(self.most_pixels, MAX_SCORED_PIXELS)  # by the authors' resizing
+        squares = [size or 0 for _, size in self.fits] + [self.side or 0]
+        grids = [(cut.config.tiles, Grid.of(cut.config, cut.factor, LONGEST_SIDE)) for cut in self.tilings]
+        return max(enlarged, *(side**2 for side in squares), *(n * grid.tile**2 for n, grid in grids if grid))
+
     def __call__(self, item: Item) -> Decoded | Refused:
         """Decode an item; whatever is wrong with it is a `Refused` that names the file and the reason."""
         try:
             data, cap = item.read(), self.most_decoded
             self._check_size(*decode_size(data, name=item.path, most_pixels=cap), item)
             photo = decode_photo(data, name=item.path, orient=not self.fits, most_pixels=cap)
-            quality = (decode_quality(data, name=item.path) or 0) if photo.format == "JPEG" else 0
+            quality = None
+            if photo.format == "JPEG":
+                quality = decode_quality(data, name=item.path, most_pixels=cap)
             if self.side:
                 height, width = photo.gray.shape
                 photo = self._compared(photo, item, self.side)
@@ -137,7 +145,7 @@ class Decoder:
         if self.tilings:
             images = tuple(tiling(image) for tiling, image in zip(self.tilings, images, strict=True))
             gray = gray[:0, :0]
-        return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, gray, images, quality, used)
+        return Decoded(item.id, item.path, photo.sha256, photo.format, width, height, gray, images, quality or 0, used)
 
     def _check_size(self, width: int, height: int, item: Item) -> None:
         least = self.side or MIN_SIDE
@@ -161,9 +169,6 @@ class Decoder:
             return photo
         processing = Processing.parse(self.processing)
         image = processing.apply(photo.image, seed=content_seed(photo.sha256))
-        if self.resize_back and image.shape != photo.image.shape:
-            before = photo.image.shape[1::-1]
-            image = np.asarray(Image.fromarray(image).resize(before, Image.Resampling.LANCZOS))
         if min(image.shape[:2]) < (self.multiple if self.side else MIN_SIDE):
             raise ImageError(f"{item.path}: {processing} leaves {image.shape[1]}×{image.shape[0]} pixels")
         return photo._replace(image=image, gray=gray_of(image))  # as if saved to PNG

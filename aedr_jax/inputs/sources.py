@@ -34,7 +34,7 @@ __all__ = [
     "until_failure",
 ]
 
-# Every ending that Pillow knows for the formats that are read (`images.FORMATS`).
+# Every ending that Pillow knows for the formats that are read (`images.codec.FORMATS`).
 SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
@@ -179,6 +179,18 @@ class Files(Source):
                 raise SourceError(nothing_at(given, passed - before))
         if problems:
             raise unreadable(problems)
+
+    def check(self) -> None:
+        """Look for the first image of each input, before the others' images are scored.
+
+        Raises:
+          SourceError: for an input that names nothing.
+        """
+        for given in self.inputs:
+            try:
+                next(iter(Files([given])), None)
+            except RunError:  # which whoever goes through the files is told
+                continue
 
     def count(self) -> int:
         return sum(1 for _ in until_failure(Files(self.inputs), []))

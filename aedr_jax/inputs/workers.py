@@ -26,7 +26,7 @@ import numpy as np
 
 from aedr_jax.errors import RunError
 from aedr_jax.images.tiles import Tiling
-from aedr_jax.inputs.decoding import MAX_SCORED_PIXELS, Decoded, Decoder, Refused
+from aedr_jax.inputs.decoding import Decoded, Decoder, Refused
 from aedr_jax.inputs.sources import Item
 from aedr_jax.interruption import ENDING
 from aedr_jax.typed import build
@@ -157,7 +157,7 @@ class _Worker:
         here = str(Path(__file__).resolve().parents[2])
         search = os.pathsep.join([here, *(path for path in sys.path if path)])
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self.most_pixels = 2 * max(decoder.most_pixels, MAX_SCORED_PIXELS)  # the authors' resizing may enlarge
+        self.most_pixels = decoder.most_given
         self.since: float | None = None
         self.reason = ""
         self.process = subprocess.Popen(

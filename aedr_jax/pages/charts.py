@@ -73,10 +73,8 @@ def histogram(values: Sequence[float], marked: float, limit: float | None = None
         if n
     )
     step = _step((high - low) / 6)
-    ticks = tuple(
-        (across(value), f"{value:g}") for i in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)
-        for value in [round(i * step, 10)]
-    )  # fmt: skip
+    rounds = [round(i * step, 10) for i in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)]
+    ticks = tuple((across(value), f"{value:g}") for value in rounds)
     return Histogram(bars, across(marked), None if limit is None else across(limit), ticks, len(known), float(marked))
 
 

@@ -135,7 +135,6 @@ def _inputs_for(images: Sequence[UInt8[np.ndarray, "_ _ 3"]], model: str) -> Flo
 LATENTTRACER = Rival(
     name="latenttracer",
     score=latenttracer_score,
-    losses=latenttracer_losses,
     passes=3,
     takes=("clamp",),
     limits=Limits(count=20, steps=STEPS),

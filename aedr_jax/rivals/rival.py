@@ -44,7 +44,6 @@ class Rival:
       limits: unless told otherwise; None: every image of every model. Where they have steps, `score` takes `steps`.
       first_models: of so many models the command line asks unless told otherwise; None: of all.
       published_steps: of the descent in its authors' experiments.
-      losses: of a descent: as `score`, `-> [steps, n]`, what the score is drawn from.
       unclamped: models whose decoded images are not clamped, by its authors' code.
       resized: by the end of a method's name, what its authors' code does to images first. Such a method is asked for
         by name only, since it looks at other pixels than the others.
@@ -62,7 +61,6 @@ class Rival:
     limits: Limits | None = None
     first_models: int | None = None
     published_steps: int | None = None
-    losses: Callable[..., Float[Array, "steps n"]] | None = None
     unclamped: tuple[str, ...] = ()
     resized: Mapping[str, Resize] = dataclasses.field(default_factory=dict)
     resized_note: str = ""

@@ -131,7 +131,6 @@ def grubbs_threshold(scores: object, *, alpha: float = 0.05) -> float:
 RONAN = Rival(
     name="ronan",
     score=ronan_score,
-    losses=ronan_losses,
     passes=3,
     takes=("gray", "key"),
     limits=Limits(count=10, steps=300),

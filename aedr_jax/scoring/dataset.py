@@ -98,9 +98,9 @@ def score_dataset(
       models: names in the rows -> what `load_autoencoder` takes, or an autoencoder, such as one of `from_functions`.
       out: the folder.
       config: what to measure. `SignalConfig.official()` also brings images to size as the authors' code does.
-      batch_size, multiple: as for `scoring.Scorer`.
+      batch_size, multiple: as for `scoring.scorer.Scorer`.
       dtype, precision: as for `load_autoencoder`.
-      most_pixels, most_decoded: as for `scoring.Scorer`.
+      most_pixels, most_decoded: as for `scoring.scorer.Scorer`.
       workers: decoder processes (0: decode in this process; None: one a CPU, at most 16).
       shard: (I, N): this process does the I-th of N shares; the others' may run at the same time, anywhere. "auto": as
         `jax.distributed` says (`sharding.pod_share`).

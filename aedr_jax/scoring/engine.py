@@ -37,18 +37,18 @@ class Batch(NamedTuple):
     """What a per-image function sees of n images.
 
     Attributes:
-      pixels: uint8 [n,h,w,3].
+      pixels: uint8 [n,h,w,3], or with a decoder's `tilings` [n,tiles,t,t,3].
       seeds: uint32 [n], of each image's content.
       extra: a pytree of arrays [n, ...] that the caller computed of the decoded images (homogeneities, grey levels).
     """
 
-    pixels: UInt8[Array | np.ndarray, "n h w 3"]
+    pixels: UInt8[Array | np.ndarray, "n *tiles h w 3"]
     seeds: UInt32[Array | np.ndarray, " n"]
     extra: Any
 
     @property
     def images(self) -> Float[Array, "n h w 3"]:
-        """The pixels in [-1, 1]."""
+        """The pixels in [-1, 1], of what is not cut into tiles."""
         return jnp.asarray(prepare(self.pixels))
 
     @property

@@ -8,11 +8,10 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable
-from importlib import metadata
 
 import jax
 
-from aedr_jax.decision.calibration import VERSIONED
+from aedr_jax.versions import versions
 
 __all__ = ["MADE_KEY", "Made", "images_hash"]
 
@@ -41,7 +40,7 @@ class Made:
         return cls(
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             command=command,
-            versions={**{name: metadata.version(name) for name in VERSIONED}, "python": platform.python_version()},
+            versions={**versions(), "python": platform.python_version()},
             backend=f"{jax.default_backend()} ({jax.devices()[0].device_kind})",
         )
 

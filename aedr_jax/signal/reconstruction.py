@@ -53,7 +53,7 @@ def double_reconstruct(
       The first reconstruction, clipped and rounded as asked, and the second, as decoded.
 
     Raises:
-      ArgumentError: on images that cannot be right, as for `signal.measure`.
+      ArgumentError: on images that cannot be right, as for `signal.measurement.measure`.
 
     Warns:
       RangeWarning: likewise.

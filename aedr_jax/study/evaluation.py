@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,12 +113,12 @@ def evaluate(
 
     Raises:
       AutoencoderError: on models of one name, or that cannot be loaded.
-      SourceError: as `find_sources`; on numbers of images below 1, a negative `robustness`, and a side that is no
-        multiple of every model's factor.
+      SourceError: as `find_sources`; on a `count` below 2, a `batch_size` below 1, a negative `robustness`, and a
+        side that is no multiple of every model's factor.
     """
     from tqdm import tqdm
 
-    for what, number, least in (("count", count, 1), ("batch_size", batch_size, 1), ("robustness", robustness, 0)):
+    for what, number, least in (("count", count, 2), ("batch_size", batch_size, 1), ("robustness", robustness, 0)):
         if number < least:
             raise SourceError(f"{what} {number}: expected {least} or more")
     out = Path(out)
@@ -132,23 +132,11 @@ def evaluate(
         raise SourceError(f"side {side}: no multiple of the autoencoders' factor, {factor}")
     out.mkdir(parents=True, exist_ok=True)
     sources = find_sources(folder, names, out, count=count, side=side, seed=seed)
-    tasks = [
-        _Task(group, candidate, NONE, source, _split(items, limit), side, factor, batch_size)
-        for candidate in candidates
-        for group in _groups({n: m for n, m in methods.items() if m.models is None or candidate.name in m.models})
-        for source, items in sources.images.items()
-        for limit in (_least(count, *(method.count for method in group.values())),)
-    ]
+    sizes = {"side": side, "grid": factor, "batch_size": batch_size}
+    tasks = [*_compared(methods, candidates, sources, count, **sizes)]
     robust = {name: methods[name] for name in ROBUST if name in methods}
     if robustness and robust:
-        tasks += [
-            _Task(robust, candidate, processing, source, tested[:robustness], side, factor, batch_size)
-            for candidate in candidates
-            for processing in GRID
-            if processing != NONE
-            for source, items in sources.images.items()
-            for tested in ([(half, item) for half, item in _split(items, count) if half == "test"],)
-        ]
+        tasks += _processed(robust, candidates, sources, count, robustness, **sizes)
     programs = _Programs()
     hashes: dict[str | Path, str] = {}
     files = [task.file(out / "parts", hashes) for task in tasks]
@@ -174,6 +162,36 @@ def evaluate(
     )
     sources.left_out.extend(not_finite(out / "scores.parquet"))
     return sources
+
+
+def _compared(
+    methods: Mapping[str, Method], candidates: Sequence[Candidate], sources: Sources, count: int, **sizes: int
+) -> Iterator[_Task]:
+    """What compares the methods: all of them, on images as they are."""
+    for candidate in candidates:
+        asked = {n: m for n, m in methods.items() if m.models is None or candidate.name in m.models}
+        for group in _groups(asked):
+            limit = _least(count, *(method.count for method in group.values()))
+            for source, items in sources.images.items():
+                yield _Task(group, candidate, NONE, source, _split(items, limit), **sizes)
+
+
+def _processed(
+    methods: Mapping[str, Method],
+    candidates: Sequence[Candidate],
+    sources: Sources,
+    count: int,
+    robustness: int,
+    **sizes: int,
+) -> Iterator[_Task]:
+    """The same methods on test images, so many of each source, after each processing."""
+    for candidate in candidates:
+        for processing in GRID:
+            if processing == NONE:
+                continue
+            for source, items in sources.images.items():
+                tested = [(half, item) for half, item in _split(items, count) if half == HALVES[1]]
+                yield _Task(methods, candidate, processing, source, tested[:robustness], **sizes)
 
 
 def _groups(methods: Mapping[str, Method]) -> list[dict[str, Method]]:

@@ -6,7 +6,7 @@ compared can be computed on the same images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -20,7 +20,6 @@ __all__ = [
     "interval",
     "resample",
     "tpr_at",
-    "with_interval",
 ]
 
 
@@ -83,10 +82,3 @@ def interval(drawn: Sequence[float] | Float[np.ndarray, " k"]) -> tuple[float, f
     """The middle 95 % of what was drawn."""
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)
-
-
-def with_interval(
-    metric: Callable[..., float], samples: Sequence[np.ndarray], drawn: Sequence[Sequence[np.ndarray]]
-) -> tuple[float, float, float]:
-    """A metric of samples, `metric(*samples)`, and the ends of its interval over draws of them (`resample`)."""
-    return metric(*samples), *interval([metric(*(s[i] for s, i in zip(samples, draw, strict=True))) for draw in drawn])
