@@ -20,7 +20,7 @@ import pytest
 from make_tiny import QUICK, make_tensors, textured, write_folder
 from PIL import Image
 
-from aedr_jax import Calibration, __version__
+from aedr_jax import Calibration, __version__, api
 from aedr_jax.api import decisions
 from aedr_jax.api.scores import numbered
 from aedr_jax.cli.main import main
@@ -192,6 +192,19 @@ def test_attribute_needs_no_calibration(world, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Setup, "scorer", lambda self, places: places["m2"])
     assert main(["attribute", str(world / "own")]) == 1
     assert "KeyError: 'm2'" in capsys.readouterr().err
+
+
+def test_what_only_a_search_finds_is_told_once(world, capsys, monkeypatch):
+    run = api.Run([], problems=("before",))
+
+    def attributed(inputs, *, on_run, **options):
+        on_run(run)
+        return api.Attributed([], run._replace(problems=("before", "after")))
+
+    monkeypatch.setattr(api, "attribute", attributed)
+    assert main(["attribute", str(world / "own"), "--models", str(world / "m1"), "--search"]) == 1
+    errors = capsys.readouterr().err
+    assert errors.count("before") == errors.count("after") == 1
 
 
 def test_calibrations_that_ship_are_used_on_request(world, calibrations, capsys, monkeypatch):

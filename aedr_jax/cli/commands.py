@@ -269,6 +269,12 @@ def attribute(args: argparse.Namespace) -> int:
         _refuse(args, ("record",), "is of no use here: a folder is its own record (aedr verify FOLDER IMAGE...)")
         return _attribute_folder(args, inputs, out)
     _refuse(args, FOLDER, "needs a folder as --out (a name without an ending)")
+    told: list[str] = []  # before the search, which may find more to tell
+
+    def tell(run: Run) -> None:
+        tell_run(run)
+        told.extend(run.problems)
+
     verdicts, run = api.attribute(
         inputs,
         models=args.models,
@@ -282,8 +288,10 @@ def attribute(args: argparse.Namespace) -> int:
         workers=args.workers,
         **columns_of(args),
         progress=bar,
-        on_run=tell_run,
+        on_run=tell,
     )
+    for problem in run.problems[len(told) :]:
+        complain(problem)
     if first := miniature_only(run.rows):
         _say(args, first)
     if not args.out:
