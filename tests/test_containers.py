@@ -21,7 +21,7 @@ from PIL import Image
 from aedr_jax.errors import ImageError, RunError, SourceError
 from aedr_jax.inputs import listings
 from aedr_jax.inputs.archives import Archives
-from aedr_jax.inputs.containers import Chain, Rows, Table, from_hugging_face, from_tfds, open_source
+from aedr_jax.inputs.containers import Chain, Rows, Table, from_tfds, open_source
 from aedr_jax.inputs.sources import Files, Source
 
 NAMES = [f"{folder}/{i}.png" for folder in ("a", "b") for i in range(4)]
@@ -182,21 +182,6 @@ def test_columns_of_a_dataset_are_looked_for_before_it_is_read(contents):
         from_tfds([], name="set")
     with pytest.raises(SourceError, match="set: cannot be loaded: shard 3 is damaged"):
         from_tfds(Damaged(rows, damaged=0), name="set")
-
-
-def test_columns_of_a_hugging_face_dataset_are_looked_for(contents):
-    datasets = pytest.importorskip("datasets")
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    rows = {"image": [{"bytes": contents[NAMES[0]], "path": None}], "label": [0]}
-    dataset = datasets.Dataset.from_dict(rows, features=features)
-    for columns in ({"image_column": "nope"}, {"id_column": "nope"}):
-        with pytest.raises(SourceError, match="set: no column 'nope'; it has image, label"):
-            from_hugging_face(dataset, name="set", **columns)
-    with pytest.raises(SourceError, match="set: cannot be loaded: "):
-        from_hugging_face(dataset, name="set", image_column="label")
-    with pytest.raises(SourceError, match="set: lists no image: it has no row"):
-        from_hugging_face(dataset.select([]), name="set")
-    assert [item.id for item in from_hugging_face(dataset, name="set", id_column="label")] == ["0"]
 
 
 def test_shares_of_rows_follow_their_ids_and_read_no_image_for_it(contents):

@@ -187,6 +187,23 @@ def test_hugging_face(world, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_columns_of_a_hugging_face_dataset_are_looked_for(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = {"image": [{"bytes": (tmp_path / "a.png").read_bytes(), "path": None}], "label": [0]}
+    dataset = datasets.Dataset.from_dict(rows, features=features)
+    for columns in ({"image_column": "nope"}, {"id_column": "nope"}):
+        with pytest.raises(SourceError, match="set: no column 'nope'; it has image, label"):
+            from_hugging_face(dataset, name="set", **columns)
+    with pytest.raises(SourceError, match="set: cannot be loaded: "):
+        from_hugging_face(dataset, name="set", image_column="label")
+    with pytest.raises(SourceError, match="set: lists no image: it has no row"):
+        from_hugging_face(dataset.select([]), name="set")
+    assert [item.id for item in from_hugging_face(dataset, name="set", id_column="label")] == ["0"]
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_tensorflow_datasets(world, tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     pytest.importorskip("array_record")
