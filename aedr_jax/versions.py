@@ -7,7 +7,7 @@ from importlib import metadata
 
 from aedr_jax import __version__
 
-__all__ = ["SCORING", "versions"]
+__all__ = ["SCORING", "version", "versions"]
 
 SCORING = ("aedr-jax", "jax", "jaxlib", "flax", "numpy", "dm-pix", "pillow")  # what takes part in a score
 
@@ -19,13 +19,14 @@ def versions(names: Iterable[str] = SCORING) -> dict[str, str]:
     >>> versions(["aedr-jax", "no-such-package"]) == {"aedr-jax": aedr.__version__, "no-such-package": "unknown"}
     True
     """
-    return {name: _version(name) for name in names}
+    return {name: version(name) or "unknown" for name in names}
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str | None:
+    """Of a package; None where none of that name is installed."""
     if name == "aedr-jax":  # which may be a checkout, installed or not
         return __version__
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "unknown"
+        return None

@@ -19,6 +19,7 @@ from PIL import Image
 
 from aedr_jax import __version__
 from aedr_jax.autoencoders.registry import REGISTRY, calibration_file, local_folder, miniature_models, weight_roots
+from aedr_jax.versions import version
 
 __all__ = ["Check", "Examined", "doctor"]
 
@@ -75,8 +76,8 @@ def _looked(what: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
 
 def _installed() -> Iterator[Check]:
     needed = [name for name, extra in _requirements() if extra is None]
-    missing = [name for name in needed if _version(name) is None]
-    versions = ", ".join(f"{name} {_version(name)}" for name in needed if name not in missing)
+    missing = [name for name in needed if version(name) is None]
+    versions = ", ".join(f"{name} {version(name)}" for name in needed if name not in missing)
     here = f"aedr-jax {__version__} in Python {platform.python_version()}"
     lost = f"missing: {', '.join(missing)}" if missing else ""
     if not needed:
@@ -90,7 +91,7 @@ def _extras() -> Iterator[Check]:
     for name, extra in _requirements():
         if extra is not None and extra not in DEVELOPERS and "[" not in name:  # jax[cuda12]: see the devices
             extras.setdefault(extra, []).append(name)
-    here = [extra for extra, names in extras.items() if all(map(_version, names))]
+    here = [extra for extra, names in extras.items() if all(map(version, names))]
     absent = [extra for extra in extras if extra not in here]
     hint = f'; not here: {", ".join(absent)} (pip install "aedr-jax[NAME]")' if absent else ""
     yield Check("extras", None, (", ".join(here) or "none") + hint)
@@ -109,13 +110,6 @@ def _requirements() -> Iterator[tuple[str, str | None]]:
         name = re.match(r"[\w.-]+(\[[\w,.-]+\])?", text)
         if name:
             yield name[0], extra[1] if extra else None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _devices() -> Iterator[Check]:

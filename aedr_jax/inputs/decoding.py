@@ -126,9 +126,7 @@ class Decoder:
             data, cap = item.read(), self.most_decoded
             self._check_size(*decode_size(data, name=item.path, most_pixels=cap), item)
             photo = decode_photo(data, name=item.path, orient=not self.fits, most_pixels=cap)
-            quality = None
-            if photo.format == "JPEG":
-                quality = decode_quality(data, name=item.path, most_pixels=cap)
+            quality = decode_quality(data, name=item.path, most_pixels=cap) if photo.format == "JPEG" else None
             if self.side:
                 height, width = photo.gray.shape
                 photo = self._compared(photo, item, self.side)

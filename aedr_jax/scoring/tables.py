@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def as_record(row: Any) -> dict[str, Any]:
 
 
 def write_rows(
-    rows: Sequence[Any],
+    rows: Iterable[Any],
     path: str | os.PathLike[str],
     *,
     about: Mapping[bytes, bytes] | None = None,
@@ -92,7 +92,7 @@ def write_rows(
     """Write rows (`as_record`), all of one type; the file appears whole or not at all.
 
     Args:
-      rows: to write.
+      rows: to write; gone through once, and not at all where `table` gives them.
       path: by its ending.
       about: what else Parquet's metadata is to say; the other formats have no place for it.
       table: gives the rows as an Arrow table, for Parquet; None: its types follow from what is in the rows.
@@ -113,7 +113,7 @@ def write_rows(
             {".csv": _write_csv, ".jsonl": _write_jsonl}[path.suffix](_records(rows), partial)
 
 
-def _records(rows: Sequence[Any]) -> list[dict[str, Any]]:
+def _records(rows: Iterable[Any]) -> list[dict[str, Any]]:
     return [{name: printable(value) for name, value in as_record(row).items()} for row in rows]
 
 

@@ -88,8 +88,7 @@ def write_verdicts(
     Raises:
       SourceError: as `tables.check_output`.
     """
-    records = [as_record(verdict) for verdict in verdicts]
-    write_rows(records, path, about=about, table=lambda: as_table(verdicts, models))
+    write_rows(map(as_record, verdicts), path, about=about, table=lambda: as_table(verdicts, models))
 
 
 def count_verdicts(folder: str | os.PathLike[str]) -> Counter[str]:
