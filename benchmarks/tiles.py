@@ -2,14 +2,15 @@
 
     aedr generate --model MODEL --out FOLDER/MODEL -n 200 --seed 9500000 --size 512     for each model
     python -m benchmarks.tiles measure FOLDER --data DATA --work WORK [--models mini-vq,mini-movq] [--sources ...]
-        [--side 512]
+        [--side 512] [--count 40]
     python -m benchmarks.tiles print --work WORK
     python -m benchmarks.tiles levels --work WORK
 
 Every image is a square of 512 pixels (photographs: of 384), of which a model measures the paper's signal of the whole
-and the block losses of all tiles. Foreign to a model are the first 40 images of each other model (but for one with the
-same encoder), photographs of half 1, other generators' images, and JPEG files as they came, four of 256 pixels side by
-side, whose grids of 8 pixels agree. Losses are kept in WORK/MODEL/SOURCE.npz; what is there is not made again.
+and the block losses of all tiles. Foreign to a model are the first 40 images of each other model (`--count`), but for
+one with the same encoder, photographs of half 1, other generators' images, and JPEG files as they came, four of 256
+pixels side by side, whose grids of 8 pixels agree. Losses are kept in WORK/MODEL/SOURCE.npz; what is there is not made
+again.
 
 `print` compares rules on these same losses: the first tile alone, the default (up to four, one after another), four,
 all. "AUC": of standings, or of the paper's signal; "tiles": looked at on average; foreign and own images accepted at
@@ -46,7 +47,7 @@ EVERY = AlignmentConfig(tiles=16)
 STOP = AlignmentConfig().stop
 RATES = (0.05, 0.01)
 REPEATS = 1000
-OF_OTHERS = 40  # images of each other model
+OF_OTHERS = 40  # images of each
 
 
 def own(folder: Path, model: str, side: int) -> Iterator[Pixels]:
@@ -227,6 +228,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--side", type=int, default=SIDE, help=f"of the models' images (default {SIDE})")
+    parser.add_argument("--count", type=int, default=OF_OTHERS, help=f"of each other model (default {OF_OTHERS})")
     parser.add_argument("--half", type=int, default=1, choices=(0, 1), help="of photographs and files (default 1)")
     parser.add_argument("--models", help="A,B: only these (default: all)")
     parser.add_argument("--sources", help="A,B: only these of the models and other sources (default: all)")
@@ -241,7 +243,7 @@ def main() -> None:
         for source in tqdm(wanted, desc=model, disable=None):
             images = SOURCES[source](args.data, args.half) if source in SOURCES else own(args.folder, source, args.side)
             if source in MODELS and source != model:
-                images = itertools.islice(images, OF_OTHERS)
+                images = itertools.islice(images, args.count)
             keep(args.work / model / f"{source}.npz", autoencoder, images)
 
 
