@@ -96,10 +96,7 @@ def areas(tables: Tables) -> None:
 def pooled(tables: Tables) -> None:
     """Own images accepted at one threshold for all models, drawn at a rate of false names over image × candidate."""
     rows = []
-    for name, score in (
-        ("standing", standing),
-        ("the paper's", lambda m: np.nan_to_num(np.asarray(m.signal), nan=1e9)),
-    ):
+    for name, score in (("standing", standing), ("the paper's", papers)):
         for cousins in (False, True):
             own = np.concatenate([score(of[model]) for model, of in tables.items()])
             others = np.concatenate(

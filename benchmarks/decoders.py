@@ -31,6 +31,7 @@ from tqdm import tqdm
 from aedr_jax import AlignmentConfig, Measurement, Null, SignalConfig, load_autoencoder, measure, prepare
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import REGISTRY
+from aedr_jax.decision.null import ROUNDING
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.study.metrics import area_under_curve
 from benchmarks.batches import keep_arrays, of_one_version
@@ -118,7 +119,7 @@ def aucs(own: Mapping[str, np.ndarray], foreign: Mapping[str, np.ndarray]) -> li
 def accepted(null: Null, of: Mapping[str, np.ndarray]) -> list[str]:
     """The shares with p-values of at most each of `RATES`, of all; and how many there are."""
     p = np.asarray(null.p_value(of["standing"]), np.float64)
-    return [*(f"{(p <= rate * (1 + 1e-6)).mean():.3f}" for rate in RATES), str(len(p))]
+    return [*(f"{(p <= rate * ROUNDING).mean():.3f}" for rate in RATES), str(len(p))]
 
 
 def main() -> None:

@@ -31,14 +31,13 @@ from tqdm import tqdm
 
 from aedr_jax import load_autoencoder, prepare, read_image
 from aedr_jax.autoencoders.names import split_list
-from aedr_jax.decision.intervals import share_interval
 from aedr_jax.images.geometry import Geometry
 from aedr_jax.images.pixels import fit_crop
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import align
 from aedr_jax.signal.search import search
 from benchmarks.batches import of_one_version
-from benchmarks.matrix import MODELS
+from benchmarks.matrix import MODELS, share
 from benchmarks.sources import GRID, Pixels, jpeg_files, middle, photographs, processed
 
 SIDE = 256
@@ -161,11 +160,6 @@ def measure(folder: Path, data: Path, work: Path, models: list[str], count: int,
 def standardized(rows: list[dict[str, str]]) -> np.ndarray:
     """Alignment / error of the test; 0 where it says nothing, which no limit accepts."""
     return np.nan_to_num([float(row["alignment"]) / float(row["error"]) for row in rows])
-
-
-def share(yes: np.ndarray) -> str:
-    low, high = share_interval(int(yes.sum()), yes.size)
-    return f"{yes.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
 def table(work: Path, models: list[str], limit: float | None) -> str:

@@ -31,13 +31,13 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from aedr_jax import AlignmentConfig, Null, SignalConfig, load_autoencoder, measure, prepare, read_image
+from aedr_jax import AlignmentConfig, Null, SignalConfig, load_autoencoder, measure, read_image
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.decision.null import ROUNDING
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import block_losses, of_blocks
 from aedr_jax.study.metrics import area_under_curve, interval, resample
-from benchmarks.batches import keep_arrays
+from benchmarks.batches import keep_columns
 from benchmarks.matrix import MODELS, related, share
 from benchmarks.sources import Pixels, generated, half_of, jpeg_files, middle, photographs
 
@@ -78,16 +78,6 @@ def measuring():
         return losses, telling, measure(autoencoder, images, config=SignalConfig.paper()).signal
 
     return jax.jit(whole)
-
-
-def keep(path: Path, autoencoder, images: Iterator[Pixels]) -> None:
-    if path.exists():
-        return
-    found = [jax.device_get(measuring()(autoencoder, jnp.asarray(prepare(image)))) for image in images]
-    if not found:
-        return
-    columns = (np.concatenate(column) for column in zip(*found, strict=True))
-    keep_arrays(path, **dict(zip(("losses", "telling", "signal"), columns, strict=True)))
 
 
 class Rule(NamedTuple):
@@ -242,7 +232,8 @@ def main() -> None:
             images = SOURCES[source](args.data, args.half) if source in SOURCES else own(args.folder, source, args.side)
             if source in MODELS and source != model:
                 images = itertools.islice(images, OF_OTHERS)
-            keep(args.work / model / f"{source}.npz", autoencoder, images)
+            path = args.work / model / f"{source}.npz"
+            keep_columns(path, ("losses", "telling", "signal"), measuring(), autoencoder, images)
 
 
 if __name__ == "__main__":
