@@ -55,8 +55,9 @@ class Archives(Source):
         self._passed = Counter()
         for path in self.paths:
             found, passed = 0, Counter[str]()
+            members = _of_zip if path.name.lower().endswith(".zip") else _of_tar
             try:
-                for item in _members(path, passed):
+                for item in members(path, passed):
                     found += 1
                     yield item
                 if not found:
@@ -74,10 +75,6 @@ class Archives(Source):
     def pieces(self, size: int) -> Iterator[Source]:
         """One archive each."""
         return (Archives([path]) for path in self.paths)
-
-
-def _members(path: Path, passed: Counter[str]) -> Iterator[Item]:
-    return (_of_zip if path.name.lower().endswith(".zip") else _of_tar)(path, passed)
 
 
 class _Member(tarfile.TarInfo):
