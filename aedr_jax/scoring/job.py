@@ -54,13 +54,16 @@ class Finished(NamedTuple):
     skipped: int
     not_finite: int = 0
 
+    def plus(self, other: Finished) -> Finished:
+        """What two parts of a run did."""
+        return Finished(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
-def tally(rows: Sequence[Row], models: int) -> tuple[int, int, int]:
-    """How many images the rows of so many candidates are, how many of them could not be read, and on how many of the
-    others a model was not finite."""
+
+def tally(rows: Sequence[Row], models: int) -> Finished:
+    """What the rows of so many candidates are; none is skipped."""
     failed = [row for row in rows if row.status != "ok"]
     unreadable = sum(not row.sha256 for row in failed) // models
-    return len(rows) // models, unreadable, len({row.id for row in failed if row.sha256})
+    return Finished(len(rows) // models, unreadable, 0, len({row.id for row in failed if row.sha256}))
 
 
 class Worker(ABC):
