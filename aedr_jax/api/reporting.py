@@ -34,7 +34,7 @@ from aedr_jax.pages.page import Line, Page, Shown, Views, check_template_engine,
 from aedr_jax.pages.pictures import overlay, picture, residual
 from aedr_jax.scoring.job import Setup
 from aedr_jax.scoring.record import Record
-from aedr_jax.scoring.rows import Row, rows_to_measurement
+from aedr_jax.scoring.rows import Row, by_image, rows_to_measurement
 from aedr_jax.scoring.verdicts import Verdict, families_of, is_least
 from aedr_jax.signal.alignment import alignment_map
 from aedr_jax.signal.reconstruction import double_reconstruct
@@ -111,7 +111,7 @@ def report(
     asked: dict[str, Any] = {"setup": setup, "calibrations": chosen, "false_names": false_names, "search": search}
     record = Record.of(verdicts, run.rows, command=command, **asked)
     shown = {(verdict.id, verdict.path): i for i, verdict in enumerate(verdicts[:most_images])}
-    rows = _by_image(run.rows)
+    rows = by_image(run.rows)
     families = len(set(families_of(run.rows).values()))
     viewer = _Viewer(places, chosen, setup, false_names / (2 if search else 1) / max(families, 1))
     images = [_listed(verdict, rows[verdict.id, verdict.path]) for verdict in verdicts]
@@ -126,13 +126,6 @@ def report(
     with whole_file(out) as partial:
         partial.write_text(render(page), encoding="utf-8")
     return Reported(out, verdicts, run, sum(image.views is not None for image in images))
-
-
-def _by_image(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
-    found: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in rows:
-        found.setdefault((row.id, row.path), {})[row.model] = row
-    return found
 
 
 def _listed(verdict: Verdict, rows: Mapping[str, Row]) -> Shown:

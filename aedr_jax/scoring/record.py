@@ -176,10 +176,7 @@ def protocols_of(rows: Sequence[Row], setup: Setup) -> dict[str, Protocol]:
         if row.model not in first or first[row.model].status != "ok":
             first[row.model] = row
     settings = setup.config.describe()
-    return {
-        name: Protocol(row.identity, settings=settings, size_rule=row.size_rule.split(",")[0])  # without its own cut
-        for name, row in first.items()
-    }
+    return {name: Protocol(row.identity, settings=settings, size_rule=row.rule_of_run) for name, row in first.items()}
 
 
 def _inside(page: str) -> str:
