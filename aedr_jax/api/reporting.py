@@ -33,6 +33,7 @@ from aedr_jax.pages.facts import facts_of
 from aedr_jax.pages.page import Line, Page, Shown, Views, check_template_engine, render
 from aedr_jax.pages.pictures import overlay, picture, residual
 from aedr_jax.scoring.job import Setup
+from aedr_jax.scoring.judging import Judging
 from aedr_jax.scoring.record import Record
 from aedr_jax.scoring.rows import Row, by_image, rows_to_measurement
 from aedr_jax.scoring.verdicts import Verdict, families_of, is_least
@@ -108,12 +109,12 @@ def report(
     )
     if run.interrupted:
         raise KeyboardInterrupt
-    asked: dict[str, Any] = {"setup": setup, "calibrations": chosen, "false_names": false_names, "search": search}
-    record = Record.of(verdicts, run.rows, command=command, **asked)
+    judging = Judging(chosen, false_names, search)
+    record = Record.of(verdicts, run.rows, setup=setup, judging=judging, command=command)
     shown = {(verdict.id, verdict.path): i for i, verdict in enumerate(verdicts[:most_images])}
     rows = by_image(run.rows)
     families = len(set(families_of(run.rows).values()))
-    viewer = _Viewer(places, chosen, setup, false_names / (2 if search else 1) / max(families, 1))
+    viewer = _Viewer(places, chosen, setup, judging.rate / max(families, 1))
     images = [_listed(verdict, rows[verdict.id, verdict.path]) for verdict in verdicts]
     with progress(len(shown), f"picturing {len(shown)} images") as advance:
         for item in until_failure(source, []):  # what failed is among the run's problems
