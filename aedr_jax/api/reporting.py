@@ -136,7 +136,7 @@ def _listed(verdict: Verdict, rows: Mapping[str, Row]) -> Shown:
     lines = () if verdict.unsaid else tuple(_line(verdict, name, rows.get(name)) for name in verdict.accepted)
     return Shown(
         name=verdict.id,
-        kind=words.kind(verdict),
+        kind=verdict.kind.replace(" ", "-"),
         verdict=verdict.verdict,
         heading=words.heading(verdict),
         words=words.in_words(verdict),

@@ -80,17 +80,14 @@ def print_verdicts(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
     for name, line, of in zip(names, cells, [None, *verdicts], strict=True):
         texts = [name, *(_cut(cell, width) for cell, width in zip(line, widths[1:], strict=True))]
         padded = [text + " " * (width - _width(text)) for text, width in zip(texts, widths, strict=True)]
-        padded[1] = paint(padded[1], _kind(of) if of else "")
+        padded[1] = paint(padded[1], of.kind if of else "")
         print("  ".join(padded).rstrip())
         for note in _notes(of) if of else ():
             print(textwrap.fill(note, WIDTH, initial_indent=BEHIND, subsequent_indent=BEHIND, break_on_hyphens=False))
 
 
 def _short_verdict(verdict: Verdict) -> str:
-    from aedr_jax.decision.attribution import AMBIGUOUS
-
-    named = verdict.verdict.removeprefix(AMBIGUOUS)
-    return AMBIGUOUS.strip(": ") if named != verdict.verdict else named
+    return verdict.kind if verdict.kind == "ambiguous" else verdict.verdict
 
 
 def _foreign(verdict: Verdict) -> str:
@@ -114,11 +111,6 @@ def _notes(verdict: Verdict) -> list[str]:
     notes = [verdict.unsaid, verdict.verdict if _short_verdict(verdict) != verdict.verdict else ""]
     notes.append(f"found {verdict.found}" if verdict.found else "")
     return [for_terminal(note) for note in notes if note]
-
-
-def _kind(verdict: Verdict) -> str:
-    short = _short_verdict(verdict)
-    return short if short in COLOURS else "named" if verdict.named else ""
 
 
 def _painter() -> Callable[[str, str], str]:

@@ -88,6 +88,13 @@ class Verdict:
     alignment_errors: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
+    def kind(self) -> str:
+        """ "named", "ambiguous", "none", "not assessable" or "error"."""
+        if self.verdict in (NONE, NOT_ASSESSABLE, "error"):
+            return self.verdict
+        return "ambiguous" if self.verdict.startswith(AMBIGUOUS) else "named"
+
+    @property
     def named(self) -> tuple[str, ...]:
         """The models that the verdict names."""
         labels = self.verdict.removeprefix(AMBIGUOUS).split(", ")  # names hold neither "," nor "|"
