@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from aedr_jax.api.decisions import VERDICTS, Calibrations, attribute, candidates_of
-from aedr_jax.api.inventory import MINIATURE_ONLY, are_miniature
+from aedr_jax.api.inventory import miniature_only
 from aedr_jax.api.scores import Progress, Run, unseen
 from aedr_jax.compilation import jit_network
 from aedr_jax.decision.calibration import Calibration
@@ -280,7 +280,7 @@ def _page(record: Record, run: Run, images: Sequence[Shown], most: int) -> Page:
     }
     return Page(
         created=record.created[:16].replace("T", " ") + " UTC",
-        first=MINIATURE_ONLY if run.rows and are_miniature({row.weights_hash for row in run.rows}) else "",
+        first=miniature_only(run.rows),
         counts=f"{counts.images} image{'' if counts.images == 1 else 's'}{unread}",
         problems=run.problems,
         images=tuple(images),

@@ -8,16 +8,15 @@ import re
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from aedr_jax.scoring.tables import for_terminal, to_json
 
 if TYPE_CHECKING:
-    from aedr_jax.scoring.rows import Row
     from aedr_jax.scoring.verdicts import Verdict
 
-__all__ = ["WIDTH", "legend", "miniature_only", "print_verdicts", "three", "wrapped"]
+__all__ = ["WIDTH", "legend", "print_verdicts", "three", "wrapped"]
 
 WIDTH = 80
 LEAST_NAME = 24  # columns that an image's name has where others need room
@@ -32,14 +31,6 @@ def three(p: float, n: int) -> str:
     if is_least(p, n):
         return f"<{-(-1000 // (n + 1)) / 1000:.3f}"
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
-
-
-def miniature_only(rows: Iterable[Row]) -> str:
-    """The line that says so where the candidates of rows are miniature models alone, or ""."""
-    from aedr_jax.api.inventory import MINIATURE_ONLY, are_miniature
-
-    weights = {row.weights_hash for row in rows}
-    return f"{MINIATURE_ONLY}\n" if weights and are_miniature(weights) else ""
 
 
 def legend(verdicts: Sequence[Verdict]) -> str:
