@@ -219,25 +219,17 @@ def check_false_names(rate: float) -> None:
 
 
 def check_pasts(pasts: Mapping[str, Sequence[Calibration]]) -> None:
-    """Refuse calibrations that cannot judge together, whatever the images.
+    """Refuse calibrations that cannot judge together, whatever the images: none of a model, and those of several
+    presets, since one measurement an image cannot be right for all of them.
 
     Args:
       pasts: for each model, its calibrations.
 
     Raises:
-      CalibrationError: as `attribute`.
+      CalibrationError: naming the model, or both models and the settings in which they differ.
     """
     if empty := [name for name, several in pasts.items() if not several]:
         raise CalibrationError(f"no calibration for {', '.join(empty)}")
-    _check_same_settings(pasts)
-
-
-def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
-    """Refuse calibrations of several presets: one measurement an image cannot be right for all of them.
-
-    Raises:
-      CalibrationError: naming both models and the settings in which they differ.
-    """
     made = [
         (name, c.protocol.settings) for name, several in pasts.items() for c in several if c.protocol.method == "aedr"
     ]
