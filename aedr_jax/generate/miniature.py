@@ -24,8 +24,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.blocks import Numerics, conv, group_norm, upsample_nearest
+from aedr_jax.autoencoders.blocks import Numerics, conv, group_norm
 from aedr_jax.autoencoders.checkpoints import shapes_of, to_flat_dict, with_values
+from aedr_jax.autoencoders.convolutions import upsample_nearest
 from aedr_jax.autoencoders.family import OneKey
 from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder
