@@ -30,6 +30,7 @@ from aedr_jax.signal.perceptual import Lpips, lpips
 
 __all__ = [
     "DEFAULT",
+    "NO_LIMITS",
     "PAPER",
     "PERCEPTUAL",
     "RIVALS",

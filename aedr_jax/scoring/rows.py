@@ -88,8 +88,7 @@ def as_table(rows: Sequence[Row]) -> Any:
     arrow = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool | None: pa.bool_()}
     fields = [(name, arrow[kind]) for name, kind in column_types().items()]
     schema = pa.schema(fields, metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION).encode()})
-    records = [as_record(row) for row in rows]
-    return pa.Table.from_pydict({name: [printable(r[name]) for r in records] for name, _ in fields}, schema=schema)
+    return pa.Table.from_pylist([printable(as_record(row)) for row in rows], schema=schema)
 
 
 def by_image(rows: Iterable[Row]) -> dict[tuple[str, str], dict[str, Row]]:

@@ -171,7 +171,7 @@ def _compared(
     for candidate in candidates:
         asked = {n: m for n, m in methods.items() if m.models is None or candidate.name in m.models}
         for group in _groups(asked):
-            limit = _least(count, *(method.count for method in group.values()))
+            limit = min(count, *(count if method.count is None else method.count for method in group.values()))
             for source, items in sources.images.items():
                 yield _Task(group, candidate, NONE, source, _split(items, limit), **sizes)
 
@@ -346,10 +346,6 @@ def _split(items: Sequence[Item], limit: int) -> list[tuple[str, Item]]:
     items = items[:limit]
     half = min(AT_MOST, len(items) // 2)
     return [(HALVES[0], item) for item in items[:half]] + [(HALVES[1], item) for item in items[half : half + AT_MOST]]
-
-
-def _least(*limits: int | None) -> int:
-    return min(limit for limit in limits if limit is not None)
 
 
 def _design(autoencoder: Any) -> str:
