@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import patch_decode, patch_encode
 from PIL import Image
-from test_dataset import LocalRay
+from test_dataset import Interrupted, LocalRay
 
 import aedr_jax as aedr
 from aedr_jax.cli.main import main
@@ -165,17 +165,6 @@ def test_scores_in_files_give_the_same(world, scores, whole, models, tmp_path, e
     again = [row for image in Scores(file) for row in image.rows]
     assert list(map(repr, again)) == list(map(repr, rows))
     assert texts(api.attribute(api.Scores(file)).verdicts, models) == whole
-
-
-class Interrupted(Source):
-    def __init__(self, source, after, error):
-        self.source, self.after, self.error = source, after, error
-
-    def __iter__(self):
-        for i, item in enumerate(self.source):
-            if i == self.after:
-                raise self.error
-            yield item
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RunError("shard 7 is gone")])
