@@ -2,8 +2,8 @@
 
 A `LatentFlow` is trained by flow matching (`weights/train_sampler.py`) on the latents of a miniature autoencoder:
 from noise x₀ and latents x₁, x_t = (1 − t) x₀ + t x₁, it predicts x₁ − x₀. Sampling integrates that field from t = 0
-to 1. It is a convolutional U-Net without fixed positions, and so makes latents of any size. Nothing else in the
-package needs this module: real models are sampled with their own pipelines (`pipelines.py`).
+to 1. It is a convolutional U-Net without fixed positions, and so makes latents of any size. Real models are sampled
+with their own pipelines (`pipelines.py`).
 
 Reference: Lipman et al., Flow Matching for Generative Modeling, 2023.
 """
