@@ -34,6 +34,7 @@ from aedr_jax.scoring.verdicts import verdict_rows
 from aedr_jax.signal.measurement import Measurement
 
 api = aedr.api
+pytestmark = pytest.mark.usefixtures("one_scorer_for_each_setup")
 COUNT = 9
 SMALL = AlignmentConfig(tile=48, tiles=3, block=8, margin=8)
 SETUP = api.Setup(dataclasses.replace(aedr.SignalConfig.tiles(), alignment=SMALL), batch_size=2)
@@ -68,22 +69,6 @@ def world(tmp_path_factory, models):
     Image.new("RGB", (96, 112)).save(root / "images" / "black.png")
     (root / "images" / "bad.png").write_text("no image")
     return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_scorer_for_each_setup():
-    """Equal setups share a scorer, and so its programs."""
-    made, build = {}, api.Setup.scorer
-
-    def scorer(self, models, **options):
-        key = repr((self, sorted(models), options))
-        if key not in made:
-            made[key] = build(self, models, **options)
-        return made[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api.Setup, "scorer", scorer)
-        yield
 
 
 @pytest.fixture
