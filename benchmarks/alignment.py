@@ -144,16 +144,15 @@ def main() -> None:
     parser.add_argument("step", choices=("measure", "print"))
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", help="default: the miniature models")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="default: the miniature models")
     parser.add_argument("--others", type=int, help="at most so many images of another source (default: all)")
     args = parser.parse_args()
-    models = split_list(args.models) if args.models else list(MODELS)
     of_one_version(args.work)
     if args.step == "measure":
-        for model in models:
+        for model in args.models:
             measure(model, args.folder, args.work, args.others)
         return
-    tables = read(args.work, models)
+    tables = read(args.work, args.models)
     areas(tables)
     pooled(tables)
     verdicts(tables)

@@ -170,20 +170,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--own", type=Path)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     parser.add_argument("--half", type=int, choices=(0, 1), default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    models = split_list(args.models) if args.models else list(MODELS)
     if args.step == "fit":
-        null = fit(tables(args.work, 0, models))
+        null = fit(tables(args.work, 0, args.models))
         null.save(args.out)
         print({name: len(group) for name, group in null.groups.items()})
     elif args.step == "print":
-        reference, found = ({name: tables(args.work, half, models, name) for name in CONTROLS} for half in (0, 1))
+        reference, found = ({name: tables(args.work, half, args.models, name) for name in CONTROLS} for half in (0, 1))
         report(Null.shipped(), found["both"], reference["both"])
-        report_controls(found, reference, models)
-    for model in models if args.step == "measure" else ():
+        report_controls(found, reference, args.models)
+    for model in args.models if args.step == "measure" else ():
         autoencoder = load_autoencoder(model)
         folder = args.work / str(args.half) / model
         for kind in tqdm(KINDS, desc=model, disable=None):

@@ -134,13 +134,13 @@ def main() -> None:
     parser.add_argument("--own", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--null", type=Path)
-    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     parser.add_argument("--half", type=int, choices=(0, 1), default=0)
     args = parser.parse_args()
     if args.step == "print":
         report(args.null, args.work)
         return
-    for model in split_list(args.models) if args.models else MODELS:
+    for model in args.models:
         autoencoder, folder = load_autoencoder(model), args.work / str(args.half) / model
         for kind in tqdm(KINDS, desc=model, disable=None):
             images = foreign(kind, args.half, args.data, most=MOST)

@@ -196,17 +196,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     parser.add_argument("--count", type=int, default=COUNT, help="own images of each model and kind")
     parser.add_argument("--foreign", type=int, default=COUNT, help="foreign images given to each model")
     parser.add_argument("--limit", type=float, help="on alignment / error")
     args = parser.parse_args()
-    models = split_list(args.models) if args.models else list(MODELS)
     of_one_version(args.work)
     if args.step == "measure":
-        measure(args.folder, args.data, args.work, models, args.count, args.foreign)
+        measure(args.folder, args.data, args.work, args.models, args.count, args.foreign)
     else:
-        print(table(args.work, models, args.limit))
+        print(table(args.work, args.models, args.limit))
 
 
 if __name__ == "__main__":

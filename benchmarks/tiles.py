@@ -218,17 +218,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--side", type=int, default=SIDE, help=f"of the models' images (default {SIDE})")
     parser.add_argument("--half", type=int, default=1, choices=(0, 1), help="of photographs and files (default 1)")
-    parser.add_argument("--models", help="A,B: only these (default: all)")
-    parser.add_argument("--sources", help="A,B: only these of the models and other sources (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
+    parser.add_argument("--sources", type=split_list, default=[*MODELS, *SOURCES], help="A,B (default: all)")
     args = parser.parse_args()
-    models = split_list(args.models) if args.models else list(MODELS)
     if args.step != "measure":
-        {"print": report, "levels": report_levels}[args.step](read_all(args.work, models))
+        {"print": report, "levels": report_levels}[args.step](read_all(args.work, args.models))
         return
-    wanted = split_list(args.sources) if args.sources else [*MODELS, *SOURCES]
-    for model in models:
+    for model in args.models:
         autoencoder = load_autoencoder(model)
-        for source in tqdm(wanted, desc=model, disable=None):
+        for source in tqdm(args.sources, desc=model, disable=None):
             images = SOURCES[source](args.data, args.half) if source in SOURCES else own(args.folder, source, args.side)
             if source in MODELS and source != model:
                 images = itertools.islice(images, OF_OTHERS)
