@@ -174,11 +174,11 @@ def attribute(
         raise CalibrationError(f"different numbers of images: {counts}")
     columns = _Judged(*(np.stack(values, axis=1) for values in zip(*judged_by, strict=True)))
     family = _families(measured, pasts, families)
-    known = np.array([has_alignment(measured[m]) or all(c.validation for c in pasts[m]) for m in models])
+    aligned = np.array([has_alignment(measured[name]) for name in models])
+    known = aligned | np.array([all(c.validation for c in pasts[name]) for name in models])
     _warn_of_too_many({family[name] for name in models if has_alignment(measured[name])}, reference, false_names)
     accepted = columns.accepted & (~known | _significant(columns.foreign_p_value, known, family, models, false_names))
     said = np.isfinite(columns.score)
-    aligned = np.array([has_alignment(measured[name]) for name in models])
     # A candidate that says nothing of an image cannot take another's name away; without a name there is no "none".
     judged = said.all(axis=1) | ((said | aligned).all(axis=1) & accepted.any(axis=1))
     if assessable is not None:

@@ -265,12 +265,10 @@ def after_search(
       false_names: the rate of this second test; it adds to the first one's.
       families: as for `attribute`.
     """
-    nothing = dict.fromkeys(Measurement._fields, np.full(1, np.nan))
     measured = {}
     for name, one in found.items():
         error = math.inf if math.isnan(one.error) else one.error  # where the rest says nothing
-        columns = {"alignment": np.array([one.alignment]), "alignment_error": np.array([error])}
-        measured[name] = Measurement(**nothing | columns)
+        measured[name] = Measurement.of_alignment(np.array([one.alignment]), np.array([error]))
     result = attribute(measured, false_names=false_names, families=families)
     if result.verdicts[0] in (NONE, NOT_ASSESSABLE):
         return verdict

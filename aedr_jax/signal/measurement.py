@@ -6,6 +6,7 @@ Scale of every signal: small means that the image belongs to the model.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -188,8 +189,8 @@ class Measurement(NamedTuple):
 
     @classmethod
     def of_alignment(cls, alignment: Values, error: Values) -> Measurement:
-        """A measurement of alignments alone; all else is NaN."""
-        nothing = jnp.full_like(alignment, jnp.nan)
+        """A measurement of alignments alone; all else is NaN. Of NumPy arrays it is NumPy's."""
+        nothing = alignment * math.nan
         return cls(**dict.fromkeys(cls._fields, nothing) | {"alignment": alignment, "alignment_error": error})
 
     @classmethod
