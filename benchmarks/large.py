@@ -165,15 +165,14 @@ def devices(work: Path) -> dict:
     import jax
 
     import aedr_jax as aedr
+    from aedr_jax.scoring.sharding import local_mesh
 
     autoencoder = aedr.load_autoencoder(MODEL)
     pixels = np.stack([aedr.read_image(path) for path in sorted((work / "images").iterdir())])
     images = aedr.prepare(pixels)
     found, collectives = {}, {}
     for count in (1, 2, 4, 8):
-        auto = (jax.sharding.AxisType.Auto,)
-        mesh = jax.make_mesh((count,), ("data",), axis_types=auto, devices=jax.devices()[:count])
-        measure = aedr.make_sharded(aedr.measure, mesh=mesh)
+        measure = aedr.make_sharded(aedr.measure, mesh=local_mesh(jax.devices()[:count]))
         found[count] = measure(autoencoder, images)
         text = measure.jitted.lower(measure.replicate(autoencoder), (images,)).compile().as_text()
         collectives[count] = sum(text.count(name) for name in ("all-reduce", "all-gather", "all-to-all", "collective"))

@@ -75,9 +75,10 @@ def two_devices() -> Iterator[None]:
 
 
 def mesh_of(devices: int) -> jax.sharding.Mesh:
-    """A one-axis mesh over the first so many devices, as `scoring.sharding.local_mesh` has over all of a process."""
-    auto = (jax.sharding.AxisType.Auto,)
-    return jax.make_mesh((devices,), ("data",), axis_types=auto, devices=jax.devices()[:devices])
+    """A one-axis mesh over the first so many devices."""
+    from aedr_jax.scoring.sharding import local_mesh
+
+    return local_mesh(jax.devices()[:devices])
 
 
 DECODING = ("aedr_jax.scoring.scorer.decode_all", "aedr_jax.study.folders.decode_all")
