@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aedr_jax.api.scores import Progress, Run, named, score_source, unseen
+from aedr_jax.api.scores import Progress, Run, named, score_source, taken_again, unseen
 from aedr_jax.autoencoders.names import match_models
 from aedr_jax.autoencoders.registry import calibration_file, default_models, list_models, local_folder
 from aedr_jax.decision import calibration as decision
@@ -336,12 +336,9 @@ def _searched(
     found = list(verdicts)
     failures: list[Exception] = []
     with progress(len(unnamed), "searching") as advance:
-        for item in until_failure(source, failures) if unnamed else ():
-            if (place := unnamed.pop((item.id, str(item.path)), None)) is not None:
-                found[place] = searched(found[place], item, scorer, false_names=false_names, families=families)
-                advance(1)
-            if not unnamed:
-                break
+        for place, item in taken_again(source, unnamed, failures):
+            found[place] = searched(found[place], item, scorer, false_names=false_names, families=families)
+            advance(1)
     if unnamed:
         why = "; ".join(map(str, failures)) or "they are gone"
         missed = f"{len(unnamed)} images that no model accepts could not be searched: {why}"

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from aedr_jax.api.decisions import VERDICTS, Calibrations, attribute, candidates_of
 from aedr_jax.api.inventory import miniature_only
-from aedr_jax.api.scores import Progress, Run, unseen
+from aedr_jax.api.scores import Progress, Run, taken_again, unseen
 from aedr_jax.compilation import jit_network
 from aedr_jax.decision.calibration import Calibration
 from aedr_jax.decision.null import Null
@@ -26,7 +26,7 @@ from aedr_jax.images.pixels import fit_centre, fit_crop
 from aedr_jax.images.tiles import Grid
 from aedr_jax.inputs.containers import as_source
 from aedr_jax.inputs.decoding import Refused
-from aedr_jax.inputs.sources import Item, until_failure
+from aedr_jax.inputs.sources import Item
 from aedr_jax.pages import words
 from aedr_jax.pages.charts import Histogram, histogram
 from aedr_jax.pages.facts import facts_of
@@ -117,12 +117,9 @@ def report(
     viewer = _Viewer(places, chosen, setup, judging.rate / max(families, 1))
     images = [_listed(verdict, rows[verdict.id, verdict.path]) for verdict in verdicts]
     with progress(len(shown), f"picturing {len(shown)} images") as advance:
-        for item in until_failure(source, []):  # what failed is among the run's problems
-            if (i := shown.pop((item.id, str(item.path)), None)) is not None:
-                images[i] = viewer.pictured(item, verdicts[i], rows[verdicts[i].id, verdicts[i].path], images[i])
-                advance(1)
-            if not shown:
-                break
+        for i, item in taken_again(source, shown, []):  # what failed is among the run's problems
+            images[i] = viewer.pictured(item, verdicts[i], rows[verdicts[i].id, verdicts[i].path], images[i])
+            advance(1)
     page = _page(record, run, images, most_images)
     with whole_file(out) as partial:
         partial.write_text(render(page), encoding="utf-8")

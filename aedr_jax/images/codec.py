@@ -46,6 +46,7 @@ __all__ = [
     "read_bytes",
     "read_gray",
     "read_image",
+    "too_large",
 ]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # JPEG includes MPO, the several-picture JPEG of phones
@@ -217,8 +218,13 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # it may never end
             raise ImageError(f"{path}: is a pipe or device, not an image file")
         if (size := os.stat(path).st_size) > MAX_FILE_BYTES:
-            raise ImageError(f"{path}: {size} bytes; files above {MAX_FILE_BYTES} are not read")
+            raise ImageError(f"{path}: {too_large(size)}")
         return Path(path).read_bytes()
+
+
+def too_large(size: int) -> str:
+    """Why so many bytes are not read."""
+    return f"{size} bytes; files above {MAX_FILE_BYTES} are not read"
 
 
 @contextmanager

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from aedr_jax.errors import SourceError
-from aedr_jax.images.codec import MAX_FILE_BYTES
-from aedr_jax.inputs.archives import too_large
+from aedr_jax.images.codec import MAX_FILE_BYTES, too_large
 from aedr_jax.inputs.sources import Item, Source, unreadable
 
 __all__ = ["IDS", "LISTINGS", "Listing", "as_id", "check_columns", "choose_column", "item_of"]
