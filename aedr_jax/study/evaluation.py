@@ -11,7 +11,6 @@ and a changed option or version computes again what it changes. `comparison` mak
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -226,7 +225,7 @@ class _Task:
         """Its name holds everything that the rows depend on."""
         for _, item in self.items:
             if item.path not in hashes:
-                hashes[item.path] = hashlib.sha256(Path(item.path).read_bytes()).hexdigest()
+                hashes[item.path] = item.sha256()
         images = [(half, item.id, hashes[item.path]) for half, item in self.items]
         protocol = Protocol(
             self.candidate.identity,
