@@ -20,6 +20,11 @@ __all__ = ["MINIATURE_ONLY", "Inventory", "ModelRecord", "miniature_only", "mode
 
 MINIATURE_ONLY = "No real generator was checked: only the miniature models were candidates."
 
+OF_ENTRY = (  # what a record and the registry's entry call alike
+    *("gated", "native_size", "quantize", "latent_channels", "factor", "image_range", "image_channels", "licence"),
+    *("same_as", "saved_apart"),
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelRecord:
@@ -91,20 +96,11 @@ def models(calibrations: str | os.PathLike[str] | None = None) -> Inventory:
             ModelRecord(
                 model=name,
                 source=_place(entry),
-                gated=entry.gated,
-                native_size=entry.native_size,
-                quantize=entry.quantize,
                 weights=str(folder) if folder else None,
                 family=_family(folder, calibrated),
                 autoencoder=entry.family,
-                latent_channels=entry.latent_channels,
-                factor=entry.factor,
-                image_range=entry.image_range,
-                image_channels=entry.image_channels,
-                licence=entry.licence,
-                same_as=entry.same_as,
-                saved_apart=entry.saved_apart,
                 facts=entry.source,
+                **{name: getattr(entry, name) for name in OF_ENTRY},
                 **_listed(calibrated),
             )
         )

@@ -124,10 +124,9 @@ class SignalConfig:
             package, *inside = self.loss.__module__.split(".")
             module = package if package == "aedr_jax" else ".".join([package, *inside])  # our own by their public names
             values["loss"] = f"{module}.{getattr(self.loss, '__qualname__', repr(self.loss))}"
-        values["decimals"] = None if self.decimals is None else list(self.decimals)
         if self.alignment is not None:
-            values["alignment"] = {"version": VERSION, **_as_json(dataclasses.asdict(self.alignment))}
-        return values
+            values["alignment"] = {"version": VERSION, **dataclasses.asdict(self.alignment)}
+        return _as_json(values)
 
 
 PRESETS: Mapping[str, SignalConfig] = MappingProxyType(
