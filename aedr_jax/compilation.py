@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from aedr_jax.files import cache_folder
+
 __all__ = ["MOST_BYTES", "Programs", "compiler_options", "cpus", "default_folder", "jit_network", "keep_programs"]
 
 MOST_BYTES = 1 << 30  # of programs on disk; those not used for longest go first
@@ -150,9 +152,8 @@ def _granted(folder: Path) -> int:
 
 
 def default_folder() -> Path:
-    """Where programs lie by default: `aedr_jax/programs` in the user's cache folder."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches) / "aedr_jax" / "programs"
+    """Where programs lie by default: `programs` in the package's cache folder."""
+    return cache_folder() / "programs"
 
 
 def keep_programs(folder: Path | None = None) -> Path | None:

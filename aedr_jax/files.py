@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and folders that come with the package."""
+"""Files that are there whole or not at all, folders that come with the package, and the user's cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["shipped", "whole_file"]
+__all__ = ["cache_folder", "shipped", "whole_file"]
 
 
 def shipped(name: str) -> Path:
@@ -27,6 +27,11 @@ def shipped(name: str) -> Path:
         if (root / name).is_dir():
             return root / name
     raise FileNotFoundError(f"no folder {name!r} came with {package}")
+
+
+def cache_folder() -> Path:
+    """Where what can be made or fetched again lies: `aedr_jax` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aedr_jax"
 
 
 @contextmanager

@@ -96,10 +96,7 @@ def areas(tables: Tables) -> None:
 def pooled(tables: Tables) -> None:
     """Own images accepted at one threshold for all models, drawn at a rate of false names over image × candidate."""
     rows = []
-    for name, score in (
-        ("standing", standing),
-        ("the paper's", lambda m: np.nan_to_num(np.asarray(m.signal), nan=1e9)),
-    ):
+    for name, score in (("standing", standing), ("the paper's", papers)):
         for cousins in (False, True):
             own = np.concatenate([score(of[model]) for model, of in tables.items()])
             others = np.concatenate(
@@ -147,16 +144,15 @@ def main() -> None:
     parser.add_argument("step", choices=("measure", "print"))
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", help="default: the miniature models")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="default: the miniature models")
     parser.add_argument("--others", type=int, help="at most so many images of another source (default: all)")
     args = parser.parse_args()
-    models = split_list(args.models) if args.models else list(MODELS)
     of_one_version(args.work)
     if args.step == "measure":
-        for model in models:
+        for model in args.models:
             measure(model, args.folder, args.work, args.others)
         return
-    tables = read(args.work, models)
+    tables = read(args.work, args.models)
     areas(tables)
     pooled(tables)
     verdicts(tables)

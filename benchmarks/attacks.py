@@ -216,15 +216,14 @@ def main() -> None:
     parser.add_argument("step", choices=("measure", "defend", "print"))
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     parser.add_argument("--count", type=int, default=COUNT, help=f"images of a cell (default {COUNT})")
     args = parser.parse_args()
-    models = split_list(args.models) if args.models else list(MODELS)
     of_one_version(args.work)
     if args.step == "print":
-        report(args.work, models)
+        report(args.work, args.models)
         return
-    for model in models:
+    for model in args.models:
         (measure_cells if args.step == "measure" else defend)(model, args.folder, args.work, args.count)
 
 

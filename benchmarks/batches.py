@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aedr_jax import AlignmentConfig, SignalConfig, prepare
@@ -53,6 +54,27 @@ def keep_arrays(path: Path, **arrays: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished, open(unfinished, "wb") as file:
         np.savez(file, **arrays)
+
+
+def keep_columns(
+    path: Path, names: Sequence[str], program: Callable[..., Any], autoencoder: Any, images: Iterable[Pixels]
+) -> None:
+    """Write what a program gives of each image, a column for each name; what is there already is not made again, and
+    nothing is written for no image.
+
+    Args:
+      path: of the file.
+      names: of the columns.
+      program: jitted, `(autoencoder, images in [-1, 1]) -> arrays [n, ...]`, as many as there are names.
+      autoencoder: the model's.
+      images: uint8 [h,w,3] each, gone through one by one; columns have one shape for all.
+    """
+    if path.exists():
+        return
+    found = [jax.device_get(program(autoencoder, jnp.asarray(prepare(image)))) for image in images]
+    if found:
+        columns = (np.concatenate(column) for column in zip(*found, strict=True))
+        keep_arrays(path, **dict(zip(names, columns, strict=True)))
 
 
 def of_one_version(work: Path, config: AlignmentConfig | None = AlignmentConfig()) -> None:

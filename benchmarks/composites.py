@@ -88,13 +88,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     parser.add_argument("-n", type=int, default=40)
     args = parser.parse_args()
     sources = chain(KINDS["photographs"](args.data), KINDS["JPEG files"](args.data))
     photographs = list(islice((image for group, image in sources if half_of(group) == 1), args.n))
     rows = []
-    for model in split_list(args.models) if args.models else MODELS:
+    for model in args.models:
         autoencoder = load_autoencoder(model)
         files = sorted((args.folder / model).glob("*.png"))[: args.n]
         seen: dict[tuple[str, str], list[list[float]]] = {}

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from aedr_jax import AlignmentConfig, Measurement, Null, SignalConfig, load_autoencoder, measure, prepare
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.autoencoders.registry import REGISTRY
+from aedr_jax.decision.null import ROUNDING
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.study.metrics import area_under_curve
 from benchmarks.batches import keep_arrays, of_one_version
@@ -118,7 +119,7 @@ def aucs(own: Mapping[str, np.ndarray], foreign: Mapping[str, np.ndarray]) -> li
 def accepted(null: Null, of: Mapping[str, np.ndarray]) -> list[str]:
     """The shares with p-values of at most each of `RATES`, of all; and how many there are."""
     p = np.asarray(null.p_value(of["standing"]), np.float64)
-    return [*(f"{(p <= rate * (1 + 1e-6)).mean():.3f}" for rate in RATES), str(len(p))]
+    return [*(f"{(p <= rate * ROUNDING).mean():.3f}" for rate in RATES), str(len(p))]
 
 
 def main() -> None:
@@ -130,13 +131,12 @@ def main() -> None:
         "--tile", type=int, help="the side of the alignment's tiles (default: as shipped); another WORK"
     )
     parser.add_argument("--half", type=int, choices=(0, 1), default=1, help="of the images; another WORK")
-    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     args = parser.parse_args()
-    models = split_list(args.models) if args.models else list(MODELS)
     config = SignalConfig(alignment=AlignmentConfig(tile=args.tile)) if args.tile else SignalConfig()
     measuring = jax.jit(partial(measure, config=config))
     of_one_version(args.work, config.alignment)
-    for model in models if args.step == "measure" else ():
+    for model in args.models if args.step == "measure" else ():
         autoencoder, side = load_autoencoder(model), REGISTRY[model].native_size or 0
         print(f"{model}: {quality(autoencoder, args.data, side):.1f} dB on photographs of {side} pixels", flush=True)
         own = own_images(autoencoder, args.data, side, args.half)
@@ -147,14 +147,14 @@ def main() -> None:
                 found = list(squares(kind, args.data, side, half=args.half))[:MOST]
                 images = (processed(image, process, i) for i, image in enumerate(found))
                 keep(args.work / model / f"{kind}-{process}.npz", autoencoder, images, measuring)
-    for model in models if args.step == "images" else ():
+    for model in args.models if args.step == "images" else ():
         folder = args.work / model
         folder.mkdir(parents=True, exist_ok=True)
         side = REGISTRY[model].native_size or 0
         for i, image in enumerate(own_images(load_autoencoder(model), args.data, side, args.half)):
             Image.fromarray(image).save(folder / f"{i:03d}.png")
     if args.step == "print":
-        report(args.work, models)
+        report(args.work, args.models)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from aedr_jax.scoring.tables import to_markdown
 from tests.parity.family_configs import FULL, FULL_TOKENIZERS, TINY, TINY_TOKENIZERS
 
 _FOUR = {
@@ -236,9 +237,7 @@ def drawn(path: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    print("\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(str(row.get(column, "-")) for column in columns) + " |")
+    print("\n" + to_markdown(columns, [[str(row.get(column, "-")) for column in columns] for row in rows]), end="")
 
 
 if __name__ == "__main__":

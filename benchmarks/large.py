@@ -27,6 +27,7 @@ from PIL import Image
 MODEL = "mini-kl4-a"
 SIDE = 64
 KILLS = 10
+BATCHES = 20  # through the autoencoder alone
 
 
 def main() -> None:
@@ -106,7 +107,7 @@ def rows_in(folder: Path) -> int:
     return sum(pq.read_metadata(part).num_rows for part in folder.glob("part-*.parquet"))
 
 
-def autoencoder_cpu(batch_size: int, batches: int = 20) -> float:
+def autoencoder_cpu(batch_size: int) -> float:
     """CPU seconds an image of the compiled double reconstruction alone, the images in memory already."""
     import jax
 
@@ -117,9 +118,9 @@ def autoencoder_cpu(batch_size: int, batches: int = 20) -> float:
     reconstruct = jax.jit(aedr.double_reconstruct)
     jax.block_until_ready(reconstruct(autoencoder, images))
     start = time.process_time()
-    for _ in range(batches):
+    for _ in range(BATCHES):
         jax.block_until_ready(reconstruct(autoencoder, images))
-    return (time.process_time() - start) / (batches * batch_size)
+    return (time.process_time() - start) / (BATCHES * batch_size)
 
 
 def score_small_parts(work: Path) -> None:
@@ -165,15 +166,14 @@ def devices(work: Path) -> dict:
     import jax
 
     import aedr_jax as aedr
+    from aedr_jax.scoring.sharding import local_mesh
 
     autoencoder = aedr.load_autoencoder(MODEL)
     pixels = np.stack([aedr.read_image(path) for path in sorted((work / "images").iterdir())])
     images = aedr.prepare(pixels)
     found, collectives = {}, {}
     for count in (1, 2, 4, 8):
-        auto = (jax.sharding.AxisType.Auto,)
-        mesh = jax.make_mesh((count,), ("data",), axis_types=auto, devices=jax.devices()[:count])
-        measure = aedr.make_sharded(aedr.measure, mesh=mesh)
+        measure = aedr.make_sharded(aedr.measure, mesh=local_mesh(jax.devices()[:count]))
         found[count] = measure(autoencoder, images)
         text = measure.jitted.lower(measure.replicate(autoencoder), (images,)).compile().as_text()
         collectives[count] = sum(text.count(name) for name in ("all-reduce", "all-gather", "all-to-all", "collective"))

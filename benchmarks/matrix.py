@@ -245,14 +245,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the images and the scores")
     parser.add_argument("--count", type=int, default=200, help="generated images of each model (default 200)")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of the generated images (default {SEED})")
-    parser.add_argument("--models", help="A,B: only generate or score these")
+    parser.add_argument("--models", type=split_list, default=MODELS, help="A,B: only generate or score these")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
-    chosen = split_list(args.models) if args.models else MODELS
     if args.step == "generate":
-        write_images(chosen, args.photos, args.work, args.count, args.seed)
+        write_images(args.models, args.photos, args.work, args.count, args.seed)
     elif args.step == "score":
-        for model in chosen:
+        for model in args.models:
             for source in tqdm((*MODELS, PHOTOGRAPHS), desc=f"scores by {model}", disable=None):
                 score(model, source, args.work)
     else:

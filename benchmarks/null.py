@@ -24,11 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from aedr_jax import Null, load_autoencoder, prepare
+from aedr_jax import Null, load_autoencoder
 from aedr_jax.autoencoders.names import split_list
+from aedr_jax.decision.null import ROUNDING
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import block_losses, of_blocks
-from benchmarks.batches import keep_arrays
+from benchmarks.batches import keep_columns
 from benchmarks.matrix import MODELS, related
 from benchmarks.sources import CHAIN, KINDS, Pixels, foreign, own
 
@@ -43,21 +44,9 @@ def measuring():
     return jax.jit(block_losses)
 
 
-def measured(autoencoder, images: Iterable[Pixels]) -> dict[str, np.ndarray]:
-    """`losses` [n, bands, views, blocks] and `telling` [n, blocks] of images of one shape."""
-    found = [measuring()(autoencoder, jnp.asarray(prepare(image))) for image in images]
-    return {
-        "losses": np.concatenate([losses for losses, _ in found]),
-        "telling": np.concatenate([telling for _, telling in found]),
-    }
-
-
 def keep(path: Path, autoencoder, images: Iterable[Pixels]) -> None:
-    """Write a file of `measured`, whole or not at all; what is there already is not made again."""
-    if path.exists():
-        return
-    table = measured(autoencoder, images)
-    keep_arrays(path, **table)
+    """`losses` [n, bands, views, blocks] and `telling` [n, blocks] of images of one shape."""
+    keep_columns(path, ("losses", "telling"), measuring(), autoencoder, images)
 
 
 def file_name(kind: str) -> str:
@@ -104,7 +93,7 @@ def fit(found: Mapping[str, Mapping[str, np.ndarray]]) -> Null:
 def level(null: Null, values: np.ndarray) -> np.ndarray:
     """The share of images with a p-value of at most each of `RATES`; those without one count as turned away."""
     p = np.asarray(null.p_value(np.where(values == 0, np.nan, values)), np.float64)
-    return np.array([(p <= rate * (1 + 1e-6)).mean() for rate in RATES])
+    return np.array([(p <= rate * ROUNDING).mean() for rate in RATES])
 
 
 def of_foreign(of: Mapping[str, np.ndarray], model: str) -> np.ndarray:
@@ -181,20 +170,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--own", type=Path)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     parser.add_argument("--half", type=int, choices=(0, 1), default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    models = split_list(args.models) if args.models else list(MODELS)
     if args.step == "fit":
-        null = fit(tables(args.work, 0, models))
+        null = fit(tables(args.work, 0, args.models))
         null.save(args.out)
         print({name: len(group) for name, group in null.groups.items()})
     elif args.step == "print":
-        reference, found = ({name: tables(args.work, half, models, name) for name in CONTROLS} for half in (0, 1))
+        reference, found = ({name: tables(args.work, half, args.models, name) for name in CONTROLS} for half in (0, 1))
         report(Null.shipped(), found["both"], reference["both"])
-        report_controls(found, reference, models)
-    for model in models if args.step == "measure" else ():
+        report_controls(found, reference, args.models)
+    for model in args.models if args.step == "measure" else ():
         autoencoder = load_autoencoder(model)
         folder = args.work / str(args.half) / model
         for kind in tqdm(KINDS, desc=model, disable=None):

@@ -15,7 +15,6 @@ its blocks (and controls, where it has them), and AEDR's signal, texture and all
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 
@@ -24,16 +23,16 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from aedr_jax import SignalConfig, load_autoencoder, measure, prepare
+from aedr_jax import SignalConfig, load_autoencoder, measure
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.images.tiles import FEWEST, AlignmentConfig, Grid
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import FLOOR_OF_ERROR, box_mean
-from benchmarks.batches import keep_arrays
+from benchmarks.batches import keep_columns
 from benchmarks.choose import RATE, blocks, halves
 from benchmarks.matrix import MODELS, related
 from benchmarks.null import FOR_OWN, MOST, file_name
-from benchmarks.sources import Pixels, foreign, own
+from benchmarks.sources import foreign, own
 
 KINDS = (
     "photographs",
@@ -46,6 +45,7 @@ KINDS = (
     "screens",
 )
 CONFIG = AlignmentConfig()
+COLUMNS = ("losses", "signal")  # what `second` gives
 
 
 @jax.jit
@@ -63,14 +63,6 @@ def second(autoencoder, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     side = grid.inner // grid.block
     losses = detail.reshape(*detail.shape[:2], side, grid.block, side, grid.block).mean((3, 5))
     return losses.reshape(*losses.shape[:2], -1), measure(autoencoder, images, config=SignalConfig.paper()).signal
-
-
-def keep(path: Path, autoencoder, images: Callable[[], Iterable[Pixels]]) -> None:
-    if path.exists():
-        return
-    found = [jax.device_get(second(autoencoder, jnp.asarray(prepare(image)))) for image in images()]
-    losses, signal = (np.concatenate(column) for column in zip(*found, strict=True))
-    keep_arrays(path, losses=losses, signal=signal)
 
 
 @cache
@@ -142,21 +134,21 @@ def main() -> None:
     parser.add_argument("--own", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--null", type=Path)
-    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     parser.add_argument("--half", type=int, choices=(0, 1), default=0)
     args = parser.parse_args()
     if args.step == "print":
         report(args.null, args.work)
         return
-    for model in split_list(args.models) if args.models else MODELS:
+    for model in args.models:
         autoencoder, folder = load_autoencoder(model), args.work / str(args.half) / model
         for kind in tqdm(KINDS, desc=model, disable=None):
-            images = partial(foreign, kind, args.half, args.data, most=MOST)
-            keep(folder / file_name(kind), autoencoder, images)
+            images = foreign(kind, args.half, args.data, most=MOST)
+            keep_columns(folder / file_name(kind), COLUMNS, second, autoencoder, images)
         for other in MODELS:
             for process in FOR_OWN if other == model else () if related(model, other) else FOR_OWN[:1]:
-                images = partial(own, other, args.own, process, most=MOST)
-                keep(folder / f"of-{other}-{process}.npz", autoencoder, images)
+                images = own(other, args.own, process, most=MOST)
+                keep_columns(folder / f"of-{other}-{process}.npz", COLUMNS, second, autoencoder, images)
 
 
 if __name__ == "__main__":

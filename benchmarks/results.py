@@ -19,9 +19,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from aedr_jax.rivals.registry import DEFAULT, PAPER
-from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.study.comparison import REAL
-from benchmarks.matrix import related
+from benchmarks.matrix import print_table, related
 
 SHOWN = (PAPER, DEFAULT)
 SIGNED = "rdd-mse"
@@ -67,14 +66,14 @@ def print_methods(records: Sequence[Record]) -> None:
         others = [share(both, metric) for metric in ("auc", "ap", "tpr_at_1", "tpr_at_5")]
         rows.append([method, *accuracies, *others, both["pairs"], both["n_own"]])
     header = ["method", "accuracy, pairs of models", "against photographs", "AUC", "AP", "TPR at 1 % FPR", "at 5 %"]
-    show("Every method: means over the cells, accuracy in %", [*header, "cells", "own images tested"], rows)
+    print_table("Every method: means over the cells, accuracy in %", [*header, "cells", "own images tested"], rows)
 
 
 def print_unrelated(records: Sequence[Record]) -> None:
     """Mean accuracy over pairs of models that share no encoder."""
     apart = [r for r in records if not related(r["model"], r["other"])]
     rows = [[method, f"{mean(of, 'accuracy'):.1f}", str(len(of))] for (method,), of in group(apart, "method").items()]
-    show("Accuracy over pairs of models that share no encoder (%)", ["method", "accuracy", "pairs"], rows)
+    print_table("Accuracy over pairs of models that share no encoder (%)", ["method", "accuracy", "pairs"], rows)
 
 
 def print_same_images(records: Sequence[Record]) -> None:
@@ -84,7 +83,7 @@ def print_same_images(records: Sequence[Record]) -> None:
         if "images_of" in r
     ]
     header = ["images of", "method", "accuracy (%)", "AUC", "cells", "own images tested"]
-    show("The dear methods beside AEDR on the very images that they scored", header, rows)
+    print_table("The dear methods beside AEDR on the very images that they scored", header, rows)
 
 
 def print_by_model(records: Sequence[Record]) -> None:
@@ -95,7 +94,7 @@ def print_by_model(records: Sequence[Record]) -> None:
         [method, *(f"{mean(of[method, m], 'accuracy'):.1f}" if (method, m) in of else "-" for m in models)]
         for method in dict.fromkeys(r["method"] for r in records)
     ]
-    show("Accuracy by candidate, mean over the other models and photographs (%)", ["method", *models], rows)
+    print_table("Accuracy by candidate, mean over the other models and photographs (%)", ["method", *models], rows)
 
 
 def print_pairs(method: str, records: Sequence[Record]) -> None:
@@ -105,7 +104,7 @@ def print_pairs(method: str, records: Sequence[Record]) -> None:
         [model, *(percent(chosen.get((model, other)), "accuracy") for other in others)]
         for model in dict.fromkeys(model for model, _ in chosen)
     ]
-    show(f"{method}: each candidate against each other source, accuracy (%)", ["candidate", *others], rows)
+    print_table(f"{method}: each candidate against each other source, accuracy (%)", ["candidate", *others], rows)
 
 
 def print_seconds(records: Sequence[Record]) -> None:
@@ -118,7 +117,7 @@ def print_seconds(records: Sequence[Record]) -> None:
             [*method, f"{np.mean(seconds):.3g}", f"{np.mean(times):.3g}", f"{np.mean(compiling):.1f}", str(len(of))]
         )
     header = ["method", "seconds an image", "times AEDR's", "seconds to compile", "models"]
-    show(
+    print_table(
         "Seconds: mean over the models of the median over images; \"times AEDR's\": mean of the models' own ratios; "
         "compiling apart",
         header,
@@ -131,7 +130,7 @@ def print_autoencoders(records: Sequence[Record]) -> None:
     of = {(r["method"], r["autoencoder"]): r for r in records}
     methods = dict.fromkeys(r["method"] for r in records)
     rows = [[method, *(percent(of.get((method, design)), "accuracy") for design in designs)] for method in methods]
-    show("Accuracy by the design of the candidate's autoencoder (%)", ["method", *designs], rows)
+    print_table("Accuracy by the design of the candidate's autoencoder (%)", ["method", *designs], rows)
 
 
 def print_variants(name: str, records: Sequence[Record]) -> None:
@@ -148,7 +147,7 @@ def print_variants(name: str, records: Sequence[Record]) -> None:
         rows.append(
             [variant, *(percent(r, "accuracy") for r in measured), f"{100 * np.mean(whole):.1f}; {np.mean(areas):.4f}"]
         )
-    show(f"Ablation of the {name}: accuracy (%)", [name, *models, "mean; AUC"], rows)
+    print_table(f"Ablation of the {name}: accuracy (%)", [name, *models, "mean; AUC"], rows)
 
 
 def print_along(along: str, title: str, records: Sequence[Record]) -> None:
@@ -167,7 +166,7 @@ def print_along(along: str, title: str, records: Sequence[Record]) -> None:
             else:
                 figures.append("-")
         rows.append([place, *figures])
-    show(title, [along, *(f"{method}; models" for method in methods)], rows)
+    print_table(title, [along, *(f"{method}; models" for method in methods)], rows)
 
 
 def print_verdicts(records: Sequence[Record]) -> None:
@@ -177,7 +176,7 @@ def print_verdicts(records: Sequence[Record]) -> None:
         [f"{source} ({n})", *(f"{shares.get((source, verdict), 0.0):.2f}" for verdict in verdicts)]
         for source, n in dict.fromkeys((r["source"], r["n"]) for r in records)
     ]
-    show(
+    print_table(
         "Verdicts of the default over all candidates, nothing calibrated, false names .05",
         ["made by (images)", *verdicts],
         rows,
@@ -194,7 +193,7 @@ def print_control(records: Sequence[Record]) -> None:
         rows.append(
             [name, *(f"{mean(of[name, m], 'accuracy'):.1f}" for m in models), f"{mean(photographs, 'accuracy'):.1f}"]
         )
-    show("Control: accuracy by the files alone (%)", ["by", *models, "all against photographs"], rows)
+    print_table("Control: accuracy by the files alone (%)", ["by", *models, "all against photographs"], rows)
 
 
 def print_signs(method: str, records: Sequence[dict[str, Any]]) -> None:
@@ -205,7 +204,7 @@ def print_signs(method: str, records: Sequence[dict[str, Any]]) -> None:
         [model, *(f"{np.mean([r['score'] < 0.0 for r in of[model, source]]):.3f}" for source in sources)]
         for model in models
     ]
-    show(f"{method}: share of images with a score below 0, nothing calibrated", ["candidate", *sources], rows)
+    print_table(f"{method}: share of images with a score below 0, nothing calibrated", ["candidate", *sources], rows)
 
 
 def group(records: Sequence[dict[str, Any]], *names: str) -> dict[tuple[str, ...], list[dict[str, Any]]]:
@@ -232,10 +231,6 @@ def percent(record: Record | None, metric: str) -> str:
 
 def share(record: Record, metric: str) -> str:
     return figure(record, metric, 1, ".3f")
-
-
-def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    print(f"\n**{title}**\n\n{to_markdown(header, rows)}", end="")
 
 
 if __name__ == "__main__":

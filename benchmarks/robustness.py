@@ -97,15 +97,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     args = parser.parse_args()
-    models = split_list(args.models) if args.models else list(MODELS)
     of_one_version(args.work)
     if args.step == "print":
-        report(args.work, models)
+        report(args.work, args.models)
         return
     for condition in tqdm(CONDITIONS, disable=None):
-        for model in models:
+        for model in args.models:
             measure(model, condition, args.folder, args.data, args.work)
 
 

@@ -32,6 +32,7 @@ from aedr_jax import AlignmentConfig
 from aedr_jax.images.tiles import Tiling
 from aedr_jax.inputs.decoding import Decoder
 from aedr_jax.inputs.sources import Item
+from aedr_jax.scoring.job import SCORES
 from aedr_jax.scoring.rows import Row, of_numbers
 from aedr_jax.scoring.store import Parts
 from aedr_jax.scoring.tables import to_markdown
@@ -92,7 +93,7 @@ def measure(out: Path, images: int = 40, parts: int = 100) -> None:
         decoder(Item(str(i), "x.jpg", files[i % len(files)]))
     decoding = (time.process_time() - begun) / images
     with tempfile.TemporaryDirectory() as work:
-        store = Parts(Path(work) / "rows", tag="0")
+        store = Parts(Path(work) / "rows", tag="0", layout=SCORES)
         store.open({})
         made = [rows(part) for part in range(parts)]
         begun = time.process_time()

@@ -31,14 +31,13 @@ from tqdm import tqdm
 
 from aedr_jax import load_autoencoder, prepare, read_image
 from aedr_jax.autoencoders.names import split_list
-from aedr_jax.decision.intervals import share_interval
 from aedr_jax.images.geometry import Geometry
 from aedr_jax.images.pixels import fit_crop
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import align
 from aedr_jax.signal.search import search
 from benchmarks.batches import of_one_version
-from benchmarks.matrix import MODELS
+from benchmarks.matrix import MODELS, share
 from benchmarks.sources import GRID, Pixels, jpeg_files, middle, photographs, processed
 
 SIDE = 256
@@ -163,11 +162,6 @@ def standardized(rows: list[dict[str, str]]) -> np.ndarray:
     return np.nan_to_num([float(row["alignment"]) / float(row["error"]) for row in rows])
 
 
-def share(yes: np.ndarray) -> str:
-    low, high = share_interval(int(yes.sum()), yes.size)
-    return f"{yes.mean():.3f} [{low:.3f}, {high:.3f}]"
-
-
 def table(work: Path, models: list[str], limit: float | None) -> str:
     def rows(kind: str) -> list[dict[str, str]]:
         return [row for model in models for row in read_rows(work / model / file_name(kind))]
@@ -202,17 +196,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", help="A,B: only these (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     parser.add_argument("--count", type=int, default=COUNT, help="own images of each model and kind")
     parser.add_argument("--foreign", type=int, default=COUNT, help="foreign images given to each model")
     parser.add_argument("--limit", type=float, help="on alignment / error")
     args = parser.parse_args()
-    models = split_list(args.models) if args.models else list(MODELS)
     of_one_version(args.work)
     if args.step == "measure":
-        measure(args.folder, args.data, args.work, models, args.count, args.foreign)
+        measure(args.folder, args.data, args.work, args.models, args.count, args.foreign)
     else:
-        print(table(args.work, models, args.limit))
+        print(table(args.work, args.models, args.limit))
 
 
 if __name__ == "__main__":

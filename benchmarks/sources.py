@@ -181,7 +181,7 @@ def foreign(kind: str, half: int, data: Path, *, most: int) -> Iterator[Pixels]:
             yield middle(image)
 
 
-def own(model: str, folder: Path, process: str, *, most: int, side: int = SIDE) -> Iterator[Pixels]:
+def own(model: str, folder: Path, process: str, *, most: int) -> Iterator[Pixels]:
     """The first `most` images of FOLDER/MODEL, processed."""
     for i, path in enumerate(sorted((folder / model).glob("*.png"))[:most]):
-        yield middle(processed(read_image(path), process, i), side)
+        yield middle(processed(read_image(path), process, i))

@@ -32,13 +32,13 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from aedr_jax import AlignmentConfig, Null, SignalConfig, load_autoencoder, measure, prepare, read_image
+from aedr_jax import AlignmentConfig, Null, SignalConfig, load_autoencoder, measure, read_image
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.decision.null import ROUNDING
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import block_losses, of_blocks
 from aedr_jax.study.metrics import area_under_curve, interval, resample
-from benchmarks.batches import keep_arrays
+from benchmarks.batches import keep_columns
 from benchmarks.matrix import MODELS, related, share
 from benchmarks.sources import Pixels, generated, half_of, jpeg_files, middle, photographs
 
@@ -79,16 +79,6 @@ def measuring():
         return losses, telling, measure(autoencoder, images, config=SignalConfig.paper()).signal
 
     return jax.jit(whole)
-
-
-def keep(path: Path, autoencoder, images: Iterator[Pixels]) -> None:
-    if path.exists():
-        return
-    found = [jax.device_get(measuring()(autoencoder, jnp.asarray(prepare(image)))) for image in images]
-    if not found:
-        return
-    columns = (np.concatenate(column) for column in zip(*found, strict=True))
-    keep_arrays(path, **dict(zip(("losses", "telling", "signal"), columns, strict=True)))
 
 
 class Rule(NamedTuple):
@@ -230,21 +220,20 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=SIDE, help=f"of the models' images (default {SIDE})")
     parser.add_argument("--count", type=int, default=OF_OTHERS, help=f"of each other model (default {OF_OTHERS})")
     parser.add_argument("--half", type=int, default=1, choices=(0, 1), help="of photographs and files (default 1)")
-    parser.add_argument("--models", help="A,B: only these (default: all)")
-    parser.add_argument("--sources", help="A,B: only these of the models and other sources (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
+    parser.add_argument("--sources", type=split_list, default=[*MODELS, *SOURCES], help="A,B (default: all)")
     args = parser.parse_args()
-    models = split_list(args.models) if args.models else list(MODELS)
     if args.step != "measure":
-        {"print": report, "levels": report_levels}[args.step](read_all(args.work, models))
+        {"print": report, "levels": report_levels}[args.step](read_all(args.work, args.models))
         return
-    wanted = split_list(args.sources) if args.sources else [*MODELS, *SOURCES]
-    for model in models:
+    for model in args.models:
         autoencoder = load_autoencoder(model)
-        for source in tqdm(wanted, desc=model, disable=None):
+        for source in tqdm(args.sources, desc=model, disable=None):
             images = SOURCES[source](args.data, args.half) if source in SOURCES else own(args.folder, source, args.side)
             if source in MODELS and source != model:
                 images = itertools.islice(images, args.count)
-            keep(args.work / model / f"{source}.npz", autoencoder, images)
+            path = args.work / model / f"{source}.npz"
+            keep_columns(path, ("losses", "telling", "signal"), measuring(), autoencoder, images)
 
 
 if __name__ == "__main__":

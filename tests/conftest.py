@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -76,9 +75,10 @@ def two_devices() -> Iterator[None]:
 
 
 def mesh_of(devices: int) -> jax.sharding.Mesh:
-    """A one-axis mesh over the first so many devices, as `scoring.sharding.local_mesh` has over all of a process."""
-    auto = (jax.sharding.AxisType.Auto,)
-    return jax.make_mesh((devices,), ("data",), axis_types=auto, devices=jax.devices()[:devices])
+    """A one-axis mesh over the first so many devices."""
+    from aedr_jax.scoring.sharding import local_mesh
+
+    return local_mesh(jax.devices()[:devices])
 
 
 DECODING = ("aedr_jax.scoring.scorer.decode_all", "aedr_jax.study.folders.decode_all")
@@ -200,7 +200,7 @@ def patch_autoencoder(encode=patch_encode):
 def random_autoencoder(config: dict, seed: int = 0, numerics=None, quantize=None):
     """Random weights, drawn by NumPy: Flax's own initialisers would be compiled one by one."""
     from aedr_jax.autoencoders.blocks import Numerics
-    from aedr_jax.autoencoders.checkpoints import WEIGHTS, from_state_dict
+    from aedr_jax.autoencoders.checkpoints import from_state_dict, shapes_of
     from aedr_jax.autoencoders.config import parse_config
     from aedr_jax.autoencoders.family import build_abstract
 
@@ -209,12 +209,12 @@ def random_autoencoder(config: dict, seed: int = 0, numerics=None, quantize=None
     abstract = build_abstract(parsed, numerics)
     rng = np.random.default_rng(seed)
     tensors = {}
-    for path, leaf in nnx.to_flat_state(nnx.state(abstract, WEIGHTS)):
-        spread = 0.3 if path[-1] in ("bias", "scale") else 1 / np.sqrt(np.prod(leaf.shape[:-1]))
-        spread = 1.0 if path[-1] == "embedding" else spread
-        draw = spread * rng.normal(size=leaf.shape) + (path[-1] == "scale")
-        draw = np.exp(draw) if path[-1] == "running_var" else draw
-        tensors[".".join(map(str, path))] = draw.astype(np.float32)
+    for name, shape in shapes_of(abstract).items():
+        kind = name.split(".")[-1]
+        spread = 0.3 if kind in ("bias", "scale") else 1 / np.sqrt(np.prod(shape[:-1]))
+        spread = 1.0 if kind == "embedding" else spread
+        draw = spread * rng.normal(size=shape) + (kind == "scale")
+        tensors[name] = (np.exp(draw) if kind == "running_var" else draw).astype(np.float32)
     return from_state_dict(tensors, parsed, numerics=numerics, quantize=quantize)
 
 

@@ -27,7 +27,7 @@ from aedr_jax.inputs.ids import Ids
 from aedr_jax.inputs.sources import Files, Item, Listed, Source
 from aedr_jax.scoring.cluster import Cluster
 from aedr_jax.scoring.dataset import progress_bar, score_dataset
-from aedr_jax.scoring.job import SCORES, Finished, Plan, Setup
+from aedr_jax.scoring.job import SCORES, Finished, Setup
 from aedr_jax.scoring.store import Parts
 
 COUNT = 13
@@ -59,19 +59,8 @@ def score(world, tmp_path, loaded):
 
 
 @pytest.fixture(scope="module")
-def loaded(world):
-    models = {name: str(world / name) for name in ("m1", "m2")}
-    scorer = Plan(models, Setup(batch_size=8)).scorer()
-    patch = pytest.MonkeyPatch()
-    real = Plan.scorer
-
-    def cached(plan):
-        asked = plan.models, plan.setup.config, plan.setup.multiple
-        return scorer if asked == (models, scorer.config, None) else real(plan)
-
-    patch.setattr(Plan, "scorer", cached)
-    yield models
-    patch.undo()
+def loaded(world, one_scorer_for_each_setup):
+    return {name: str(world / name) for name in ("m1", "m2")}
 
 
 def rows(folder):

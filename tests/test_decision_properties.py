@@ -1,6 +1,5 @@
 """Properties of the decision rules: the level under ties, for any size, with several pasts and several families."""
 
-import dataclasses
 import warnings
 
 import hypothesis
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from test_attribution import with_hash
 
 import aedr_jax as aedr
 from aedr_jax.decision.threshold import RULES, hold_in, on_its_side, p_value, threshold
@@ -175,11 +175,6 @@ def test_far_images_by_tukeys_fences():
 
 
 # Names
-
-
-def with_hash(calibration, weights):
-    identity = dataclasses.replace(calibration.protocol.identity, weights_hash=weights)
-    return dataclasses.replace(calibration, protocol=dataclasses.replace(calibration.protocol, identity=identity))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import patch_decode, patch_encode
 from PIL import Image
-from test_dataset import LocalRay
+from test_dataset import Interrupted, LocalRay
 
 import aedr_jax as aedr
 from aedr_jax.cli.main import main
@@ -34,6 +34,7 @@ from aedr_jax.scoring.verdicts import verdict_rows
 from aedr_jax.signal.measurement import Measurement
 
 api = aedr.api
+pytestmark = pytest.mark.usefixtures("one_scorer_for_each_setup")
 COUNT = 9
 SMALL = AlignmentConfig(tile=48, tiles=3, block=8, margin=8)
 SETUP = api.Setup(dataclasses.replace(aedr.SignalConfig.tiles(), alignment=SMALL), batch_size=2)
@@ -68,22 +69,6 @@ def world(tmp_path_factory, models):
     Image.new("RGB", (96, 112)).save(root / "images" / "black.png")
     (root / "images" / "bad.png").write_text("no image")
     return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_scorer_for_each_setup():
-    """Equal setups share a scorer, and so its programs."""
-    made, build = {}, api.Setup.scorer
-
-    def scorer(self, models, **options):
-        key = repr((self, sorted(models), options))
-        if key not in made:
-            made[key] = build(self, models, **options)
-        return made[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api.Setup, "scorer", scorer)
-        yield
 
 
 @pytest.fixture
@@ -165,17 +150,6 @@ def test_scores_in_files_give_the_same(world, scores, whole, models, tmp_path, e
     again = [row for image in Scores(file) for row in image.rows]
     assert list(map(repr, again)) == list(map(repr, rows))
     assert texts(api.attribute(api.Scores(file)).verdicts, models) == whole
-
-
-class Interrupted(Source):
-    def __init__(self, source, after, error):
-        self.source, self.after, self.error = source, after, error
-
-    def __iter__(self):
-        for i, item in enumerate(self.source):
-            if i == self.after:
-                raise self.error
-            yield item
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RunError("shard 7 is gone")])

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from aedr_jax.api.inventory import MINIATURE_ONLY
+from aedr_jax.api.inventory import MINIATURE_ONLY, miniature_only
 from aedr_jax.autoencoders.registry import miniature_models
 from aedr_jax.cli.printing import COMPILING, bar
-from aedr_jax.cli.verdicts import WIDTH, legend, miniature_only, print_verdicts, three, wrapped
+from aedr_jax.cli.verdicts import WIDTH, legend, print_verdicts, three, wrapped
 from aedr_jax.decision.attribution import CAVEAT
 from aedr_jax.decision.calibration import Calibration
 from aedr_jax.scoring.rows import Row
@@ -183,7 +183,7 @@ def test_who_asked_miniature_models_alone_is_told_so():
     from aedr_jax.autoencoders.registry import calibration_file
 
     shipped = [Calibration.load(calibration_file(name)).protocol.identity.weights_hash for name in miniature_models()]
-    assert miniature_only(rows_of(*shipped)) == f"{MINIATURE_ONLY}\n"
+    assert miniature_only(rows_of(*shipped)) == MINIATURE_ONLY
     assert miniature_only(rows_of(*shipped, "ab" * 32)) == ""
     assert miniature_only([]) == ""
 

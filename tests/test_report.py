@@ -254,7 +254,7 @@ def test_verdicts_in_plain_words():
     assert words.heading(family) == "It fits a and b"
     assert "share one autoencoder" in words.in_words(family)[1]
     several = verdict("ambiguous: a, b", {"a": 0.01, "b": 0.02}, ["a", "b"])
-    assert (words.kind(several), words.heading(several)) == ("ambiguous", "It fits several candidates: a, b")
+    assert (several.kind, words.heading(several)) == ("ambiguous", "It fits several candidates: a, b")
     none = verdict("none", {"a": 0.144, "b": 0.5})
     assert words.in_words(none)[0].startswith("No candidate fits better than foreign images do")
     assert words.in_words(none)[-1] == (
@@ -266,7 +266,7 @@ def test_verdicts_in_plain_words():
     little = dataclasses.replace(turned_away, p_values={"a": 0.014})  # of a density: more than the images can tell
     assert words.in_words(little)[-1] == "Of a's own 99 calibration images 1.4 in 100 fit as badly."
     assert words.in_words(verdict("not assessable", {}, reason="a: too small")) == ("The reason: a: too small.",)
-    assert words.kind(verdict("not assessable", {})) == "not-assessable"
+    assert verdict("not assessable", {}).kind == "not assessable"
     searched = verdict("a", {"a": 0.01}, ["a"], found="mirrored")
     assert "found after a search: mirrored" in words.in_words(searched)[1]
 
@@ -302,11 +302,11 @@ def test_content_credentials(monkeypatch):
 
 def test_facts(world):
     data = (world / "images" / "1.jpg").read_bytes()
-    found = dict(facts.facts_of(data, decode_photo(data, name="1.jpg"), quality=90).pairs)
+    found = dict(facts.facts_of(data, decode_photo(data, name="1.jpg"), quality=90))
     assert found["sha256"] == hashlib.sha256(data).hexdigest()
     assert found["Size"] == f"66 × 66 pixels, {len(data):,} bytes"
     refused = facts.facts_of(b"no image", None)
-    assert refused.pairs == (("sha256", hashlib.sha256(b"no image").hexdigest()), ("Size", "8 bytes"))
+    assert refused == (("sha256", hashlib.sha256(b"no image").hexdigest()), ("Size", "8 bytes"))
 
 
 CHROMIUM = chromium.find()

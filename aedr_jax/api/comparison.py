@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import miniature_models
 from aedr_jax.errors import SourceError
 from aedr_jax.rivals import RIVALS, Limits
-from aedr_jax.rivals.registry import make_methods
+from aedr_jax.rivals.registry import NO_LIMITS, make_methods
 from aedr_jax.signal.perceptual import load_lpips
 from aedr_jax.study import evaluation
 from aedr_jax.study.comparison import read_scores
@@ -20,8 +19,6 @@ from aedr_jax.study.plots import check_plots, write_plots
 from aedr_jax.study.tables import tables, write_tables
 
 __all__ = ["Evaluated", "evaluate"]
-
-NO_LIMITS: Mapping[str, Limits] = MappingProxyType({})
 
 
 class Evaluated(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aedr_jax.api.scores import Progress, Run, named, score_source, unseen
+from aedr_jax.api.scores import Progress, Run, named, score_source, taken_again, unseen
 from aedr_jax.autoencoders.names import match_models
 from aedr_jax.autoencoders.registry import calibration_file, default_models, list_models, local_folder
 from aedr_jax.decision import calibration as decision
@@ -164,8 +164,7 @@ def candidates_of(
         chosen: dict[str, list[Calibration]] = {}
         places = named(models) if models else {name: name for name in default_models() if local_folder(name)}
     else:
-        made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
-        pasts = {name: decision.pasts_of(known) for name, known in made.items()}
+        pasts = _pasts(calibrations)
         sources = {name: known[0].provenance.source if known else None for name, known in pasts.items()}
         given = match_models(models or pasts, sources)
         chosen = {name: pasts[name] for name in given}
@@ -194,18 +193,24 @@ def scored_candidates(
         wanted = tuple(scores.kinds if models is None else models)
         chosen: dict[str, list[Calibration]] = {}
     else:
-        made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
-        wanted = tuple(name for name in made if name in scores.kinds) if models is None else tuple(models)
+        pasts = _pasts(calibrations)
+        wanted = tuple(name for name in pasts if name in scores.kinds) if models is None else tuple(models)
         if not wanted:
-            known = ", ".join(made) or "none"
+            known = ", ".join(pasts) or "none"
             raise SourceError(f"{scores.where}: no rows of a model with a calibration (there are: {known})")
-        chosen = {name: decision.pasts_of(made.get(name, ())) for name in wanted}
+        chosen = {name: pasts.get(name, []) for name in wanted}
         check_calibrations(chosen)
     found = Scores(scores.where, models=wanted)
     presets = {found.kinds[name].preset for name in wanted}
     if calibrations is None and any(name in PRESETS and PRESETS[name].alignment is None for name in presets):
         raise CalibrationError(f"{scores.where}: scores without alignment; verdicts then need calibrations")
     return found, chosen
+
+
+def _pasts(calibrations: str | os.PathLike[str] | Calibrations) -> dict[str, list[Calibration]]:
+    """For each model its calibrations, loaded where they are not given."""
+    made = calibrations if isinstance(calibrations, Mapping) else load_calibrations(calibrations)
+    return {name: decision.pasts_of(known) for name, known in made.items()}
 
 
 def attribute(
@@ -302,16 +307,7 @@ def _finished(
     if out is not None:
         write_verdicts(verdicts, models, out, about=Made.now(command).in_parquet())
     if record is not None:
-        made = Record.of(
-            verdicts,
-            run.rows,
-            setup=setup,
-            calibrations=judging.calibrations,
-            false_names=judging.false_names,
-            search=judging.search,
-            command=command,
-        )
-        made.save(record)
+        Record.of(verdicts, run.rows, setup=setup, judging=judging, command=command).save(record)
     return Attributed(verdicts, run)
 
 
@@ -340,12 +336,9 @@ def _searched(
     found = list(verdicts)
     failures: list[Exception] = []
     with progress(len(unnamed), "searching") as advance:
-        for item in until_failure(source, failures) if unnamed else ():
-            if (place := unnamed.pop((item.id, str(item.path)), None)) is not None:
-                found[place] = searched(found[place], item, scorer, false_names=false_names, families=families)
-                advance(1)
-            if not unnamed:
-                break
+        for place, item in taken_again(source, unnamed, failures):
+            found[place] = searched(found[place], item, scorer, false_names=false_names, families=families)
+            advance(1)
     if unnamed:
         why = "; ".join(map(str, failures)) or "they are gone"
         missed = f"{len(unnamed)} images that no model accepts could not be searched: {why}"

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aedr_jax.autoencoders.registry import REGISTRY, Entry, calibration_file, local_folder, miniature_models
 from aedr_jax.errors import SourceError
 
-__all__ = ["MINIATURE_ONLY", "Inventory", "ModelRecord", "are_miniature", "models"]
+if TYPE_CHECKING:
+    from aedr_jax.scoring.rows import Row
+
+__all__ = ["MINIATURE_ONLY", "Inventory", "ModelRecord", "miniature_only", "models"]
 
 MINIATURE_ONLY = "No real generator was checked: only the miniature models were candidates."
+
+OF_ENTRY = (  # what a record and the registry's entry call alike
+    *("gated", "native_size", "quantize", "latent_channels", "factor", "image_range", "image_channels", "licence"),
+    *("same_as", "saved_apart"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,44 +86,38 @@ def models(calibrations: str | os.PathLike[str] | None = None) -> Inventory:
     Raises:
       SourceError: where a folder that was asked for does not exist.
     """
-    made, broken = _calibration_files(calibrations)
+    made, broken = _calibrations_in(calibrations)
     found = []
     for name, entry in REGISTRY.items():
         folder, shipped = local_folder(name), calibration_file(name)
-        files = [*([shipped] if shipped and _summary(shipped, broken) else []), *made.pop(name, [])]
+        beside = _read(shipped, broken) if shipped else None
+        calibrated = [*([beside] if beside else []), *made.pop(name, [])]
         found.append(
             ModelRecord(
                 model=name,
                 source=_place(entry),
-                gated=entry.gated,
-                native_size=entry.native_size,
-                quantize=entry.quantize,
                 weights=str(folder) if folder else None,
-                family=_family(folder, files),
+                family=_family(folder, calibrated),
                 autoencoder=entry.family,
-                latent_channels=entry.latent_channels,
-                factor=entry.factor,
-                image_range=entry.image_range,
-                image_channels=entry.image_channels,
-                licence=entry.licence,
-                same_as=entry.same_as,
-                saved_apart=entry.saved_apart,
                 facts=entry.source,
-                **_listed(files),
+                **{name: getattr(entry, name) for name in OF_ENTRY},
+                **_listed(calibrated),
             )
         )
-    for name, files in made.items():  # of models that are not in the registry: folders, hub paths
-        source = _read(files[0])["source"]
+    for name, calibrated in made.items():  # of models that are not in the registry: folders, hub paths
+        _, _, family, source = calibrated[0]
         here = source if source and Path(source).is_dir() else None
-        record = ModelRecord(model=name, source=source, weights=here, family=_family(None, files), **_listed(files))
-        found.append(record)
+        found.append(ModelRecord(model=name, source=source, weights=here, family=family, **_listed(calibrated)))
     return Inventory(found, broken)
 
 
-def are_miniature(weights: Iterable[str]) -> bool:
-    """Whether all hashes of weights are those of the miniature models that ship, whatever they are called."""
+def miniature_only(rows: Iterable[Row]) -> str:
+    """`MINIATURE_ONLY`, where the weights of rows are those of the miniature models that ship, whatever they are
+    called; else, and of no row, ""."""
+    weights = {row.weights_hash for row in rows}
     files = [file for name in miniature_models() if (file := calibration_file(name))]
-    return set(weights) <= {found["weights_hash"] for file in files if (found := _summary(file, []))}
+    shipped = {known.weights_hash for file in files if (known := _read(file, []))}
+    return MINIATURE_ONLY if weights and weights <= shipped else ""
 
 
 def _place(entry: Entry) -> str:
@@ -123,46 +126,49 @@ def _place(entry: Entry) -> str:
     return f"{entry.repository}/{entry.subfolder}" if entry.subfolder else entry.repository
 
 
-def _listed(files: Sequence[Path]) -> dict[str, Any]:
-    return {"calibration": str(files[0]) if files else None, "calibrations": tuple(map(str, files))}
+class _Calibrated(NamedTuple):
+    """What a list needs of a calibration."""
+
+    file: Path
+    model: str | None
+    weights_hash: str | None
+    source: str | None
 
 
-def _calibration_files(folder: str | os.PathLike[str] | None) -> tuple[dict[str, list[Path]], list[Path]]:
+def _listed(calibrated: Sequence[_Calibrated]) -> dict[str, Any]:
+    files = tuple(str(one.file) for one in calibrated)
+    return {"calibration": files[0] if files else None, "calibrations": files}
+
+
+def _calibrations_in(folder: str | os.PathLike[str] | None) -> tuple[dict[str, list[_Calibrated]], list[Path]]:
     where = Path(folder or "calibrations")
     if folder and not where.is_dir():
         raise SourceError(f"{where}: no such folder")
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[_Calibrated]] = {}
     broken: list[Path] = []
     for file in sorted(where.glob("*.json")):
-        if summary := _summary(file, broken):
-            found.setdefault(summary["model"] or file.stem, []).append(file)
+        if known := _read(file, broken):
+            found.setdefault(known.model or file.stem, []).append(known)
     return found, broken
 
 
-def _summary(file: Path, broken: list[Path]) -> dict[str, Any] | None:
-    """What `_read` gives; None of a file that is no calibration, which is then among the broken ones."""
-    try:
-        return _read(file)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        broken.append(file)
-        return None
+def _read(file: Path, broken: list[Path]) -> _Calibrated | None:
+    """A calibration, of which `Calibration.load`, which checks all of it, would bring JAX; None of a file that is none,
+    which is then among the broken ones."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        values = json.loads(file.read_text(encoding="utf-8"))
+        identity = values["protocol"]["identity"]
+        known = identity["name"], identity["weights_hash"], values["provenance"]["source"]
+        if all(isinstance(value, str | None) for value in known):
+            return _Calibrated(file, *known)
+    broken.append(file)
+    return None
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """What a list needs of a calibration: `Calibration.load`, which checks all of it, brings JAX."""
-    values = json.loads(file.read_text(encoding="utf-8"))
-    identity = values["protocol"]["identity"]
-    source = values["provenance"]["source"]
-    found = {"model": identity["name"], "weights_hash": identity["weights_hash"], "source": source}
-    if wrong := [name for name, value in found.items() if not isinstance(value, str | None)]:
-        raise TypeError(f"{file}: {', '.join(wrong)}: expected text or null")
-    return found
-
-
-def _family(folder: Path | None, calibrations: Sequence[Path]) -> str | None:
+def _family(folder: Path | None, calibrated: Sequence[_Calibrated]) -> str | None:
     """The weights' hash as written beside them by `convert` or `calibrate`; None where neither can be read."""
-    if calibrations:
-        return _read(calibrations[0])["weights_hash"]
+    if calibrated:
+        return calibrated[0].weights_hash
     if folder is None:
         return None
     try:

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from aedr_jax.api.decisions import VERDICTS, Calibrations, attribute, candidates_of
-from aedr_jax.api.inventory import MINIATURE_ONLY, are_miniature
-from aedr_jax.api.scores import Progress, Run, unseen
+from aedr_jax.api.inventory import miniature_only
+from aedr_jax.api.scores import Progress, Run, taken_again, unseen
 from aedr_jax.compilation import jit_network
 from aedr_jax.decision.calibration import Calibration
 from aedr_jax.decision.null import Null
@@ -26,15 +26,16 @@ from aedr_jax.images.pixels import fit_centre, fit_crop
 from aedr_jax.images.tiles import Grid
 from aedr_jax.inputs.containers import as_source
 from aedr_jax.inputs.decoding import Refused
-from aedr_jax.inputs.sources import Item, until_failure
+from aedr_jax.inputs.sources import Item
 from aedr_jax.pages import words
 from aedr_jax.pages.charts import Histogram, histogram
 from aedr_jax.pages.facts import facts_of
 from aedr_jax.pages.page import Line, Page, Shown, Views, check_template_engine, render
 from aedr_jax.pages.pictures import overlay, picture, residual
 from aedr_jax.scoring.job import Setup
+from aedr_jax.scoring.judging import Judging
 from aedr_jax.scoring.record import Record
-from aedr_jax.scoring.rows import Row, rows_to_measurement
+from aedr_jax.scoring.rows import Row, by_image, rows_to_measurement
 from aedr_jax.scoring.verdicts import Verdict, families_of, is_least
 from aedr_jax.signal.alignment import alignment_map
 from aedr_jax.signal.reconstruction import double_reconstruct
@@ -108,31 +109,21 @@ def report(
     )
     if run.interrupted:
         raise KeyboardInterrupt
-    asked: dict[str, Any] = {"setup": setup, "calibrations": chosen, "false_names": false_names, "search": search}
-    record = Record.of(verdicts, run.rows, command=command, **asked)
+    judging = Judging(chosen, false_names, search)
+    record = Record.of(verdicts, run.rows, setup=setup, judging=judging, command=command)
     shown = {(verdict.id, verdict.path): i for i, verdict in enumerate(verdicts[:most_images])}
-    rows = _by_image(run.rows)
+    rows = by_image(run.rows)
     families = len(set(families_of(run.rows).values()))
-    viewer = _Viewer(places, chosen, setup, false_names / (2 if search else 1) / max(families, 1))
+    viewer = _Viewer(places, chosen, setup, judging.rate / max(families, 1))
     images = [_listed(verdict, rows[verdict.id, verdict.path]) for verdict in verdicts]
     with progress(len(shown), f"picturing {len(shown)} images") as advance:
-        for item in until_failure(source, []):  # what failed is among the run's problems
-            if (i := shown.pop((item.id, str(item.path)), None)) is not None:
-                images[i] = viewer.pictured(item, verdicts[i], rows[verdicts[i].id, verdicts[i].path], images[i])
-                advance(1)
-            if not shown:
-                break
+        for i, item in taken_again(source, shown, []):  # what failed is among the run's problems
+            images[i] = viewer.pictured(item, verdicts[i], rows[verdicts[i].id, verdicts[i].path], images[i])
+            advance(1)
     page = _page(record, run, images, most_images)
     with whole_file(out) as partial:
         partial.write_text(render(page), encoding="utf-8")
     return Reported(out, verdicts, run, sum(image.views is not None for image in images))
-
-
-def _by_image(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
-    found: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in rows:
-        found.setdefault((row.id, row.path), {})[row.model] = row
-    return found
 
 
 def _listed(verdict: Verdict, rows: Mapping[str, Row]) -> Shown:
@@ -142,7 +133,7 @@ def _listed(verdict: Verdict, rows: Mapping[str, Row]) -> Shown:
     lines = () if verdict.unsaid else tuple(_line(verdict, name, rows.get(name)) for name in verdict.accepted)
     return Shown(
         name=verdict.id,
-        kind=words.kind(verdict),
+        kind=verdict.kind.replace(" ", "-"),
         verdict=verdict.verdict,
         heading=words.heading(verdict),
         words=words.in_words(verdict),
@@ -286,7 +277,7 @@ def _page(record: Record, run: Run, images: Sequence[Shown], most: int) -> Page:
     }
     return Page(
         created=record.created[:16].replace("T", " ") + " UTC",
-        first=MINIATURE_ONLY if run.rows and are_miniature({row.weights_hash for row in run.rows}) else "",
+        first=miniature_only(run.rows),
         counts=f"{counts.images} image{'' if counts.images == 1 else 's'}{unread}",
         problems=run.problems,
         images=tuple(images),

@@ -29,6 +29,7 @@ __all__ = [
     "score",
     "score_dataset",
     "score_source",
+    "taken_again",
     "unseen",
 ]
 
@@ -192,3 +193,14 @@ def numbered(source: Source, order: dict[tuple[str, str], int]) -> Iterator[Item
             yield item
     if doubles:
         raise RunError(f"{len(doubles)} images have another's id and path, such as {doubles[0]}; the first has its row")
+
+
+def taken_again(
+    source: Source, wanted: dict[tuple[str, str], int], failures: list[Exception]
+) -> Iterator[tuple[int, Item]]:
+    """The items of a source that are wanted, by id and path, and what each is wanted as; what the source did not give,
+    to its end or to where it fails, stays in `wanted`."""
+    items = until_failure(source, failures)
+    while wanted and (item := next(items, None)) is not None:
+        if (number := wanted.pop((item.id, str(item.path)), None)) is not None:
+            yield number, item

@@ -16,6 +16,7 @@ from aedr_jax.autoencoders.registry import REGISTRY, local_folder
 from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.scoring.job import Setup
+from aedr_jax.scoring.judging import Judging
 from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.record import Record, RecordedImage
 from aedr_jax.scoring.recorded import Recorded, keys_of
@@ -124,14 +125,8 @@ def verify(
         raise KeyboardInterrupt
     if found.run.problems:
         raise RunError("; ".join(found.run.problems))
-    now = Record.of(
-        found.verdicts,
-        found.run.rows,
-        setup=setup,
-        calibrations=chosen,
-        false_names=told.false_names,
-        search=told.search,
-    )
+    judging = Judging(chosen, told.false_names, told.search)
+    now = Record.of(found.verdicts, found.run.rows, setup=setup, judging=judging)
     looked = recorded.look_up(now.images)
     pairs = _matched(looked.images, now.images)
     edited = [*([] if recorded.intact else ["record"]), *looked.edited]

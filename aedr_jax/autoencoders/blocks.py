@@ -32,11 +32,12 @@ __all__ = [
     "UpBlock",
     "Upsample",
     "conv",
+    "fold",
     "from_squares",
     "group_norm",
     "mean_of_runs",
     "to_squares",
-    "upsample_nearest",
+    "unfold",
     "upsampled",
 ]
 
@@ -122,7 +123,7 @@ def group_norm(channels: int, groups: int, numerics: Numerics, rngs: nnx.Rngs) -
 def to_squares(x: Float[Array, "n h w c"], side: int) -> Float[Array, "n hs ws c s s"]:
     """The image cut into squares of `side` × `side` pixels; the last axes are channel, row and column in a square.
 
-    Merged, they are PyTorch's `pixel_unshuffle`. Families of autoencoders disagree about the order of the three.
+    Families of autoencoders disagree about the order of the three where these become channels.
     """
     n, h, w, c = x.shape
     return x.reshape(n, h // side, side, w // side, side, c).transpose(0, 1, 3, 5, 2, 4)
@@ -132,6 +133,17 @@ def from_squares(x: Float[Array, "n hs ws c s s"]) -> Float[Array, "n h w c"]:
     """What `to_squares` cut."""
     n, h, w, c, side, _ = x.shape
     return x.transpose(0, 1, 4, 2, 5, 3).reshape(n, h * side, w * side, c)
+
+
+def fold(x: Float[Array, "n h w c"], side: int) -> Float[Array, "n hs ws d"]:
+    """Squares of pixels into channels, in the order channel, row, column (PyTorch's `pixel_unshuffle`)."""
+    squares = to_squares(x, side)
+    return squares.reshape(*squares.shape[:3], -1)
+
+
+def unfold(x: Float[Array, "n hs ws d"], side: int) -> Float[Array, "n h w c"]:
+    """Channels into squares of pixels, in the same order (PyTorch's `pixel_shuffle`)."""
+    return from_squares(x.reshape(*x.shape[:3], -1, side, side))
 
 
 def mean_of_runs(x: Float[Array, "n h w c"], outputs: int) -> Float[Array, "n h w o"]:

@@ -21,7 +21,15 @@ from aedr_jax.autoencoders.blocks import Numerics
 from aedr_jax.autoencoders.family import IMAGE_RANGE, AutoencoderConfig, Family, Network, build_abstract
 from aedr_jax.errors import AutoencoderError
 
-__all__ = ["encoder_key", "from_state_dict", "is_ignored", "to_flat_dict", "weights_hash"]
+__all__ = [
+    "encoder_key",
+    "from_state_dict",
+    "is_ignored",
+    "shapes_of",
+    "to_flat_dict",
+    "weights_hash",
+    "with_values",
+]
 
 DECODING = ("decoder", "post_quant_conv", "quantizer")  # of a network's modules, those that no encoder looks at
 
@@ -71,7 +79,7 @@ def from_state_dict(
     family = config.family
     # The scaling factor is a value, not a part of the network.
     abstract = build_abstract(dataclasses.replace(config, scaling_factor=1.0), numerics, quantize)
-    slots = {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(abstract, WEIGHTS))}
+    slots = shapes_of(abstract)
 
     filled: dict[str, np.ndarray] = {}
     problems = []
@@ -101,12 +109,21 @@ def from_state_dict(
             shown += "\nThese are names of the original code: convert the file to diffusers' layout first"
         raise AutoencoderError(f"{where}: does not fit the architecture of its config:\n  {shown}")
 
+    return with_values(abstract, {**filled, "scaling_factor": config.scaling_factor})
+
+
+def shapes_of(module: Any) -> dict[str, tuple[int, ...]]:
+    """Dotted path -> shape, of what checkpoints fill."""
+    return {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(module, WEIGHTS))}
+
+
+def with_values(abstract: Any, values: Mapping[str, Any]) -> Any:
+    """A module of shapes alone (`nnx.eval_shape`) with these values, by dotted path, in float32."""
     graph, state = nnx.split(abstract)
-    flat = dict(nnx.to_flat_state(state))
-    for path, leaf in flat.items():
-        name = ".".join(map(str, path))
-        number = config.scaling_factor if name == "scaling_factor" else filled[name]
-        flat[path] = leaf.replace(jnp.asarray(number, jnp.float32))
+    flat = {
+        path: leaf.replace(jnp.asarray(values[".".join(map(str, path))], jnp.float32))
+        for path, leaf in nnx.to_flat_state(state)
+    }
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 

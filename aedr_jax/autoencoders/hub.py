@@ -17,7 +17,7 @@ from pathlib import Path
 
 from aedr_jax.autoencoders.tensors import WEIGHT_FILES, files_of, is_index, no_safetensors, read_object
 from aedr_jax.errors import AutoencoderError, CheckpointWarning
-from aedr_jax.files import whole_file
+from aedr_jax.files import cache_folder, whole_file
 
 __all__ = ["WHOLE", "cached", "download", "file_sha256", "lock_path", "record"]
 
@@ -31,10 +31,8 @@ LOCK_SECONDS = 60  # to wait for another process that writes the lock file, whic
 
 def lock_path() -> Path:
     """Where commits and hashes are recorded."""
-    if path := os.environ.get("AEDR_LOCK"):
-        return Path(path)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "aedr_jax" / "lock.json"
+    path = os.environ.get("AEDR_LOCK")
+    return Path(path) if path else cache_folder() / "lock.json"
 
 
 def file_sha256(path: Path) -> str:
@@ -72,7 +70,7 @@ def download(repository: str, subfolder: str, revision: str | None = None) -> Pa
         config, weights, certain = _fetch(repository, subfolder, wanted, names, where)
 
     files = {config, weights, *files_of(weights)}
-    commit = config.relative_to(_snapshots(config)).parts[0]
+    commit = _commit_of(config)
     entry = {"commit": commit, "sha256": {path.name: file_sha256(path) for path in sorted(files)}}
     if locked is None and certain:
         locked = record(lock, key, entry)
@@ -130,7 +128,7 @@ def _fetch(
 
     config = fetch("config.json", revision)
     # The weights from the very commit that the config came from, even if the branch moves in between.
-    commit = config.relative_to(_snapshots(config)).parts[0]
+    commit = _commit_of(config)
     for name in names:
         try:
             weights = fetch(name, commit)
@@ -162,8 +160,10 @@ def _fetch_shards(index: Path, fetch: Callable[[str], Path]) -> None:
             raise AutoencoderError(f"{index}: the repository holds no {shard.name}, which it names") from error
 
 
-def _snapshots(path: Path) -> Path:
-    return next(parent for parent in path.parents if parent.name == "snapshots")
+def _commit_of(path: Path) -> str:
+    """Of a file in the hub's cache."""
+    snapshots = next(parent for parent in path.parents if parent.name == "snapshots")
+    return path.relative_to(snapshots).parts[0]
 
 
 @contextlib.contextmanager

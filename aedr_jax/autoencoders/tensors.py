@@ -252,9 +252,9 @@ def read_header(path: Path, *, part: bool = False) -> dict[str, tuple[str, tuple
         with safe_open(path, "np") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
             return {name: (found.get_dtype(), tuple(found.get_shape())) for name, found in slices.items()}
+    except AutoencoderError:
+        raise
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        if isinstance(error, AutoencoderError):
-            raise
         raise AutoencoderError(f"{path}: not a readable safetensors file: {error}") from error
 
 

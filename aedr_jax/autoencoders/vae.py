@@ -43,12 +43,7 @@ class BlockArchitecture(Architecture):
             f"down_block_types: unknown block {name!r}" for name in self.down_block_types if name not in DOWN_BLOCKS
         ]
         problems += [f"up_block_types: unknown block {name!r}" for name in self.up_block_types if name not in UP_BLOCKS]
-        problems += [
-            f"{name} = {getattr(self, name)}; images have 3 channels here: networks of grey, depth or RGBA are not "
-            "supported"
-            for name in ("in_channels", "out_channels")
-            if getattr(self, name) != 3
-        ]
+        problems += self.not_rgb("in_channels", "out_channels")
         if not len(self.down_block_types) == len(self.up_block_types) == len(self.block_out_channels):
             problems.append("down_block_types, up_block_types and block_out_channels have different lengths")
         if any(width % self.norm_num_groups for width in self.block_out_channels):

@@ -9,7 +9,7 @@ from aedr_jax import api
 from aedr_jax.cli.arguments import columns_of, setup_of
 from aedr_jax.cli.codes import FAILED, OK
 from aedr_jax.cli.printing import bar, counted, plain, tell_run
-from aedr_jax.cli.verdicts import miniature_only, wrapped
+from aedr_jax.cli.verdicts import wrapped
 from aedr_jax.scoring.tables import to_json
 
 __all__ = ["CHECKS"]
@@ -64,6 +64,8 @@ def doctor(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """`aedr report`."""
+    from aedr_jax.api.inventory import miniature_only
+
     made = api.report(
         args.inputs,
         args.out,
@@ -83,7 +85,8 @@ def report(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(summary))
     else:
-        print(miniature_only(made.run.rows), end="")
+        if first := miniature_only(made.run.rows):
+            print(first)
         print(wrapped(f"{made.out}: {counted(made.run.counts)}, {made.pictured} pictured, {size / 2**20:.1f} MiB"))
     return FAILED if made.run.problems or made.run.nothing_scored else OK
 

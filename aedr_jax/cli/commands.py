@@ -27,7 +27,7 @@ from aedr_jax.cli.printing import (
     tell_passed_over,
     tell_run,
 )
-from aedr_jax.cli.verdicts import legend, miniature_only, print_verdicts, wrapped
+from aedr_jax.cli.verdicts import legend, print_verdicts, wrapped
 from aedr_jax.errors import RunError, SourceError
 from aedr_jax.scoring.tables import as_record, check_output, for_terminal, to_json, write_csv
 
@@ -262,6 +262,7 @@ def calibrate(args: argparse.Namespace) -> int:
 
 def attribute(args: argparse.Namespace) -> int:
     """`aedr attribute`."""
+    from aedr_jax.api.inventory import miniature_only
     from aedr_jax.decision.attribution import CAVEAT
 
     out, inputs = check_output(args.out) if args.out else None, _judged(args)
@@ -293,7 +294,7 @@ def attribute(args: argparse.Namespace) -> int:
     for problem in run.problems[len(told) :]:
         complain(problem)
     if first := miniature_only(run.rows):
-        _say(args, first)
+        _say(args, f"{first}\n")
     if not args.out:
         print_verdicts(verdicts, as_json=args.json)
     elif args.json:

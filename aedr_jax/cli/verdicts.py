@@ -8,16 +8,15 @@ import re
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from aedr_jax.scoring.tables import for_terminal, to_json
 
 if TYPE_CHECKING:
-    from aedr_jax.scoring.rows import Row
     from aedr_jax.scoring.verdicts import Verdict
 
-__all__ = ["WIDTH", "legend", "miniature_only", "print_verdicts", "three", "wrapped"]
+__all__ = ["WIDTH", "legend", "print_verdicts", "three", "wrapped"]
 
 WIDTH = 80
 LEAST_NAME = 24  # columns that an image's name has where others need room
@@ -32,14 +31,6 @@ def three(p: float, n: int) -> str:
     if is_least(p, n):
         return f"<{-(-1000 // (n + 1)) / 1000:.3f}"
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
-
-
-def miniature_only(rows: Iterable[Row]) -> str:
-    """The line that says so where the candidates of rows are miniature models alone, or ""."""
-    from aedr_jax.api.inventory import MINIATURE_ONLY, are_miniature
-
-    weights = {row.weights_hash for row in rows}
-    return f"{MINIATURE_ONLY}\n" if weights and are_miniature(weights) else ""
 
 
 def legend(verdicts: Sequence[Verdict]) -> str:
@@ -80,17 +71,14 @@ def print_verdicts(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
     for name, line, of in zip(names, cells, [None, *verdicts], strict=True):
         texts = [name, *(_cut(cell, width) for cell, width in zip(line, widths[1:], strict=True))]
         padded = [text + " " * (width - _width(text)) for text, width in zip(texts, widths, strict=True)]
-        padded[1] = paint(padded[1], _kind(of) if of else "")
+        padded[1] = paint(padded[1], of.kind if of else "")
         print("  ".join(padded).rstrip())
         for note in _notes(of) if of else ():
             print(textwrap.fill(note, WIDTH, initial_indent=BEHIND, subsequent_indent=BEHIND, break_on_hyphens=False))
 
 
 def _short_verdict(verdict: Verdict) -> str:
-    from aedr_jax.decision.attribution import AMBIGUOUS
-
-    named = verdict.verdict.removeprefix(AMBIGUOUS)
-    return AMBIGUOUS.strip(": ") if named != verdict.verdict else named
+    return verdict.kind if verdict.kind == "ambiguous" else verdict.verdict
 
 
 def _foreign(verdict: Verdict) -> str:
@@ -114,11 +102,6 @@ def _notes(verdict: Verdict) -> list[str]:
     notes = [verdict.unsaid, verdict.verdict if _short_verdict(verdict) != verdict.verdict else ""]
     notes.append(f"found {verdict.found}" if verdict.found else "")
     return [for_terminal(note) for note in notes if note]
-
-
-def _kind(verdict: Verdict) -> str:
-    short = _short_verdict(verdict)
-    return short if short in COLOURS else "named" if verdict.named else ""
 
 
 def _painter() -> Callable[[str, str], str]:

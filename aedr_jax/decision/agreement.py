@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aedr_jax.decision.intervals import acceptance_interval, share_interval, threshold_interval
 from aedr_jax.decision.threshold import RULES, check_signals, threshold
-from aedr_jax.decision.validation import Validation
 from aedr_jax.signal.measurement import Measurement
+
+if TYPE_CHECKING:
+    from aedr_jax.decision.calibration import Calibration
 
 __all__ = ["contradiction", "measured_otherwise"]
 
@@ -49,36 +51,20 @@ def measured_otherwise(measured: Measurement, settings: Mapping[str, Any]) -> st
     return ""
 
 
-def contradiction(
-    scores: tuple[float, ...],
-    *,
-    alpha: float,
-    rule: str,
-    tau: float,
-    tau_interval: tuple[float | None, float | None],
-    accepts: tuple[float, float],
-    validation: Validation | None,
-) -> str:
+def contradiction(made: Calibration) -> str:
     """The first thing that a calibration says and that does not follow from its scores, or "".
-
-    Args:
-      scores: the belonging images'.
-      alpha, rule: the threshold's.
-      tau: the threshold that it says.
-      tau_interval, accepts: its `threshold_interval` and `acceptance_interval`.
-      validation: what it says of other images.
 
     Raises:
       CalibrationError: on scores, or an alpha, that give no threshold.
     """
-    if rule not in RULES:
-        return f"rule {rule!r}: expected one of {', '.join(RULES)}"
-    own = check_signals(scores, what="scores")
-    follows = threshold(own, alpha=alpha, rule=rule)
+    if made.rule not in RULES:
+        return f"rule {made.rule!r}: expected one of {', '.join(RULES)}"
+    own, validation = check_signals(made.scores, what="scores"), made.validation
+    follows = threshold(own, alpha=made.alpha, rule=made.rule)
     pairs: dict[str, tuple[Any, Any]] = {
-        "threshold": (tau, follows),
-        "threshold_interval": (tau_interval, threshold_interval(own, alpha)),
-        "acceptance_interval": (accepts, acceptance_interval(own, follows)),
+        "threshold": (made.threshold, follows),
+        "threshold_interval": (made.threshold_interval, threshold_interval(own, made.alpha)),
+        "acceptance_interval": (made.acceptance_interval, acceptance_interval(own, follows)),
     }
     if (np.diff(own) < 0).any():
         return "scores: they are not sorted"

@@ -174,11 +174,11 @@ def attribute(
         raise CalibrationError(f"different numbers of images: {counts}")
     columns = _Judged(*(np.stack(values, axis=1) for values in zip(*judged_by, strict=True)))
     family = _families(measured, pasts, families)
-    known = np.array([has_alignment(measured[m]) or all(c.validation for c in pasts[m]) for m in models])
+    aligned = np.array([has_alignment(measured[name]) for name in models])
+    known = aligned | np.array([all(c.validation for c in pasts[name]) for name in models])
     _warn_of_too_many({family[name] for name in models if has_alignment(measured[name])}, reference, false_names)
     accepted = columns.accepted & (~known | _significant(columns.foreign_p_value, known, family, models, false_names))
     said = np.isfinite(columns.score)
-    aligned = np.array([has_alignment(measured[name]) for name in models])
     # A candidate that says nothing of an image cannot take another's name away; without a name there is no "none".
     judged = said.all(axis=1) | ((said | aligned).all(axis=1) & accepted.any(axis=1))
     if assessable is not None:
@@ -219,25 +219,17 @@ def check_false_names(rate: float) -> None:
 
 
 def check_pasts(pasts: Mapping[str, Sequence[Calibration]]) -> None:
-    """Refuse calibrations that cannot judge together, whatever the images.
+    """Refuse calibrations that cannot judge together, whatever the images: none of a model, and those of several
+    presets, since one measurement an image cannot be right for all of them.
 
     Args:
       pasts: for each model, its calibrations.
 
     Raises:
-      CalibrationError: as `attribute`.
+      CalibrationError: naming the model, or both models and the settings in which they differ.
     """
     if empty := [name for name, several in pasts.items() if not several]:
         raise CalibrationError(f"no calibration for {', '.join(empty)}")
-    _check_same_settings(pasts)
-
-
-def _check_same_settings(pasts: Mapping[str, Sequence[Calibration]]) -> None:
-    """Refuse calibrations of several presets: one measurement an image cannot be right for all of them.
-
-    Raises:
-      CalibrationError: naming both models and the settings in which they differ.
-    """
     made = [
         (name, c.protocol.settings) for name, several in pasts.items() for c in several if c.protocol.method == "aedr"
     ]

@@ -395,16 +395,7 @@ def _checked(made: Calibration) -> Calibration:
     Processing.parse(made.protocol.processing)
     if made.protocol.method == "aedr" and made.protocol.settings.keys() != SignalConfig().describe().keys():
         raise CalibrationError(f"settings {sorted(made.protocol.settings)}: not those of a SignalConfig")
-    wrong = contradiction(
-        made.scores,
-        alpha=made.alpha,
-        rule=made.rule,
-        tau=made.threshold,
-        tau_interval=made.threshold_interval,
-        accepts=made.acceptance_interval,
-        validation=made.validation,
-    )
-    if wrong:
+    if wrong := contradiction(made):
         raise CalibrationError(f"{wrong}; make it anew with aedr calibrate")
     return made
 

@@ -24,6 +24,7 @@ from aedr_jax.errors import CalibrationError
 __all__ = [
     "MIN_SIGNALS",
     "RULES",
+    "check_alpha",
     "check_signals",
     "hold_in",
     "in_place",
@@ -209,7 +210,12 @@ def hold_in(signals: Float[Array | np.ndarray, " n"], xp: Any) -> Any:
     return xp.where(reach > 0, xp.clip(signals, low, high), signals)
 
 
-def _check_alpha(alpha: float) -> None:
+def check_alpha(alpha: float) -> None:
+    """Refuse a share of belonging images to turn away that is none.
+
+    Raises:
+      CalibrationError: outside (0, 1).
+    """
     if not 0.0 < alpha < 1.0:
         raise CalibrationError(f"alpha {alpha}: expected a share in (0, 1)")
 
@@ -234,7 +240,7 @@ def kde_threshold(signals: object, *, alpha: float = 0.05, method: str = "exact"
     >>> round(aedr.kde_threshold(np.linspace(1.0, 1.2, 21)), 3)
     1.211
     """
-    _check_alpha(alpha)
+    check_alpha(alpha)
     return _quantile_on_host(check_signals(signals), 1.0 - alpha, method)
 
 
@@ -285,7 +291,7 @@ def threshold(signals: object, *, alpha: float = 0.05, rule: str = "exact") -> f
     values = check_signals(signals)
     if rule in ("exact", "grid"):
         return kde_threshold(hold_in(values, np) if rule == "exact" else values, alpha=alpha, method=rule)
-    _check_alpha(alpha)
+    check_alpha(alpha)
     n = len(values)
     extra = int(rule == "conformal")
     # The p-values that turn away, compared as they are in `p_value`: .07 · 100 is 7.000000000000001, 7 / 100 is .07.

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from aedr_jax.decision.intervals import share_interval
-from aedr_jax.decision.threshold import MIN_SIGNALS, RULES, threshold
+from aedr_jax.decision.threshold import MIN_SIGNALS, RULES, check_alpha, threshold
 from aedr_jax.errors import CalibrationError
 
 __all__ = ["ALPHAS", "Validation", "balanced_accuracy", "check_choice", "pick_alpha"]
@@ -56,8 +56,8 @@ def check_choice(*, alpha: float | None, false_accepts: float | None, rule: str,
     """
     if rule not in RULES:
         raise ValueError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
-    if alpha is not None and not 0.0 < alpha < 1.0:
-        raise CalibrationError(f"alpha {alpha}: expected a share in (0, 1)")
+    if alpha is not None:
+        check_alpha(alpha)
     if false_accepts is None:
         return
     if not 0.0 <= false_accepts < 1.0:

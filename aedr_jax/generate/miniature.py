@@ -2,8 +2,8 @@
 
 A `LatentFlow` is trained by flow matching (`weights/train_sampler.py`) on the latents of a miniature autoencoder:
 from noise x₀ and latents x₁, x_t = (1 − t) x₀ + t x₁, it predicts x₁ − x₀. Sampling integrates that field from t = 0
-to 1. It is a convolutional U-Net without fixed positions, and so makes latents of any size. Nothing else in the
-package needs this module: real models are sampled with their own pipelines (`pipelines.py`).
+to 1. It is a convolutional U-Net without fixed positions, and so makes latents of any size. Real models are sampled
+with their own pipelines (`pipelines.py`).
 
 Reference: Lipman et al., Flow Matching for Generative Modeling, 2023.
 """
@@ -24,8 +24,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.blocks import Numerics, conv, group_norm, upsample_nearest
-from aedr_jax.autoencoders.checkpoints import to_flat_dict
+from aedr_jax.autoencoders.blocks import Numerics, conv, group_norm
+from aedr_jax.autoencoders.checkpoints import shapes_of, to_flat_dict, with_values
+from aedr_jax.autoencoders.convolutions import upsample_nearest
 from aedr_jax.autoencoders.family import OneKey
 from aedr_jax.autoencoders.loading import load_autoencoder
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder
@@ -100,9 +101,8 @@ class LatentFlow(nnx.Module):
         for block in self.middle:
             x = block(x, time)
         for block, skip in zip(reversed(self.up), reversed(skips), strict=True):
-            x = upsample_nearest(x, 2)[
-                :, : skip.shape[1], : skip.shape[2]
-            ]  # an odd size was rounded up on its way down
+            # An odd size was rounded up on its way down.
+            x = upsample_nearest(x, 2)[:, : skip.shape[1], : skip.shape[2]]
             x = block(jnp.concatenate([skip, x], axis=-1), time)
         return self.conv_out(nnx.silu(self.norm_out(x)))
 
@@ -194,12 +194,8 @@ def load_flow(model: str) -> LatentFlow:
         raise AutoencoderError(f"{model}: no sampler beside its weights; it cannot generate")
     raw = json.loads((path.parent / "sampler.json").read_text())
     config = FlowConfig(**{name: tuple(value) for name, value in raw.items()})
-    graph, state = nnx.split(nnx.eval_shape(lambda: LatentFlow(config, OneKey())))
+    abstract = nnx.eval_shape(lambda: LatentFlow(config, OneKey()))
     tensors = read_tensors(path)
-    flat = dict(nnx.to_flat_state(state))
-    shapes = {".".join(map(str, key)): leaf.shape for key, leaf in flat.items()}
-    if shapes != {name: value.shape for name, value in tensors.items()}:
+    if shapes_of(abstract) != {name: value.shape for name, value in tensors.items()}:
         raise AutoencoderError(f"{path}: its tensors are not those of the network that sampler.json describes")
-    for key, leaf in flat.items():
-        flat[key] = leaf.replace(jnp.asarray(tensors[".".join(map(str, key))], jnp.float32))
-    return nnx.merge(graph, nnx.from_flat_state(flat))
+    return with_values(abstract, tensors)

@@ -105,22 +105,21 @@ def check_images(images: Any, factor: int) -> None:
         warnings.warn(message, RangeWarning, stacklevel=3)
 
 
-def check_gray(gray: Any, name: str = "gray", *, images: Any = None) -> None:
+def check_gray(gray: Any, *, images: Any = None) -> None:
     """Refuse what are no grey values 0..255, or -1 for padding.
 
     Args:
       gray: integers [n,h,w].
-      name: of the argument.
       images: a batch that they must be as many as.
 
     Raises:
       ArgumentError: naming what was given and what is expected.
     """
     wanted = "integers [n,h,w] in 0..255, or -1 for padding (aedr.read_gray)"
-    check_integers(gray, name, wanted)
-    _same_number(gray, name, images)
+    check_integers(gray, "gray", wanted)
+    _same_number(gray, "gray", images)
     if (known := _extremes(gray)) and not (known[0] >= -1 and known[1] <= 255):
-        raise ArgumentError(f"{name}: values from {known[0]:g} to {known[1]:g}; expected {wanted}")
+        raise ArgumentError(f"gray: values from {known[0]:g} to {known[1]:g}; expected {wanted}")
 
 
 def check_homogeneity(homogeneity: Any, *, images: Any) -> None:

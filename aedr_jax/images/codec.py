@@ -46,6 +46,7 @@ __all__ = [
     "read_bytes",
     "read_gray",
     "read_image",
+    "too_large",
 ]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # JPEG includes MPO, the several-picture JPEG of phones
@@ -207,23 +208,23 @@ def _ijg_tables() -> Integer[np.ndarray, "100 64"]:
     return ((LUMINANCE * percent[:, None] + 50) // 100).clip(1, 255)
 
 
-def _check_regular(path: str | os.PathLike[str]) -> None:
-    """Pipes and devices may never end."""
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-        raise ImageError(f"{path}: is a pipe or device, not an image file")
-
-
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """A file's bytes, if it is a regular file of at most `MAX_FILE_BYTES`.
 
     Raises:
       ImageError: with the file and the reason.
     """
-    _check_regular(path)
     with _explained(path):
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # it may never end
+            raise ImageError(f"{path}: is a pipe or device, not an image file")
         if (size := os.stat(path).st_size) > MAX_FILE_BYTES:
-            raise ImageError(f"{path}: {size} bytes; files above {MAX_FILE_BYTES} are not read")
+            raise ImageError(f"{path}: {too_large(size)}")
         return Path(path).read_bytes()
+
+
+def too_large(size: int) -> str:
+    """Why so many bytes are not read."""
+    return f"{size} bytes; files above {MAX_FILE_BYTES} are not read"
 
 
 @contextmanager

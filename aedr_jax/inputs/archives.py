@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from aedr_jax.errors import SourceError
-from aedr_jax.images.codec import MAX_FILE_BYTES
+from aedr_jax.images.codec import MAX_FILE_BYTES, too_large
 from aedr_jax.inputs.sources import SUFFIXES, Item, Source, ending, said_of_passed_over, unreadable
 
-__all__ = ["ARCHIVES", "Archives", "too_large"]
+__all__ = ["ARCHIVES", "Archives"]
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 ENCRYPTED = 1  # bit of a zip member's flags
@@ -55,8 +55,9 @@ class Archives(Source):
         self._passed = Counter()
         for path in self.paths:
             found, passed = 0, Counter[str]()
+            members = _of_zip if path.name.lower().endswith(".zip") else _of_tar
             try:
-                for item in _members(path, passed):
+                for item in members(path, passed):
                     found += 1
                     yield item
                 if not found:
@@ -74,10 +75,6 @@ class Archives(Source):
     def pieces(self, size: int) -> Iterator[Source]:
         """One archive each."""
         return (Archives([path]) for path in self.paths)
-
-
-def _members(path: Path, passed: Counter[str]) -> Iterator[Item]:
-    return (_of_zip if path.name.lower().endswith(".zip") else _of_tar)(path, passed)
 
 
 class _Member(tarfile.TarInfo):
@@ -170,8 +167,3 @@ def _unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, wher
     if len(data) != member.file_size:
         return Item(name, where, error=f"cannot be unpacked: {len(data)} bytes of {member.file_size}")
     return Item(name, where, data)
-
-
-def too_large(size: int) -> str:
-    """Why so many bytes are not read."""
-    return f"{size} bytes; files above {MAX_FILE_BYTES} are not read"

@@ -78,7 +78,8 @@ class Done:
         return len(self.ids)
 
     def __contains__(self, text: str) -> bool:
-        return bool(self._found(text))
+        found = self._slice(text)
+        return found.start < found.stop
 
     def at(self, text: str, path: str) -> bool:
         """Whether an image of this id was read from this place."""
@@ -91,10 +92,6 @@ class Done:
     def doubles(self) -> np.ndarray:
         """The hashes of ids that several images have, each once: S16 [n]."""
         return np.unique(self.ids[1:][self.ids[1:] == self.ids[:-1]])
-
-    def _found(self, text: str) -> int:
-        found = self._slice(text)
-        return found.stop - found.start
 
     def _slice(self, text: str) -> slice:
         key = np.array(digest(text), "S16")

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from aedr_jax.errors import SourceError
-from aedr_jax.images.codec import MAX_FILE_BYTES
-from aedr_jax.inputs.archives import too_large
+from aedr_jax.images.codec import MAX_FILE_BYTES, too_large
 from aedr_jax.inputs.sources import Item, Source, unreadable
 
 __all__ = ["IDS", "LISTINGS", "Listing", "as_id", "check_columns", "choose_column", "item_of"]
@@ -140,6 +139,11 @@ class _Lines:
         first = self.number - len(lines) + 1
         return lines, f"line {first}" if first >= self.number else f"lines {first} to {self.number}"
 
+    def one_by_one(self) -> Iterator[tuple[str, str]]:
+        """Each line as a record of its own, and which it is."""
+        for line in self:
+            yield line, self.taken()[1]
+
 
 Read = tuple[Sequence[str], Iterator[Record]]
 
@@ -189,10 +193,7 @@ def _json_lines(lines: _Lines, path: Path) -> Read:
 
 
 def _objects(lines: _Lines) -> Iterator[Record]:
-    for line in lines:
-        _, where = lines.taken()
-        if line.strip():
-            yield _parsed(line, where)
+    return (_parsed(line, where) for line, where in lines.one_by_one() if line.strip())
 
 
 def _parsed(line: str, where: str) -> Record:
@@ -204,12 +205,7 @@ def _parsed(line: str, where: str) -> Record:
 
 
 def _plain_lines(lines: _Lines, path: Path) -> Read:
-    return ["path"], (Record({"path": name}) for line in lines if (name := _taken_path(lines, line)))
-
-
-def _taken_path(lines: _Lines, line: str) -> str:
-    lines.taken()
-    return line.rstrip("\r\n")
+    return ["path"], (Record({"path": name}) for line, _ in lines.one_by_one() if (name := line.rstrip("\r\n")))
 
 
 def check_columns(where: object, names: Sequence[str], *columns: str | None) -> None:

@@ -25,7 +25,6 @@ from typing import IO, Any
 import numpy as np
 
 from aedr_jax.errors import RunError
-from aedr_jax.images.tiles import Tiling
 from aedr_jax.inputs.decoding import Decoded, Decoder, Refused
 from aedr_jax.inputs.sources import Item
 from aedr_jax.interruption import ENDING
@@ -258,11 +257,7 @@ def main() -> None:
     os.dup2(2, 1)  # nothing that prints can get between the answers
     for number in ENDING:  # which batch systems send to every process of a job: the run ends its workers itself
         signal.signal(number, signal.SIG_IGN)
-    settings = json.loads(sys.argv[1])
-    fits = tuple((multiple, size) for multiple, size in settings.pop("fits"))
-    crops = tuple(settings.pop("crops"))
-    tilings = tuple(build(Tiling, values) for values in settings.pop("tilings"))
-    decoder = Decoder(**settings, fits=fits, crops=crops, tilings=tilings)
+    decoder = build(Decoder, json.loads(sys.argv[1]))
     _limit_memory()
     back.write(READY)
     back.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import NamedTuple
 
 from aedr_jax.images.codec import Photo
 from aedr_jax.images.metadata import bare
@@ -21,14 +20,15 @@ ORIENTATIONS = {
     7: "mirrored and turned",
     8: "turned by 270°",
 }
-MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "MPO": "image/jpeg", "WEBP": "image/webp", "TIFF": "image/tiff"}
-MIME |= {"GIF": "image/gif"}
-
-
-class Facts(NamedTuple):
-    """Pairs of a name and what is known, in the order to show them."""
-
-    pairs: tuple[tuple[str, str], ...]
+MIME = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "WEBP": "image/webp",
+    "TIFF": "image/tiff",
+    "GIF": "image/gif",
+}
+Facts = tuple[tuple[str, str], ...]  # pairs of a name and what is known, in the order to show them
 
 
 def facts_of(data: bytes, photo: Photo | None, *, quality: int = 0) -> Facts:
@@ -41,20 +41,19 @@ def facts_of(data: bytes, photo: Photo | None, *, quality: int = 0) -> Facts:
     """
     sha256 = ("sha256", hashlib.sha256(data).hexdigest())
     if photo is None:
-        return Facts((sha256, ("Size", f"{len(data):,} bytes")))
+        return sha256, ("Size", f"{len(data):,} bytes")
     height, width = photo.gray.shape
     orientation = bare(data).orientation
     turned = f"{orientation} ({ORIENTATIONS[orientation]}{'' if orientation == 1 else ', applied'})"
     if photo.format == "TIFF":
         turned = "as its tag says, applied"
-    pairs = [
+    return (
         sha256,
         ("Format", f"{photo.format}, last saved at quality {quality}" if quality else photo.format),
         ("Size", f"{width} × {height} pixels, {len(data):,} bytes"),
         ("Orientation (EXIF)", turned),
         ("Content credentials (C2PA)", content_credentials(data, photo.format)),
-    ]
-    return Facts(tuple(pairs))
+    )
 
 
 def content_credentials(data: bytes, format_name: str) -> str:

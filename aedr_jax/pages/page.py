@@ -60,7 +60,7 @@ class Shown(NamedTuple):
 
     Attributes:
       name: what it is called.
-      kind: as `words.kind` says.
+      kind: of the verdict, as the style sheet has it.
       verdict: as in the table of a run.
       heading, words: the same in plain words.
       short_p: the p-value of the line in the page's table, with its model.

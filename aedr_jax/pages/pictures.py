@@ -67,11 +67,10 @@ def overlay(
     return gray.clip(0, 255).round().astype(np.uint8)
 
 
-def legend_colours(count: int = 9) -> tuple[str, ...]:
-    """The map's colours over middle grey, from `-MOST_DEVIATIONS` to `MOST_DEVIATIONS`, as #rrggbb."""
-    gray = np.full(3, 128.0)
-    blended = (_blended(gray, -1 + 2 * i / (count - 1)).round().astype(int).tolist() for i in range(count))
-    return tuple("#" + "".join(f"{value:02x}" for value in colour) for colour in blended)
+def legend_colours() -> tuple[str, ...]:
+    """Nine of the map's colours over middle grey, from `-MOST_DEVIATIONS` to `MOST_DEVIATIONS`, as #rrggbb."""
+    colours = (_blended(np.full(3, 128.0), share) for share in np.linspace(-1, 1, 9))
+    return tuple(f"#{colour.round().astype(np.uint8).tobytes().hex()}" for colour in colours)
 
 
 def _blended(gray: np.ndarray, share: float) -> np.ndarray:

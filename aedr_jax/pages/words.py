@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from aedr_jax.decision.attribution import AMBIGUOUS, NONE, NOT_ASSESSABLE
 from aedr_jax.scoring.verdicts import Verdict, is_least
 
-__all__ = ["NOT_MEANT", "heading", "in_words", "kind", "odds"]
+__all__ = ["NOT_MEANT", "heading", "in_words", "odds"]
 
 NOT_MEANT = (
     "“None” does not mean a real photograph. Closed services, GANs and generators whose autoencoder was not among the "
@@ -18,23 +17,16 @@ NOT_MEANT = (
 )
 
 
-def kind(verdict: Verdict) -> str:
-    """ "named", "ambiguous", "none", "not-assessable" or "error"."""
-    if verdict.verdict in (NONE, NOT_ASSESSABLE, "error"):
-        return verdict.verdict.replace(" ", "-")
-    return "ambiguous" if verdict.verdict.startswith(AMBIGUOUS) else "named"
-
-
 def heading(verdict: Verdict) -> str:
     """The verdict in a few words."""
-    match kind(verdict):
+    match verdict.kind:
         case "named":
             return f"It fits {' and '.join(verdict.named)}"
         case "ambiguous":
             return f"It fits several candidates: {', '.join(verdict.named)}"
         case "none":
             return "It fits none of the candidates"
-        case "not-assessable":
+        case "not assessable":
             return "Nothing can be said of this image"
         case _:
             return "This file could not be judged"
@@ -43,14 +35,14 @@ def heading(verdict: Verdict) -> str:
 def in_words(verdict: Verdict) -> tuple[str, ...]:
     """Sentences that say what was found."""
     nearest = verdict.nearest
-    match kind(verdict):
+    match verdict.kind:
         case "named" | "ambiguous":
             said = [
                 "Its fine detail stands on the grid of that model's decoder, as images do that came out of it."
-                if kind(verdict) == "named"
+                if verdict.kind == "named"
                 else "Its fine detail stands on the grids of their decoders, and which one it is cannot be told."
             ]
-            if len(verdict.named) > 1 and kind(verdict) == "named":
+            if len(verdict.named) > 1 and verdict.kind == "named":
                 said.append("These candidates share one autoencoder, and nothing here can tell them apart.")
             if verdict.found:
                 said.append(f"That was found after a search: {verdict.found}.")

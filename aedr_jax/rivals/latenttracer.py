@@ -22,7 +22,8 @@ STEPS = 100
 LEARNING_RATE = 0.05
 HALVED_EVERY = 50
 OFFICIAL_SIZE = 512
-UNCLAMPED = ("kandinsky2.1",)  # by their code, and so are these, after 512×512
+# By their code, as are the sizes after 512×512.
+UNCLAMPED = ("kandinsky2.1",)
 FURTHER_SIZES: Mapping[str, tuple[int, ...]] = {"sd2.1": (768,), "sdxl": (1024,), "vqdm": (32, 256)}
 
 

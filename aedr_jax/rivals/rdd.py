@@ -19,7 +19,7 @@ from aedr_jax.signal.reconstruction import to_display
 
 __all__ = ["RDD", "gaussian_blur", "rdd_score", "rdd_terms"]
 
-SIGMA = 0.8
+SIGMA = 0.8  # pixels, of the blur
 
 
 def rdd_score(
@@ -38,7 +38,6 @@ def rdd_score(
     Returns:
       float32 [n], in units of the distance.
     """
-
     plain, blurred, turned, both = rdd_terms(autoencoder, images, distance=distance)
     return plain - blurred - 0.5 * turned + 0.5 * both
 
@@ -58,12 +57,12 @@ def rdd_terms(
     return error(images), error(blurred), error(turned(images)), error(turned(blurred))
 
 
-def gaussian_blur(images: Float[Array, "n h w c"], *, sigma: float = SIGMA) -> Float[Array, "n h w c"]:
+def gaussian_blur(images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     """A Gaussian of 3×3 pixels, the border mirrored without repeating its pixels.
 
-    Reference: `cv2.GaussianBlur(image, (3, 3), sigma)`, to 1e-6.
+    Reference: `cv2.GaussianBlur(image, (3, 3), 0.8)`, to 1e-6.
     """
-    weights = np.exp(-0.5 * (np.arange(-1, 2) / sigma) ** 2)
+    weights = np.exp(-0.5 * (np.arange(-1, 2) / SIGMA) ** 2)
     side, middle = float(weights[0] / weights.sum()), float(weights[1] / weights.sum())
     for axis in (1, 2):
         size = images.shape[axis]

@@ -30,6 +30,7 @@ from aedr_jax.signal.perceptual import Lpips, lpips
 
 __all__ = [
     "DEFAULT",
+    "NO_LIMITS",
     "PAPER",
     "PERCEPTUAL",
     "RIVALS",
@@ -102,14 +103,16 @@ def make_methods(limits: Mapping[str, Limits] = NO_LIMITS, perceptual: Lpips | N
         "aedr-mae": _ours(dataclasses.replace(paper, loss=losses.mae)),
         "aedr-ssim": _ours(dataclasses.replace(paper, loss=_dissimilarity)),
     }
+    distances: dict[str, Callable[[Rival], Distance]] = {"mse": lambda _: losses.mse, "ssim": lambda _: _dissimilarity}
     if perceptual is not None:
-        methods[f"aedr-{PERCEPTUAL}"] = _ours(dataclasses.replace(paper, loss=_perceptual(perceptual, None)))
-    for distance in ("mse", "ssim", *([PERCEPTUAL] if perceptual is not None else [])):
+        loss = functools.partial(lpips, perceptual, layer=None)
+        methods[f"aedr-{PERCEPTUAL}"] = _ours(dataclasses.replace(paper, loss=loss))
+        distances[PERCEPTUAL] = lambda rival: functools.partial(lpips, perceptual, layer=rival.layer)
+    for name, distance_of in distances.items():
         for rival in RIVALS.values():
             if rival.distance:
-                measured = {"mse": losses.mse, "ssim": _dissimilarity}.get(distance)
-                options = {"distance": measured or _perceptual(perceptual, rival.layer)}
-                methods[f"{rival.name}-{distance}"] = _method(rival, limits.get(rival.name, rival.limits), options)
+                options = {"distance": distance_of(rival)}
+                methods[f"{rival.name}-{name}"] = _method(rival, limits.get(rival.name, rival.limits), options)
     for rival in RIVALS.values():
         if not rival.distance:
             method = _method(rival, limits.get(rival.name, rival.limits))
@@ -161,11 +164,6 @@ def _method(rival: Rival, limits: Limits | None, options: Mapping[str, Any] = Ma
 
 def _dissimilarity(a: Array, b: Array) -> Array:
     return 1.0 - losses.ssim(a, b)
-
-
-def _perceptual(weights: Lpips | None, layer: int | None) -> Distance:
-    assert weights is not None
-    return functools.partial(lpips, weights, layer=layer)
 
 
 def times_homogeneity(

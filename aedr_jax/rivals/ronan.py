@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from aedr_jax.autoencoders.models import Autoencoder, normal_like
-from aedr_jax.decision.threshold import check_signals
-from aedr_jax.errors import CalibrationError
+from aedr_jax.decision.threshold import check_alpha, check_signals
 from aedr_jax.rivals.inversion import inversion_losses
 from aedr_jax.rivals.rival import Limits, Rival
 from aedr_jax.signal import texture
@@ -120,8 +119,7 @@ def grubbs_threshold(scores: object, *, alpha: float = 0.05) -> float:
     """
     from scipy.special import stdtrit
 
-    if not 0.0 < alpha < 1.0:
-        raise CalibrationError(f"alpha {alpha}: expected a share in (0, 1)")
+    check_alpha(alpha)
     values = check_signals(scores, what="scores")
     n = values.size
     t = float(stdtrit(n - 2, alpha / n))

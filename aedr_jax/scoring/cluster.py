@@ -110,7 +110,7 @@ class Cluster:
         for row in scored.iter_rows():
             if row["fatal"]:
                 raise RunError(row["problem"])
-            totals = Finished(*(a + row[name] for a, name in zip(totals, Finished._fields, strict=True)))
+            totals = totals.plus(Finished(*(row[name] for name in Finished._fields)))
             advance(row["scored"] + row["skipped"])
             passed.update(json.loads(row["passed_over"]))
             if row["problem"]:
@@ -153,7 +153,7 @@ def do_piece(piece: Source, worker: Worker, parts: Parts, done: Done, part_image
     """Do a piece, a part for each `part_images` of its images; what was done, and what could not be read."""
     fresh = Fresh(piece, done)
     items = iter(fresh)
-    scored = unreadable = not_finite = 0
+    finished = Finished(0, 0, 0)
     problem = ""
     more = True
     while more and not problem:
@@ -166,12 +166,10 @@ def do_piece(piece: Source, worker: Worker, parts: Parts, done: Done, part_image
         except BaseException:  # what came before it is kept, also where Ray ends the actor
             parts.write(worker.kept(rows))
             raise
-        images, refused, failed = tally(rows, len(worker.models))
-        scored += images
-        unreadable += refused
-        not_finite += failed
+        found = tally(rows, len(worker.models))
+        finished = finished.plus(found)
         parts.write(worker.kept(rows))
-        more = images == part_images
+        more = found.scored == part_images
     if fresh.doubles:
         problem = "; ".join(filter(None, (problem, fresh.complaint())))
-    return Finished(scored, unreadable, fresh.skipped, not_finite), problem
+    return finished._replace(skipped=fresh.skipped), problem

@@ -180,17 +180,15 @@ def _fill_here(
 ) -> Finished:
     rows: list[Row] = []
     models = len(worker.models)
-    scored = unreadable = not_finite = 0
+    done = Finished(0, 0, 0)
     written = time.monotonic()
     problems: list[str] = []
     try:
         for batch in worker.rows(fresh):
             rows += batch
-            images, refused, failed = tally(batch, models)
-            scored += images
-            unreadable += refused
-            not_finite += failed
-            advance(images)
+            found = tally(batch, models)
+            done = done.plus(found)
+            advance(found.scored)
             if len(rows) >= running.part_images * models or time.monotonic() - written > running.part_seconds:
                 parts.write(worker.kept(rows))
                 rows, written = [], time.monotonic()
@@ -202,7 +200,7 @@ def _fill_here(
         problems.append(fresh.complaint())
     if problems:
         raise RunError("; ".join(problems))
-    return Finished(scored, unreadable, fresh.skipped, not_finite)
+    return done._replace(skipped=fresh.skipped)
 
 
 @contextmanager

@@ -54,13 +54,16 @@ class Finished(NamedTuple):
     skipped: int
     not_finite: int = 0
 
+    def plus(self, other: Finished) -> Finished:
+        """What two parts of a run did."""
+        return Finished(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
-def tally(rows: Sequence[Row], models: int) -> tuple[int, int, int]:
-    """How many images the rows of so many candidates are, how many of them could not be read, and on how many of the
-    others a model was not finite."""
+
+def tally(rows: Sequence[Row], models: int) -> Finished:
+    """What the rows of so many candidates are; none is skipped."""
     failed = [row for row in rows if row.status != "ok"]
     unreadable = sum(not row.sha256 for row in failed) // models
-    return len(rows) // models, unreadable, len({row.id for row in failed if row.sha256})
+    return Finished(len(rows) // models, unreadable, 0, len({row.id for row in failed if row.sha256}))
 
 
 class Worker(ABC):
@@ -205,25 +208,13 @@ class Plan(Work):
     def worker(self) -> Worker:
         return Scoring(self)
 
-    def scorer(self) -> Scorer:
-        """Load the models."""
-        return self.setup.scorer(self.models)
-
-    def score(self, scorer: Scorer, items: Iterable[Item]) -> Iterator[list[Row]]:
-        """Rows batch by batch, the rows of an image together; items are decoded in worker processes."""
-        workers = decoders() if self.workers is None else self.workers
-        failures: list[Exception] = []
-        with closing(decode_all(scorer.decoder, items, workers=workers)) as decoded:
-            yield from scorer.score_decoded(until_failure(decoded, failures))
-        if failures:  # of the source: what came before it has been scored
-            raise failures[0]
-
 
 class Scoring(Worker):
-    """Images to scores."""
+    """Images to scores; items are decoded in worker processes."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan, self.scorer = plan, plan.scorer()
+        self.scorer = plan.setup.scorer(plan.models)
+        self.workers = decoders() if plan.workers is None else plan.workers
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -233,7 +224,11 @@ class Scoring(Worker):
         return settings(self.scorer)
 
     def rows(self, items: Iterable[Item]) -> Iterator[list[Row]]:
-        return self.plan.score(self.scorer, items)
+        failures: list[Exception] = []
+        with closing(decode_all(self.scorer.decoder, items, workers=self.workers)) as decoded:
+            yield from self.scorer.score_decoded(until_failure(decoded, failures))
+        if failures:  # of the source: what came before it has been scored
+            raise failures[0]
 
 
 def decoders(images: int | None = None) -> int:

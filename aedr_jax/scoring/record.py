@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.decision.null import Null
 from aedr_jax.errors import SourceError
 from aedr_jax.files import whole_file
 from aedr_jax.scoring.job import Measuring, Setup
+from aedr_jax.scoring.judging import Judging
 from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.tables import printable
@@ -100,21 +100,19 @@ class Record:
         rows: Sequence[Row],
         *,
         setup: Setup,
-        calibrations: Mapping[str, Calibration | Sequence[Calibration]],
-        false_names: float,
-        search: bool,
+        judging: Judging,
         command: str | None = None,
     ) -> Record:
-        """The record of verdicts and of the rows that they were made from."""
+        """The record of verdicts and of the rows that they were made from, and how."""
         protocols = protocols_of(rows, setup)
         return cls(
             **vars(Made.now(command)),
             measuring=Measuring.of(setup),
-            false_names=false_names,
-            search=search,
+            false_names=judging.false_names,
+            search=judging.search,
             null=Null.shipped().digest(),
             models={name: RecordedModel(protocol, protocol.fingerprint()) for name, protocol in protocols.items()},
-            calibrations={name: tuple(past.digest() for past in pasts_of(made)) for name, made in calibrations.items()},
+            calibrations={name: tuple(c.digest() for c in made) for name, made in judging.calibrations.items()},
             images=tuple(map(RecordedImage.of, verdicts)),
         )
 
@@ -176,10 +174,7 @@ def protocols_of(rows: Sequence[Row], setup: Setup) -> dict[str, Protocol]:
         if row.model not in first or first[row.model].status != "ok":
             first[row.model] = row
     settings = setup.config.describe()
-    return {
-        name: Protocol(row.identity, settings=settings, size_rule=row.size_rule.split(",")[0])  # without its own cut
-        for name, row in first.items()
-    }
+    return {name: Protocol(row.identity, settings=settings, size_rule=row.rule_of_run) for name, row in first.items()}
 
 
 def _inside(page: str) -> str:

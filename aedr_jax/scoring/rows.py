@@ -17,7 +17,7 @@ from aedr_jax.scoring.tables import as_record, printable
 from aedr_jax.signal.measurement import Measurement
 from aedr_jax.signal.protocol import Identity
 
-__all__ = ["SCHEMA_VERSION", "Row", "as_table", "column_types", "of_numbers", "rows_to_measurement"]
+__all__ = ["SCHEMA_VERSION", "Row", "as_table", "by_image", "column_types", "of_numbers", "rows_to_measurement"]
 
 SCHEMA_VERSION = 5
 SCHEMA_VERSION_KEY = b"aedr_jax.schema_version"
@@ -67,6 +67,11 @@ class Row:
         known = (self.dtype or None, self.precision or None, self.rounded_hash or None)
         return Identity(self.model, self.weights_hash or None, self.quantize, *known)
 
+    @property
+    def rule_of_run(self) -> str:
+        """The size rule of its model, without what was done to this image alone (`Decoder.cut`)."""
+        return self.size_rule.partition(",")[0]
+
 
 def column_types() -> dict[str, Any]:
     """The columns of a row and their types, in order."""
@@ -83,8 +88,15 @@ def as_table(rows: Sequence[Row]) -> Any:
     arrow = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool | None: pa.bool_()}
     fields = [(name, arrow[kind]) for name, kind in column_types().items()]
     schema = pa.schema(fields, metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION).encode()})
-    records = [as_record(row) for row in rows]
-    return pa.Table.from_pydict({name: [printable(r[name]) for r in records] for name, _ in fields}, schema=schema)
+    return pa.Table.from_pylist([printable(as_record(row)) for row in rows], schema=schema)
+
+
+def by_image(rows: Iterable[Row]) -> dict[tuple[str, str], dict[str, Row]]:
+    """Rows by model, for each id and path: two rows of a table may name one file, under two ids."""
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault((row.id, row.path), {})[row.model] = row
+    return found
 
 
 def rows_to_measurement(rows: Sequence[Row]) -> Measurement:

@@ -55,8 +55,7 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, row: Row) -> Kind:
         """A row's."""
-        rule = row.size_rule.partition(",")[0]  # without what was done to this image alone
-        return cls(row.weights_hash, row.preset, row.dtype, row.precision, row.quantize, rule)
+        return cls(row.weights_hash, row.preset, row.dtype, row.precision, row.quantize, row.rule_of_run)
 
 
 class Scored(Item):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,11 +18,11 @@ from aedr_jax.scoring.lanes import Lanes, may_be_taken
 __all__ = ["Replicated", "Sharded", "local_mesh", "make_sharded", "pod_share"]
 
 
-def local_mesh() -> Mesh:
-    """A one-axis mesh over this process's devices (Auto axes: group norm's reshapes fail on Explicit ones)."""
-    return jax.make_mesh(
-        (jax.local_device_count(),), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices()
-    )
+def local_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """A one-axis mesh over devices, by default this process's (Auto axes: group norm's reshapes fail on Explicit
+    ones)."""
+    devices = jax.local_devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def pod_share(**options: Any) -> tuple[int, int]:

@@ -114,7 +114,7 @@ def write_rows(
 
 
 def _records(rows: Iterable[Any]) -> list[dict[str, Any]]:
-    return [{name: printable(value) for name, value in as_record(row).items()} for row in rows]
+    return [printable(as_record(row)) for row in rows]
 
 
 def _write_csv(records: Sequence[dict[str, Any]], path: Path) -> None:

@@ -63,8 +63,7 @@ def as_table(verdicts: Sequence[Verdict], models: Sequence[str]) -> Any:
     fields = {name: kind(hint) for name, hint in get_type_hints(Verdict).items()}
     fields |= {"model": pa.string(), **dict.fromkeys(OF_THE_NEAREST, pa.float64()), "schema_version": pa.int64()}
     schema = pa.schema(list(fields.items()), metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION).encode()})
-    records = [printable(as_record(verdict)) for verdict in verdicts]
-    return pa.Table.from_pydict({name: [record[name] for record in records] for name in fields}, schema=schema)
+    return pa.Table.from_pylist([printable(as_record(verdict)) for verdict in verdicts], schema=schema)
 
 
 def layout(models: Sequence[str]) -> Layout:

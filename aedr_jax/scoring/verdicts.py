@@ -23,7 +23,7 @@ from aedr_jax.decision.attribution import (
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import CalibrationError
-from aedr_jax.scoring.rows import Row, rows_to_measurement
+from aedr_jax.scoring.rows import Row, by_image, rows_to_measurement
 from aedr_jax.signal.measurement import PRESETS, Measurement
 from aedr_jax.signal.protocol import Protocol
 from aedr_jax.signal.search import Found
@@ -42,6 +42,7 @@ __all__ = [
 
 FLAT = 0.995  # of the homogeneity: next to no pixel differs from its neighbour
 MOST_AT_ONCE = 1024  # images that are judged at once: a density takes memory for each of them and each own image
+Pasts = Mapping[str, Sequence[Calibration]]  # by model, one calibration for each past of its images
 ALIGNED = ("alignment", "alignment_error")
 RECOMPRESSED = 50  # JPEG quality; nothing below it was measured where signals decide (docs/decision.md)
 
@@ -85,6 +86,13 @@ class Verdict:
     belonging: dict[str, int] = dataclasses.field(default_factory=dict)
     alignments: dict[str, float] = dataclasses.field(default_factory=dict)
     alignment_errors: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """ "named", "ambiguous", "none", "not assessable" or "error"."""
+        if self.verdict in (NONE, NOT_ASSESSABLE, "error"):
+            return self.verdict
+        return "ambiguous" if self.verdict.startswith(AMBIGUOUS) else "named"
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -161,16 +169,14 @@ def verdict_rows(
       CalibrationError: as `check_calibrations`; and where rows were measured in another way than a calibration's
         (`Calibration.check_against`).
     """
-    calibrations = calibrations or {}
-    check_calibrations(calibrations)
-    by_image: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in rows:  # two rows of a table may name one file, under two ids
-        by_image.setdefault((row.id, row.path), {})[row.model] = row
-    models = list(models or calibrations or dict.fromkeys(row.model for row in rows))
-    _check_measured_alike(rows, calibrations)
+    pasts = {name: pasts_of(made) for name, made in (calibrations or {}).items()}
+    check_calibrations(pasts)
+    groups = by_image(rows)
+    models = list(models or pasts or dict.fromkeys(row.model for row in rows))
+    _check_measured_alike(rows, pasts)
     ready = {
         image: {name: group[name] for name in models}
-        for image, group in by_image.items()
+        for image, group in groups.items()
         if all(name in group and group[name].status == "ok" for name in models)
     }
     judged: dict[tuple[str, str], Verdict] = {}
@@ -179,14 +185,14 @@ def verdict_rows(
         images = list(ready)
         for first in range(0, len(images), MOST_AT_ONCE):
             some = images[first : first + MOST_AT_ONCE]
-            found = _judged([ready[image] for image in some], calibrations, models, false_names, families)
+            found = _judged([ready[image] for image in some], pasts, models, false_names, families)
             judged |= zip(some, found, strict=True)
-    return [judged.get(image) or _unjudged(list(group.values())) for image, group in by_image.items()]
+    return [judged.get(image) or _unjudged(list(group.values())) for image, group in groups.items()]
 
 
 def _judged(
     images: list[dict[str, Row]],
-    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
+    pasts: Pasts,
     models: Sequence[str],
     false_names: float,
     families: Mapping[str, str],
@@ -201,14 +207,14 @@ def _judged(
     aligned = all(map(has_alignment, measured.values()))  # a name can be given whatever another model says
     result = attribute(
         measured,
-        {name: made for name, made in calibrations.items() if name in models},
+        {name: made for name, made in pasts.items() if name in models},
         assessable=np.array([not reason or aligned for reason in reasons]),
         sizes={name: np.array([_size(group[name]) for group in images]) for name in models},
         false_names=false_names,
         families=families,
     )
-    belonging = {name: _belonging(calibrations[name]) for name in models if name in calibrations}
-    foreign = _foreign(measured, calibrations)
+    belonging = {name: min(len(past.scores) for past in pasts[name]) for name in models if name in pasts}
+    foreign = _foreign(measured, pasts)
     verdicts = []
     for i, group in enumerate(images):
         row = next(iter(group.values()))
@@ -224,7 +230,7 @@ def _judged(
             dict(zip(models, result.accepted[i].tolist(), strict=True)),
             "ok",
             "",
-            _reason(group, reasons[i], calibrations, result, i),
+            _reason(group, reasons[i], pasts, result, i),
             foreign=foreign,
             belonging=belonging,
             **_aligned(list(group.values())),
@@ -233,14 +239,13 @@ def _judged(
     return verdicts
 
 
-def check_calibrations(calibrations: Mapping[str, Calibration | Sequence[Calibration]]) -> None:
+def check_calibrations(pasts: Pasts) -> None:
     """Refuse calibrations by which no row could be judged: asked before images are scored, not after.
 
     Raises:
       CalibrationError: where there is none of a model, one does not say which sizes and values it saw, or several
         cannot judge together (`attribution.check_pasts`).
     """
-    pasts = {name: pasts_of(several) for name, several in calibrations.items()}
     check_pasts(pasts)
     for name, several in pasts.items():
         if any(not c.aligned and None in dataclasses.astuple(c.domain) for c in several):
@@ -260,12 +265,10 @@ def after_search(
       false_names: the rate of this second test; it adds to the first one's.
       families: as for `attribute`.
     """
-    nothing = dict.fromkeys(Measurement._fields, np.full(1, np.nan))
     measured = {}
     for name, one in found.items():
         error = math.inf if math.isnan(one.error) else one.error  # where the rest says nothing
-        columns = {"alignment": np.array([one.alignment]), "alignment_error": np.array([error])}
-        measured[name] = Measurement(**nothing | columns)
+        measured[name] = Measurement.of_alignment(np.array([one.alignment]), np.array([error]))
     result = attribute(measured, false_names=false_names, families=families)
     if result.verdicts[0] in (NONE, NOT_ASSESSABLE):
         return verdict
@@ -295,30 +298,24 @@ def _by_model(models: Sequence[str], values: np.ndarray) -> dict[str, float]:
     return {name: value for name, value in zip(models, values.tolist(), strict=True) if not math.isnan(value)}
 
 
-def _foreign(
-    measured: Mapping[str, Measurement], calibrations: Mapping[str, Calibration | Sequence[Calibration]]
-) -> int:
+def _foreign(measured: Mapping[str, Measurement], pasts: Pasts) -> int:
     """The size of the smallest reference that foreign p-values come from, 0 where there is none."""
     if all(map(has_alignment, measured.values())):
         return round(1 / Null.shipped().least) - 1
-    made = [past.validation for name in measured for past in pasts_of(calibrations.get(name, ()))]
+    made = [past.validation for name in measured for past in pasts.get(name, ())]
     return min((len(validation.scores) for validation in made if validation), default=0)
 
 
-def _belonging(pasts: Calibration | Sequence[Calibration]) -> int:
-    return min(len(past.scores) for past in pasts_of(pasts))
-
-
-def _check_measured_alike(rows: Sequence[Row], calibrations: Mapping[str, Calibration | Sequence[Calibration]]) -> None:
+def _check_measured_alike(rows: Sequence[Row], pasts: Pasts) -> None:
     """Refuse rows that were measured in any other way than a calibration's; settings beyond a preset are in no row."""
     presets = {name: config.describe() for name, config in PRESETS.items()}
     kinds = {
-        (row.model, row.identity, row.preset, row.size_rule.split(",")[0])
+        (row.model, row.identity, row.preset, row.rule_of_run)
         for row in rows
-        if row.status == "ok" and row.model in calibrations
+        if row.status == "ok" and row.model in pasts
     }
     for name, identity, preset, size_rule in kinds:
-        for calibration in pasts_of(calibrations[name]):
+        for calibration in pasts[name]:
             own = calibration.protocol.settings
             settings = presets.get(preset, {"preset": preset} if own in presets.values() else own)
             measured = Protocol(identity, "aedr", settings, size_rule)
@@ -329,31 +326,18 @@ def _size(row: Row) -> tuple[int, int]:
     return row.used_height, row.used_width
 
 
-def _reason(
-    group: Mapping[str, Row],
-    silent: str,
-    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
-    result: Attribution,
-    image: int,
-) -> str:
-    """Why an image has no other verdict than "not assessable", or ""."""
+def _reason(group: Mapping[str, Row], silent: str, pasts: Pasts, result: Attribution, image: int) -> str:
+    """Why an image has no other verdict than "not assessable", or "": it is `silent` (`not_assessable`), or something
+    of it lies outside what the calibrations saw."""
     if result.verdicts[image] != NOT_ASSESSABLE:
         return ""
-    return silent or _outside(group, calibrations, result, image)
-
-
-def _outside(
-    group: Mapping[str, Row],
-    calibrations: Mapping[str, Calibration | Sequence[Calibration]],
-    result: Attribution,
-    image: int,
-) -> str:
-    """What of an image lies outside what the calibrations saw."""
+    if silent:
+        return silent
     accepting = [name for name, yes in zip(result.models, result.accepted[image], strict=True) if yes]
-    for name in [name for name in accepting or result.models if name in calibrations]:
+    for name in [name for name in accepting or result.models if name in pasts]:
         row = group[name]
         second_loss, homogeneity = float(row.measured.second_loss), float(row.measured.homogeneity)
-        for calibration in pasts_of(calibrations[name]):
+        for calibration in pasts[name]:
             if reason := calibration.domain.why(_size(row), second_loss, homogeneity):
                 return f"{name}: {reason}"
     return ""

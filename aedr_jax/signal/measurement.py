@@ -6,6 +6,7 @@ Scale of every signal: small means that the image belongs to the model.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -123,10 +124,9 @@ class SignalConfig:
             package, *inside = self.loss.__module__.split(".")
             module = package if package == "aedr_jax" else ".".join([package, *inside])  # our own by their public names
             values["loss"] = f"{module}.{getattr(self.loss, '__qualname__', repr(self.loss))}"
-        values["decimals"] = None if self.decimals is None else list(self.decimals)
         if self.alignment is not None:
-            values["alignment"] = {"version": VERSION, **_as_json(dataclasses.asdict(self.alignment))}
-        return values
+            values["alignment"] = {"version": VERSION, **dataclasses.asdict(self.alignment)}
+        return _as_json(values)
 
 
 PRESETS: Mapping[str, SignalConfig] = MappingProxyType(
@@ -188,8 +188,8 @@ class Measurement(NamedTuple):
 
     @classmethod
     def of_alignment(cls, alignment: Values, error: Values) -> Measurement:
-        """A measurement of alignments alone; all else is NaN."""
-        nothing = jnp.full_like(alignment, jnp.nan)
+        """A measurement of alignments alone; all else is NaN. Of NumPy arrays it is NumPy's."""
+        nothing = alignment * math.nan
         return cls(**dict.fromkeys(cls._fields, nothing) | {"alignment": alignment, "alignment_error": error})
 
     @classmethod

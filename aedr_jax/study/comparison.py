@@ -28,7 +28,6 @@ from aedr_jax.rivals.registry import DEFAULT, PAPER, rival_of
 from aedr_jax.study import metrics
 
 __all__ = [
-    "DEFAULT",
     "HALVES",
     "METRICS",
     "REAL",

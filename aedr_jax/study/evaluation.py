@@ -11,7 +11,6 @@ and a changed option or version computes again what it changes. `comparison` mak
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,7 +170,7 @@ def _compared(
     for candidate in candidates:
         asked = {n: m for n, m in methods.items() if m.models is None or candidate.name in m.models}
         for group in _groups(asked):
-            limit = _least(count, *(method.count for method in group.values()))
+            limit = min(count, *(count if method.count is None else method.count for method in group.values()))
             for source, items in sources.images.items():
                 yield _Task(group, candidate, NONE, source, _split(items, limit), **sizes)
 
@@ -226,7 +225,7 @@ class _Task:
         """Its name holds everything that the rows depend on."""
         for _, item in self.items:
             if item.path not in hashes:
-                hashes[item.path] = hashlib.sha256(Path(item.path).read_bytes()).hexdigest()
+                hashes[item.path] = item.sha256()
         images = [(half, item.id, hashes[item.path]) for half, item in self.items]
         protocol = Protocol(
             self.candidate.identity,
@@ -346,10 +345,6 @@ def _split(items: Sequence[Item], limit: int) -> list[tuple[str, Item]]:
     items = items[:limit]
     half = min(AT_MOST, len(items) // 2)
     return [(HALVES[0], item) for item in items[:half]] + [(HALVES[1], item) for item in items[half : half + AT_MOST]]
-
-
-def _least(*limits: int | None) -> int:
-    return min(limit for limit in limits if limit is not None)
 
 
 def _design(autoencoder: Any) -> str:

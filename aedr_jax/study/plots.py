@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from aedr_jax.errors import SourceError
-from aedr_jax.rivals.registry import PAPER
-from aedr_jax.study.comparison import DEFAULT, REAL, Decision, Scores, Study, study
+from aedr_jax.rivals.registry import DEFAULT, PAPER
+from aedr_jax.study.comparison import REAL, Decision, Scores, Study, study
 
 __all__ = ["check_plots", "write_plots"]
 

@@ -16,11 +16,10 @@ from jaxtyping import Bool, Float
 from aedr_jax.decision.attribution import NONE, NOT_ASSESSABLE, attribute, has_alignment
 from aedr_jax.decision.threshold import threshold
 from aedr_jax.decision.validation import ALPHAS
-from aedr_jax.rivals.registry import PAPER, PERCEPTUAL, RIVALS
+from aedr_jax.rivals.registry import DEFAULT, PAPER, PERCEPTUAL, RIVALS
 from aedr_jax.scoring.tables import for_terminal, to_markdown, write_csv
 from aedr_jax.signal.measurement import Measurement
 from aedr_jax.study.comparison import (
-    DEFAULT,
     HALVES,
     REAL,
     Columns,

@@ -1,7 +1,8 @@
 """Every family of autoencoders that this package rebuilds: its class' name -> its record.
 
 A new family is a new file here and its line in the table. The file holds its architecture, its network, and a `Family`
-record with its key rules; layers that families share are in `blocks`, `quantizer` and `vae`, one room up.
+record with its key rules; layers that families share stand one room up (`blocks`, `norms`, `grouped`, `quantizer`,
+`vae`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.blocks import Numerics, conv, from_squares, mean_of_runs, to_squares, upsampled
+from aedr_jax.autoencoders.blocks import Numerics, conv, fold, mean_of_runs, unfold, upsampled
 from aedr_jax.autoencoders.family import Architecture, Family, Network
 from aedr_jax.autoencoders.grouped import DepthwiseConv, GroupedConv
 from aedr_jax.autoencoders.norms import BatchNorm, RMSNorm
@@ -268,17 +268,6 @@ class EfficientViTBlock(nnx.Module):
         return self.conv_out(self.attn(x))
 
 
-def fold(x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww d"]:
-    """2×2 pixels into channels, in the order channel, row, column (PyTorch's `pixel_unshuffle`)."""
-    squares = to_squares(x, 2)
-    return squares.reshape(*squares.shape[:3], -1)
-
-
-def unfold(x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww d"]:
-    """Channels into 2×2 pixels (PyTorch's `pixel_shuffle`)."""
-    return from_squares(x.reshape(*x.shape[:3], -1, 2, 2))
-
-
 class Down(nnx.Module):
     """Half the size: a strided convolution, or one of a quarter of the channels that are then folded."""
 
@@ -292,8 +281,8 @@ class Down(nnx.Module):
             self.conv = conv(inputs, outputs, 3, numerics, rngs, stride=2, padding=1)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww d"]:
-        h = fold(self.conv(x)) if self.folds else self.conv(x)
-        return h if self.outputs is None else h + mean_of_runs(fold(x), self.outputs)
+        h = fold(self.conv(x), 2) if self.folds else self.conv(x)
+        return h if self.outputs is None else h + mean_of_runs(fold(x, 2), self.outputs)
 
 
 class Up(nnx.Module):
@@ -306,8 +295,8 @@ class Up(nnx.Module):
         self.conv = conv(inputs, 4 * outputs if unfolds else outputs, 3, numerics, rngs, rewritten=unfolds)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww d"]:
-        h = unfold(self.conv(x)) if self.unfolds else upsampled(self.conv, x)
-        return h if self.repeats is None else h + unfold(jnp.repeat(x, self.repeats, axis=-1))
+        h = unfold(self.conv(x), 2) if self.unfolds else upsampled(self.conv, x)
+        return h if self.repeats is None else h + unfold(jnp.repeat(x, self.repeats, axis=-1), 2)
 
 
 class Encoder(nnx.Module):

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.blocks import Numerics, conv, from_squares, to_squares
+from aedr_jax.autoencoders.blocks import Numerics, conv, fold, unfold
 from aedr_jax.autoencoders.family import Architecture, CodebookNetwork, Family
 from aedr_jax.autoencoders.grouped import DepthwiseConv
 from aedr_jax.autoencoders.norms import BatchNorm, layer_norm
@@ -114,18 +114,16 @@ class PaellaVQModel(CodebookNetwork):
         self.out_block = conv(widths[0], a.out_channels * pixels, 1, numerics, rngs)
 
     def apply_encoder(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hz wz z"]:
-        squares = to_squares(x, self.architecture.up_down_scale_factor)
-        x = self.in_block(squares.reshape(*squares.shape[:3], -1))
+        x = self.in_block(fold(x, self.architecture.up_down_scale_factor))
         for block in self.down_blocks:
             x = block(x)
         return x
 
     def apply_decoder(self, z: Float[Array, "n hz wz z"]) -> Float[Array, "n h w c"]:
-        x, side = z, self.architecture.up_down_scale_factor
+        x = z
         for block in self.up_blocks:
             x = block(x)
-        x = self.out_block(x)
-        return from_squares(x.reshape(*x.shape[:3], -1, side, side))
+        return unfold(self.out_block(x), self.architecture.up_down_scale_factor)
 
 
 def _turned(key: str, value: np.ndarray) -> np.ndarray:

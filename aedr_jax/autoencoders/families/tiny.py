@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.blocks import GroupNorm, Numerics, upsample_nearest
+from aedr_jax.autoencoders.blocks import GroupNorm, Numerics, conv
+from aedr_jax.autoencoders.convolutions import upsample_nearest
 from aedr_jax.autoencoders.family import Architecture, Family, Network
 
 __all__ = ["TINY", "AutoencoderTiny", "TinyArchitecture"]
@@ -146,17 +147,7 @@ def _conv(
     inputs: int, outputs: int, size: int, numerics: Numerics, rngs: nnx.Rngs, *, stride: int = 1, bias: bool = True
 ) -> nnx.Conv:
     """A square convolution, padded alike on all sides at stride 2 too."""
-    return nnx.Conv(
-        inputs,
-        outputs,
-        (size, size),
-        strides=stride,
-        padding=size // 2,
-        use_bias=bias,
-        dtype=numerics.dtype,
-        precision=numerics.precision,
-        rngs=rngs,
-    )
+    return conv(inputs, outputs, size, numerics, rngs, stride=stride, padding=size // 2, bias=bias, rewritten=False)
 
 
 TINY = Family(

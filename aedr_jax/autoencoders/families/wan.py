@@ -46,7 +46,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class FrameArchitecture(Architecture):
-    """The fields that the two classes have in common, and what the network needs to know of the others."""
+    """The fields that the classes have in common, and what the network needs to know of the others."""
 
     base_dim: int = 96
     z_dim: int = 16
