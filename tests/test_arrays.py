@@ -209,3 +209,58 @@ def test_densities_take_a_vector(function):
     ]:
         with pytest.raises(aedr.CalibrationError, match=f"samples: .*{message}"):
             function(samples=wrong, **({"x": 0.5} if function is aedr.kde_cdf else {}))
+
+
+def _latents(params, x):
+    return x[:, ::8, ::8]
+
+
+def _images(params, z):
+    return z.repeat(8, axis=1).repeat(8, axis=2)
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [
+        lambda params, z: _images(params, z)[..., :1],
+        lambda params, z: _images(params, z)[0],
+        lambda params, z: _images(params, z).astype(jnp.uint8),
+        lambda params, z: (_images(params, z),),
+    ],
+)
+def test_what_the_functions_of_an_autoencoder_give_is_looked_at(decode):
+    """Grey would be compared with each channel, and one image with all: verdicts without an error."""
+    images = aedr.prepare(np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), dtype=np.uint8))
+    with pytest.raises(aedr.AutoencoderError, match="decode gave"):
+        aedr.measure(aedr.from_functions(_latents, decode), images, config=aedr.SignalConfig.tiles())
+
+
+def test_latents_may_be_a_pytree():
+    images = aedr.prepare(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
+    one = aedr.from_functions(_latents, _images, quantize=lambda params, z: jnp.round(z))
+    several = aedr.from_functions(
+        lambda params, x: {"z": _latents(params, x), "zero": jnp.zeros((len(x), 8, 8, 9))},
+        lambda params, z: _images(params, z["z"]),
+        quantize=lambda params, z: {**z, "z": jnp.round(z["z"])},
+    )
+    expected, found = aedr.measure(one, images), aedr.measure(several, images)
+    np.testing.assert_allclose(found.latent_error, expected.latent_error / 4, rtol=1e-6)  # of 12 channels 9 are right
+    np.testing.assert_array_equal(found.ratio, expected.ratio)
+
+
+def test_the_map_takes_settings_of_the_alignment():
+    ae = aedr.from_functions(_latents, _images)
+    with pytest.raises(aedr.ArgumentError, match="a SignalConfig; expected an AlignmentConfig"):
+        aedr.alignment_map(ae, np.zeros((1, 128, 128, 3), np.float32), config=aedr.SignalConfig.tiles())
+
+
+def test_no_pixels():
+    with pytest.raises(aedr.ArgumentError, match="an empty list"):
+        prepare([])
+
+
+@pytest.mark.parametrize("shape", [(), (1, 2)])
+def test_there_is_one_value_an_image(shape):
+    measured = aedr.Measurement.of_alignment(np.full(shape, -1.0), np.full(shape, 0.1))
+    with pytest.raises(aedr.CalibrationError, match=r"a: measured values of shape .*; expected \[n\]"):
+        aedr.attribute({"a": measured})

@@ -461,3 +461,10 @@ def test_more_candidates_than_the_reference_can_tell():
     assert aedr.attribute(five, null=null).verdicts[0] != "none"
     with pytest.warns(aedr.CalibrationWarning, match=r"6 families .* can tell 5 at a rate of false names of 0.05"):
         assert aedr.attribute(names, null=null).verdicts == ("none",)
+
+
+@pytest.mark.parametrize("name", ["none", "Not assessable", "ambiguous: a", "a|b", "a, b", "", "a\n"])
+def test_a_name_that_a_verdict_could_not_say_is_refused(name):
+    measured = aedr.Measurement.of_alignment(np.array([-1.0]), np.array([0.1]))
+    with pytest.raises(aedr.CalibrationError, match="model's name"):
+        aedr.attribute({name: measured})

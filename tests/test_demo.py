@@ -77,3 +77,9 @@ def test_photographs_of_installed_packages(tmp_path, monkeypatch):
     assert [file.name for file in demo.photograph_files()] == ["a.png"]
     written = list(demo.write_images(tmp_path / "out", (), 1))
     assert [file.relative_to(tmp_path).as_posix() for file in written] == ["out/photographs/a.png"]
+
+
+def test_other_images_are_not_judged(tmp_path):
+    (tmp_path / "mine.png").touch()
+    with pytest.raises(aedr.SourceError, match=r"holds other files, such as mine\.png"):
+        aedr.api.demo(1, out=tmp_path)

@@ -143,3 +143,16 @@ def test_evaluate_names_scores_that_its_tables_leave_out(tmp_path):
     write_rows(rows, tmp_path / "scores.parquet")
     found = not_finite(tmp_path / "scores.parquet")
     assert [text.partition(" are not finite")[0] for text in found] == ["m2: 2 scores by aedr", "m2: 1 scores by rdd"]
+
+
+def test_what_is_infinite_is_not_white():
+    images = aedr.prepare(np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), dtype=np.uint8))
+
+    def decode(params, z):
+        bright = jnp.array([1.0, jnp.inf])[:, None, None, None] if len(z) == 2 else jnp.inf
+        return jnp.broadcast_to(bright, (len(z), 4 * z.shape[1], 4 * z.shape[2], 3))
+
+    ae = aedr.from_functions(lambda params, x: x[:, ::4, ::4], decode, factor=4)
+    found = aedr.measure(ae, images)
+    assert np.isfinite(found.first_loss).tolist() == [True, False]
+    assert np.isnan(found.alignment).all()  # of windows, all infinite here

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aedr_jax.cli.main import main
 from aedr_jax.errors import SourceError
 from aedr_jax.inputs.sources import find_images
 from aedr_jax.scoring.tables import CELL, check_output, for_terminal, to_json, write_csv, write_rows
@@ -225,3 +226,29 @@ def test_formulas_in_a_file_of_rows(tmp_path):
     assert (row["id"], row["loss"]) == ("'=cmd|' /C calc'!A0", "-1.5")
     write_rows(rows, tmp_path / "s.jsonl")
     assert json.loads((tmp_path / "s.jsonl").read_text())["id"] == rows[0].id
+
+
+def test_no_file_is_written_over_one_that_is_read(tmp_path, capsys):
+    table = tmp_path / "list.csv"
+    table.write_text("path\na.png\n")
+    for call in (
+        ["attribute", str(table), "--models", "mini-vq", "--out", str(table)],
+        ["score", str(table), "--model", "mini-vq", "--out", str(tmp_path / "." / "list.csv")],
+        ["attribute", str(table), "--models", "mini-vq", "--record", str(table)],
+        ["attribute", str(table), "--models", "mini-vq", "--out", "v.csv", "--record", "v.csv"],
+    ):
+        assert main(call) == 2
+        assert "too; name another file" in capsys.readouterr().err
+    assert table.read_text() == "path\na.png\n"
+
+
+@pytest.mark.parametrize("place", [".", "/"])
+def test_a_folder_that_is_there_is_no_name(place, capsys):
+    assert main(["score", "x.png", "--model", "mini-vq", "--out", place]) == 2
+    assert "expected a name" in capsys.readouterr().err
+
+
+def test_a_folder_that_nobody_may_write_to_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SourceError, match="cannot be written to"):
+        check_output(tmp_path / "rows.csv")

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aedr_jax.api.scores import Progress, Run, named, score_source, taken_again, unseen
-from aedr_jax.autoencoders.names import match_models
+from aedr_jax.autoencoders.names import match_models, why_no_name
 from aedr_jax.autoencoders.registry import calibration_file, default_models, list_models, local_folder
 from aedr_jax.decision import calibration as decision
 from aedr_jax.decision.attribution import NONE, check_false_names
 from aedr_jax.decision.calibration import Calibration
 from aedr_jax.decision.validation import check_choice
-from aedr_jax.errors import CalibrationError, RunError, SourceError
+from aedr_jax.errors import AutoencoderError, CalibrationError, RunError, SourceError
 from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.containers import as_source
 from aedr_jax.inputs.sources import Source, until_failure
@@ -29,7 +29,7 @@ from aedr_jax.scoring.record import Record
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.scoring.scored import Scores
 from aedr_jax.scoring.scorer import Scorer
-from aedr_jax.scoring.tables import check_output
+from aedr_jax.scoring.tables import check_output, check_place
 from aedr_jax.scoring.verdict_table import write_verdicts
 from aedr_jax.scoring.verdicts import Verdict, check_calibrations, families_of
 from aedr_jax.signal.measurement import PRESETS, SignalConfig
@@ -155,6 +155,8 @@ def candidates_of(
     Raises:
       CalibrationError, SourceError, AutoencoderError: as `attribute`, whose arguments these are.
     """
+    if models is not None and not models:
+        raise CalibrationError("no model to attribute to")
     if calibrations is None:
         if setup.config.alignment is None:
             raise CalibrationError(
@@ -172,6 +174,8 @@ def candidates_of(
         if isinstance(models, Mapping):
             return dict(models), chosen
         places = {name: given[name] or known[0].trusted_source(models or ()) for name, known in chosen.items()}
+    if wrong := next(filter(None, map(why_no_name, places)), ""):  # names of calibrations and mappings; others passed
+        raise AutoencoderError(wrong)
     return places, chosen
 
 
@@ -266,8 +270,8 @@ def attribute(
     """
     if out is not None and check_output(out).suffix == "":
         raise SourceError(f"{out}: attribute_dataset writes folders; expected an ending of .parquet, .csv or .jsonl")
-    if record is not None and not Path(record).parent.is_dir():
-        raise SourceError(f"{record}: the folder {Path(record).parent} does not exist")
+    if record is not None:
+        check_place(record)
     check_false_names(false_names)
     check_workers(workers)
     if isinstance(inputs, Scores):

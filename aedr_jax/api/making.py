@@ -13,9 +13,9 @@ from aedr_jax.api.scores import Progress, unseen
 from aedr_jax.autoencoders.loading import convert
 from aedr_jax.autoencoders.pickled import convert_pickles
 from aedr_jax.autoencoders.registry import miniature_models
-from aedr_jax.errors import RunError
+from aedr_jax.errors import RunError, SourceError
 from aedr_jax.generate import folder
-from aedr_jax.generate.demo import Outcome, outcome, photograph_files, write_images
+from aedr_jax.generate.demo import PHOTOGRAPHS, Outcome, outcome, photograph_files, write_images
 from aedr_jax.generate.folder import Generated, plan_images, read_prompts
 from aedr_jax.generate.pipelines import choose_settings
 from aedr_jax.generate.recipes import RECIPES
@@ -96,11 +96,17 @@ def demo(n: int = 3, *, out: str | os.PathLike[str] | None = None, progress: Pro
       n: images of each model. The photographs are those of the extra `demo`; without it there are none.
       out: keep the images in this folder, `OUT/SOURCE/NAME.png`; None: they are deleted.
       progress: shown while images are made, and again while they are judged.
+
+    Raises:
+      SourceError: for a folder that holds something else.
     """
     if out is None:
         with tempfile.TemporaryDirectory(prefix="aedr-demo-") as temporary:
             return demo(n, out=temporary, progress=progress)
     models, photographs = miniature_models(), photograph_files()
+    lies = sorted(os.listdir(out)) if os.path.isdir(out) else []
+    if other := next((name for name in lies if name not in (*models, PHOTOGRAPHS)), None):
+        raise SourceError(f"{out}: holds other files, such as {other}, which would be judged too; name another folder")
     total = n * len(models) + len(photographs)
     with progress(total, f"generating {total} images") as advance:
         for _ in write_images(Path(out), models, n):

@@ -53,10 +53,20 @@ class FunctionAutoencoder:
         return lambda latents: quantizer(self.params, latents)
 
     def decode(self, latents: Float[Array, "n hz wz c"], *, quantize: bool | None = None) -> Float[Array, "n h w 3"]:
-        """Images, not clipped; latents are quantized first where asked, by default where the model does so."""
+        """Images, not clipped; latents are quantized first where asked, by default where the model does so.
+
+        Raises:
+          AutoencoderError: where `decode` gives something else.
+        """
         if self.quantize_on_decode if quantize is None else quantize:
             latents = self.quantize(latents)
-        return self.decoder(self.params, latents)
+        decoded = self.decoder(self.params, latents)
+        if not (hasattr(decoded, "dtype") and jnp.issubdtype(decoded.dtype, jnp.floating)) or (
+            decoded.ndim != 4 or decoded.shape[-1] != 3
+        ):
+            given = f"{decoded.dtype} {list(decoded.shape)}" if hasattr(decoded, "dtype") else type(decoded).__name__
+            raise AutoencoderError(f"decode gave {given}; expected floating point [n,h,w,3], images in [-1, 1]")
+        return decoded
 
 
 def from_functions(
@@ -72,15 +82,23 @@ def from_functions(
 ) -> FunctionAutoencoder:
     """An autoencoder from your own functions, for every function of this package.
 
+    JAX traces the functions even where nothing is jitted, since tiles are looked at in a loop: what is not written in
+    JAX is called by `jax.pure_callback`. They are asked for more sizes than the images', above all for windows of 120
+    pixels (a tile of `AlignmentConfig` less the factor; less in images below 128 pixels). Where `encode` takes
+    multiples of 32 alone at a factor of 8, `AlignmentConfig(tile=104)` has windows of 96; of 64 alone, `tile=72` such
+    of 64. An autoencoder that commutes with mirroring and turning (interpolation, averages, cosines) has own images
+    that are its own when mirrored as well; then shifts alone tell: `AlignmentConfig(turns=())`.
+
     Args:
-      encode: `encode(params, images)`, float32 [n,h,w,3] in [-1, 1] to latents [n,h/factor,w/factor,c] (the mode).
-      decode: `decode(params, latents)`, to images [n,h,w,3], not clipped.
+      encode: `encode(params, images)`, float32 [n,h,w,3] in [-1, 1] to latents [n,h/factor,w/factor,c] (the mode), or
+        whatever pytree `decode` takes.
+      decode: `decode(params, latents)`, to images [n,h,w,3] in [-1, 1], floating point, not clipped.
       params: a pytree of weights. Pass weights here rather than close over them: `jit` then shares one program between
         models, and `weights_hash` can tell families.
       quantize: `quantize(params, latents)`, the nearest codebook entries, for a model that has a codebook.
       quantize_on_decode: whether `decode` is to be fed quantized latents; None: yes where `quantize` is given.
       sample: `sample(params, images, key)`, a posterior sample; needed for the "official" preset only.
-      factor: image size over latent size.
+      factor: image size over latent size: the spacing of the decoder's grid, which no other number stands in for.
       scaling_factor: what the diffusion model multiplies latents with.
 
     Raises:

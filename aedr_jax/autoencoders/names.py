@@ -20,7 +20,17 @@ from aedr_jax.autoencoders.hub import cached
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder, other_folders
 from aedr_jax.errors import AutoencoderError
 
-__all__ = ["ALL_HERE", "Place", "locate", "looks_local", "match_models", "models_here", "name_models", "split_list"]
+__all__ = [
+    "ALL_HERE",
+    "Place",
+    "locate",
+    "looks_local",
+    "match_models",
+    "models_here",
+    "name_models",
+    "split_list",
+    "why_no_name",
+]
 
 GENERIC = {"vae", "vqvae", "movq", "vqgan", "autoencoder", "ae"}
 FILES = (".safetensors", ".json", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".onnx", ".gguf")
@@ -127,11 +137,23 @@ def name_models(models: Iterable[str]) -> dict[str, str]:
     for name, place in zip(names, places, strict=True):
         if counts[name] > 1:
             raise AutoencoderError(f"two models of one name: {name}; name them: NAME={place.source}")
-        if not name.isprintable() or name != name.strip() or set(name) & set(",|"):
-            raise AutoencoderError(f"{name!r} cannot be a model's name; choose one: NAME={place.source}")
-        if name.casefold() in VERDICTS or name.casefold().startswith("ambiguous"):
-            raise AutoencoderError(f"{name!r} is what a verdict says, no model's name; choose one: NAME={place.source}")
+        if wrong := why_no_name(name):
+            raise AutoencoderError(f"{wrong}; choose one: NAME={place.source}")
     return {name: place.source for name, place in zip(names, places, strict=True)}
+
+
+def why_no_name(name: object) -> str:
+    """Why a verdict could not say that a model of this name made an image; "" where it can.
+
+    >>> from aedr_jax.autoencoders.names import why_no_name
+    >>> why_no_name("sd1.5"), why_no_name("None")
+    ('', "'None' is what a verdict says, no model's name")
+    """
+    if not isinstance(name, str) or not name or not name.isprintable() or name != name.strip() or set(name) & set(",|"):
+        return f"{name!r} cannot be a model's name"
+    if name.casefold() in VERDICTS or name.casefold().startswith("ambiguous"):
+        return f"{name!r} is what a verdict says, no model's name"
+    return ""
 
 
 def match_models(wanted: Iterable[str], known: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -136,6 +137,7 @@ def generate(args: argparse.Namespace) -> int:
 def score(args: argparse.Namespace) -> int:
     """`aedr score`."""
     out = check_output(args.out) if args.out else None
+    _check_apart({"--out": args.out}, args.inputs)
     if out and out.suffix == "":
         return _score_folder(args, out)
     _refuse(args, (*FOLDER, "workers"), "needs a folder as --out (a name without an ending)")
@@ -266,6 +268,7 @@ def attribute(args: argparse.Namespace) -> int:
     from aedr_jax.decision.attribution import CAVEAT
 
     out, inputs = check_output(args.out) if args.out else None, _judged(args)
+    _check_apart({"--out": args.out, "--record": args.record}, [*args.inputs, *filter(None, [args.scores])])
     if out and out.suffix == "":
         _refuse(args, ("record",), "is of no use here: a folder is its own record (aedr verify FOLDER IMAGE...)")
         return _attribute_folder(args, inputs, out)
@@ -276,21 +279,22 @@ def attribute(args: argparse.Namespace) -> int:
         tell_run(run)
         told.extend(run.problems)
 
-    verdicts, run = api.attribute(
-        inputs,
-        models=args.models,
-        calibrations=args.calibrations,
-        false_names=args.false_names,
-        search=args.search,
-        setup=setup_of(args),
-        out=args.out,
-        record=args.record,
-        command=args.typed,
-        workers=args.workers,
-        **columns_of(args),
-        progress=bar,
-        on_run=tell,
-    )
+    with said_warnings():
+        verdicts, run = api.attribute(
+            inputs,
+            models=args.models,
+            calibrations=args.calibrations,
+            false_names=args.false_names,
+            search=args.search,
+            setup=setup_of(args),
+            out=args.out,
+            record=args.record,
+            command=args.typed,
+            workers=args.workers,
+            **columns_of(args),
+            progress=bar,
+            on_run=tell,
+        )
     for problem in run.problems[len(told) :]:
         complain(problem)
     if first := miniature_only(run.rows):
@@ -308,6 +312,17 @@ def attribute(args: argparse.Namespace) -> int:
         print(to_json(summary))
     _say(args, f"\n{counted(run.counts)}\n{legend(verdicts)}{wrapped(CAVEAT)}")
     return _code(run)
+
+
+def _check_apart(written: Mapping[str, str | None], read: Sequence[str]) -> None:
+    """Refuse to write a file over one that is read, such as a list of images, or two into one."""
+    seen = {os.path.realpath(path): f"an input, {path}" for path in read}
+    for option, path in written.items():
+        if not path:
+            continue
+        if other := seen.get(os.path.realpath(path)):
+            raise SourceError(f"{option} {path}: is {other} too; name another file")
+        seen[os.path.realpath(path)] = option
 
 
 def _judged(args: argparse.Namespace) -> Any:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from aedr_jax.autoencoders.names import why_no_name
 from aedr_jax.decision.agreement import measured_otherwise
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.decision.domain import Domain
@@ -132,7 +133,8 @@ def attribute(
         (`domain.Domain`); where alignments decide, neither is asked.
 
     Raises:
-      CalibrationError: when models and calibrations, sizes or families do not match, a model has neither alignment nor
+      CalibrationError: on a name that is what a verdict says or that it could not hold ("none", "a|b"), on values that
+        are not [n], when models and calibrations, sizes or families do not match, a model has neither alignment nor
         calibration, calibrations were made with different settings (presets), the numbers of images differ, or
         `false_names` is outside (0, 1).
 
@@ -153,6 +155,10 @@ def attribute(
     models = tuple(measured)
     if not models:
         raise CalibrationError("no model to attribute to")
+    if wrong := next(filter(None, map(why_no_name, models)), ""):
+        raise CalibrationError(wrong)
+    for name in models:
+        _check_columns(name, measured[name])
     check_false_names(false_names)
     for what, given in (("sizes", sizes), ("families", families)):
         if given is not None and (missing := [name for name in models if name not in given]):
@@ -238,6 +244,13 @@ def check_pasts(pasts: Mapping[str, Sequence[Calibration]]) -> None:
         other, config = deciding(firsts, settings)
         if wrong := {k: (other.get(k), config.get(k)) for k in {**other, **config} if other.get(k) != config.get(k)}:
             raise CalibrationError(f"calibrations made with different settings ({first}, {name}): {wrong}")
+
+
+def _check_columns(name: str, measured: Measurement | Values) -> None:
+    """Refuse what has not one value an image, such as a single image's values or what `pmap` gives."""
+    for column in measured if isinstance(measured, Measurement) else (measured,):
+        if np.ndim(column) != 1:
+            raise CalibrationError(f"{name}: measured values of shape {np.shape(column)}; expected [n], one an image")
 
 
 def _check_measured_alike(name: str, measured: Measurement | Values, pasts: Sequence[Calibration]) -> None:

@@ -49,6 +49,8 @@ def prepare(pixels: Any) -> Float[Array | np.ndarray, "n h w 3"]:
     array([[[[-1. , -0.6,  1. ]]]], dtype=float32)
     """
     if isinstance(pixels, Sequence):
+        if not pixels:
+            raise ArgumentError("pixels: an empty list; expected one image at least")
         shapes = sorted({np.shape(image) for image in pixels})
         if len(shapes) != 1:
             raise ArgumentError(

@@ -23,6 +23,7 @@ from aedr_jax.files import whole_file
 __all__ = [
     "as_record",
     "check_output",
+    "check_place",
     "for_terminal",
     "printable",
     "saying",
@@ -42,6 +43,21 @@ COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\
 CELL = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Refuse a place at which nothing can be written, by its name and its folder.
+
+    Raises:
+      SourceError: on a path without a last part, such as ".", and in a folder that is not there or not writable.
+    """
+    path = Path(path)
+    if not path.name:
+        raise SourceError(f"{path}: expected a name; this is a folder that is there already")
+    if not path.parent.is_dir():
+        raise SourceError(f"{path}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise SourceError(f"{path}: the folder {path.parent} cannot be written to")
+
+
 def check_output(path: str | os.PathLike[str], *, alone: bool = False) -> Path:
     """The path, if rows can be written to it: asked before the long work, not after.
 
@@ -57,8 +73,7 @@ def check_output(path: str | os.PathLike[str], *, alone: bool = False) -> Path:
     path = Path(path)
     if path.suffix not in ENDINGS:
         raise SourceError(f"{path}: expected an ending of .parquet, .csv, .jsonl, or none for a Parquet folder")
-    if not path.parent.is_dir():
-        raise SourceError(f"{path}: the folder {path.parent} does not exist")
+    check_place(path)
     if path.suffix == "" and path.is_file():
         raise SourceError(f"{path}: is a file; a name without an ending is a Parquet folder")
     if path.suffix and path.is_dir():

@@ -42,8 +42,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.errors import ArgumentError
 from aedr_jax.images.arrays import check_images
 from aedr_jax.images.tiles import BOX_OF_DETAIL, FEWEST, SATURATED, AlignmentConfig, Grid
+from aedr_jax.signal.reconstruction import to_display
 
 __all__ = [
     "VERSION",
@@ -249,12 +251,16 @@ def alignment_map(
       the factor); there is no block where an image is too small for a tile of four.
 
     Raises:
-      ArgumentError: on images that `measure` refuses.
+      ArgumentError: on images that `measure` refuses, and on other settings than an `AlignmentConfig`.
 
     >>> ae = aedr.from_functions(lambda p, x: x[:, ::4, ::4], lambda p, z: z.repeat(4, 1).repeat(4, 2), factor=4)
     >>> aedr.alignment_map(ae, jax.random.uniform(jax.random.key(0), (1, 128, 128, 3), minval=-1.0)).shape
     (1, 5, 5)
     """
+    if not isinstance(config, AlignmentConfig):
+        raise ArgumentError(
+            f"config: a {type(config).__name__}; expected an AlignmentConfig (of a SignalConfig: .alignment)"
+        )
     check_images(images, autoencoder.factor)
     n, height, width = images.shape[:3]
     grid = Grid.of(config, autoencoder.factor, min(height, width))
@@ -329,7 +335,7 @@ def _of_views(
 ) -> Float[Array, "m bands views b b"]:
     """Block losses, brought back to the unmoved window's pixels."""
     count, w, margin = 1 + len(grid.shifts) + len(config.turns), grid.window, grid.margin
-    residual = jnp.clip(reconstruction, -1.0, 1.0) - views
+    residual = to_display(reconstruction, clip=True, round8=False) - views
     means = {box: box_mean(residual, box) for box in {box for band in config.bands for box in band}}
     detail = jnp.stack([jnp.square(means[a] - means[b]).mean(-1) for a, b in config.bands])
     detail = detail.reshape(len(config.bands), count, -1, w, w)

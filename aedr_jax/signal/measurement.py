@@ -299,7 +299,13 @@ class Passes:
         if quantize is None:
             return jnp.full(len(self.images), jnp.nan)
         entries = jax.lax.stop_gradient(quantize(self.latents))  # straight-through, it would have no gradient
-        return jnp.mean(jnp.square(entries - self.latents).astype(jnp.float32), axis=(1, 2, 3))
+        pairs = zip(jax.tree.leaves(entries), jax.tree.leaves(self.latents), strict=True)
+        squared = [jnp.square(a - b).astype(jnp.float32) for a, b in pairs]
+        means = [jnp.mean(x, axis=tuple(range(1, x.ndim))) for x in squared]
+        if len(means) == 1:
+            return means[0]
+        weights = [math.prod(x.shape[1:]) for x in squared]  # a pytree, of functions: the mean over all of its values
+        return sum(w * mean for w, mean in zip(weights, means, strict=True)) / jnp.float32(sum(weights))
 
     @cached_property
     def alignment(self) -> Float[Array, " n"]:
@@ -320,7 +326,7 @@ class Passes:
     def _loss(self, a: Float[Array, "n h w 3"], b: Float[Array, "n h w 3"]) -> Float[Array, " n"]:
         assert self.config.loss is not None  # such settings ask for alignments alone (`measure`)
         # The network's own output dtype is that of its latents; images come back in float32.
-        dtype = self.latents.dtype if self.config.loss_dtype == "model" else jnp.float32
+        dtype = jax.tree.leaves(self.latents)[0].dtype if self.config.loss_dtype == "model" else jnp.float32
         loss = self.config.loss(a.astype(dtype), b.astype(dtype)).astype(jnp.float32)
         return loss if self.config.decimals is None else jnp.round(loss, self.config.decimals[0])
 

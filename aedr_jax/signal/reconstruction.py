@@ -76,9 +76,10 @@ def double_reconstruct(
 
 
 def to_display(images: Float[Array, "*shape"], *, clip: bool, round8: bool) -> Float[Array, "*shape"]:
-    """Clip to [-1, 1] and round to 256 levels, each where asked. Gradients pass straight through the rounding."""
+    """Clip to [-1, 1] and round to 256 levels, each where asked. Gradients pass straight through the rounding. What is
+    infinite is no white or black: it becomes NaN."""
     if clip:
-        images = jnp.clip(images, -1.0, 1.0)
+        images = jnp.where(jnp.isinf(images), jnp.nan, jnp.clip(images, -1.0, 1.0))
     if round8:
         rounded = jnp.round((images + 1.0) * 127.5) / 127.5 - 1.0
         images = images + jax.lax.stop_gradient(rounded - images)

@@ -46,6 +46,7 @@ from aedr_jax.images.arrays import prepare
 from aedr_jax.images.geometry import Box, Geometry, orientations, original_sizes, resized
 from aedr_jax.images.tiles import AlignmentConfig, Grid, telling_blocks
 from aedr_jax.signal.alignment import align, box_mean
+from aedr_jax.signal.reconstruction import to_display
 
 __all__ = ["Found", "SearchConfig", "least_side", "search", "search_many", "searchable", "why_not"]
 
@@ -329,7 +330,7 @@ def _log_losses(
     blocks: int,
     config: AlignmentConfig,
 ) -> Float[Array, "n bands"]:
-    residual = jnp.clip(autoencoder.decode(autoencoder.encode(windows)), -1.0, 1.0) - windows
+    residual = to_display(autoencoder.decode(autoencoder.encode(windows)), clip=True, round8=False) - windows
     side, reach = blocks * BLOCK, _reach(config)  # the filters see no more than this
     seen = (side + 2 * reach, side + 2 * reach, 3)
     inside = jax.vmap(lambda x, at: jax.lax.dynamic_slice(x, (at[0] - reach, at[1] - reach, 0), seen))(residual, starts)
