@@ -198,16 +198,18 @@ def report_levels(of: Mapping[str, Mapping[str, Images]]) -> None:
     for found in others.values():
         if found:
             found["all"] = joined([*found.values()])
+    several = any(one.tiles["all tiles"].max() > 1 for found in others.values() for one in found.values())
+    rules = [*RULES] if several else ["one tile"]
     rows = []
     for source in sources:
         images = {model: found[source] for model, found in others.items() if source in found}
         shares = {
-            model: " ".join(f"{(p_values(one, rule) <= RATES[0] * ROUNDING).mean():.3f}" for rule in RULES)
+            model: " ".join(f"{(p_values(one, rule) <= RATES[0] * ROUNDING).mean():.3f}" for rule in rules)
             for model, one in images.items()
         }
         counts = sorted({len(one.signal) for one in images.values()})
         rows.append([source, ", ".join(map(str, counts)), *(shares.get(model, "") for model in of)])
-    print(f"**Foreign images with p <= {RATES[0]:g}: {'; '.join(RULES)}**\n")
+    print(f"**Foreign images with p <= {RATES[0]:g}: {'; '.join(rules)}**\n")
     print(to_markdown(["source", "n", *of], rows))
 
 
