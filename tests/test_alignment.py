@@ -174,6 +174,39 @@ def test_what_positions_differ_by_does_not_average_away_over_tiles(autoencoder, 
     np.testing.assert_allclose(twice.error**2 - one.error**2, positions / 2 - less, rtol=1e-3)
 
 
+@pytest.mark.parametrize("side", [128, 256])
+def test_copies_that_are_own_when_turned_are_no_controls(side):
+    """The middle of each square of 8 pixels, repeated: it commutes with turning, so what spreads the controls is that
+    two of them are own images; with few tiles and many, own images are the model's, and foreign ones are not."""
+    ae = aedr.from_functions(lambda _, x: x[:, 4::8, 4::8], lambda _, z: z.repeat(8, axis=1).repeat(8, axis=2))
+    rng = np.random.default_rng(0)
+    coarse = jnp.asarray(rng.uniform(-1, 1, (4, side // 16, side // 16, 3)), jnp.float32)
+    foreign = jax.image.resize(coarse, (4, side, side, 3), "cubic")
+    foreign = jnp.clip(foreign + 0.05 * jnp.asarray(rng.normal(size=foreign.shape), jnp.float32), -1, 1)
+    own = reconstruct(ae, foreign)
+    null, measured = aedr.Null.shipped(), [compiled(ae, images) for images in (own, foreign)]
+    ours, others = (null.p_value(found.alignment / found.error) for found in measured)
+    assert max(ours) < 0.001
+    assert min(others) > 0.1
+    by_shifts = compiled(ae, own, config=AlignmentConfig(turns=()))
+    for a, b in zip(measured[0], by_shifts, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_a_turned_copy_counts_unless_it_keeps_half_of_what_is_far_below_the_moved_ones():
+    """By the logarithms of the losses alone, of one block count: three moved copies at 0, one turned one at 0."""
+
+    def alignment(image, turned):
+        logs = jnp.array([image, 0.01, 0.0, -0.01, 0.0, turned])
+        losses = jnp.exp(logs)[None, None, :, None].repeat(4, axis=3)
+        config = AlignmentConfig(bands=((1, 5),), floor=1e-30)
+        return float(of_blocks(losses, jnp.ones((1, 4), bool), tiles=1, config=config).alignment[0])
+
+    for image, turned, left in [(-2.0, -0.9, 5), (-2.0, -1.1, 4), (-0.9, -0.9, 5), (-2.0, 1.0, 5), (1.0, 0.9, 5)]:
+        controls = [0.01, 0.0, -0.01, 0.0, turned][:left]
+        assert alignment(image, turned) == pytest.approx(image - np.mean(controls), abs=1e-5)
+
+
 def test_own_images_are_aligned_and_others_are_not(autoencoder, own, foreign):
     ours, others = (compiled(autoencoder, x, config=SMALL) for x in (own, foreign))
     assert float(jnp.max(ours.alignment / ours.error)) < -8

@@ -87,7 +87,8 @@ def from_functions(
     pixels (a tile of `AlignmentConfig` less the factor; less in images below 128 pixels). Where `encode` takes
     multiples of 32 alone at a factor of 8, `AlignmentConfig(tile=104)` has windows of 96; of 64 alone, `tile=72` such
     of 64. An autoencoder that commutes with mirroring and turning (interpolation, averages, cosines) has own images
-    that are its own when mirrored as well; then shifts alone tell: `AlignmentConfig(turns=())`.
+    that are its own when turned as well; where that shows, turned copies are left out (`signal.alignment`), and
+    `AlignmentConfig(turns=())` leaves them out always.
 
     Args:
       encode: `encode(params, images)`, float32 [n,h,w,3] in [-1, 1] to latents [n,h/factor,w/factor,c] (the mode), or

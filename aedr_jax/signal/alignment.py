@@ -22,6 +22,10 @@ of T tiles alike: more blocks do not average that away, and the error of many ti
 one tile the reference holds it already (`decision.null`). With tiles of m_t blocks T is n² / (sum of m_t²), the number
 of tiles where all have as many.
 
+An autoencoder that commutes with turning (interpolation, say, or averages) has own images that are its own when turned
+as well. A turned copy is no control where the image's loss lies far below that of its moved copies, by FALL, and the
+turned one's by at least KEPT of that; foreign images do not lie so far below (docs/decision.md).
+
 What varies between foreign images differs by autoencoder; over its own error it differs little (docs/decision.md). The
 finest band tells most of an untouched image, a wider one of a compressed image: of the bands, the one in which
 alignment / error is lowest counts.
@@ -62,6 +66,7 @@ __all__ = [
 _State = TypeVar("_State")
 
 VERSION = 2  # of what equal settings come to, a part of `SignalConfig.describe`; 2: the error of several tiles
+FALL, KEPT = -1.0, 0.5  # of the logarithm of the loss below that of the moved copies, and a turned copy's share of it
 FLOOR_OF_ERROR = 0.005  # with a larger one, foreign images of decoders with little spread would stand too near 0
 
 
@@ -356,6 +361,17 @@ def _differences(losses: Float[Array, "n bands views *b"], config: AlignmentConf
     return logs[:, :, 0] - logs[:, :, 1:].mean(2)
 
 
+def _controls(logs: Float[Array, "n bands views"], config: AlignmentConfig) -> Bool[Array, "n bands views"]:
+    """Which views are controls, by their mean logarithms: all but the unmoved one, and turned ones that are own too."""
+    moved = logs.shape[2] - 1 - len(config.turns)
+    are = jnp.broadcast_to(jnp.arange(logs.shape[2]) > 0, logs.shape)
+    if moved < 2:  # without the turned ones nothing would tell how they spread
+        return are
+    falls = logs - logs[:, :, 1 : 1 + moved].mean(2, keepdims=True)
+    own = (falls[:, :, :1] <= FALL) & (falls[:, :, 1 + moved :] <= KEPT * falls[:, :, :1])
+    return are.at[:, :, 1 + moved :].set(~own)
+
+
 def of_blocks(
     losses: Float[Array, "n bands views blocks"],
     telling: Bool[Array, "n blocks"],
@@ -375,16 +391,18 @@ def of_blocks(
     """
     if losses.shape[3] % tiles:
         raise ValueError(f"{losses.shape[3]} blocks of {tiles} tiles: expected as many of each")
-    controls = losses.shape[2] - 1
     weight = telling.astype(losses.dtype)
     of_tiles = weight.reshape(-1, tiles, weight.shape[1] // tiles).sum(2)
     count = of_tiles.sum(1)
     safe = jnp.maximum(count, 2.0)[:, None]
-    differences = _differences(losses, config)
+    logs = jnp.log(losses + config.floor)
+    of_views = jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None]
+    are_controls = _controls(of_views, config)
+    controls = are_controls.sum(2).astype(losses.dtype)
+    differences = logs[:, :, 0] - jnp.mean(logs, axis=2, where=are_controls[..., None])
     mean = jnp.einsum("nb,nfb->nf", weight, differences) / safe
     between_blocks = jnp.einsum("nb,nfb->nf", weight, jnp.square(differences - mean[..., None])) / (safe - 1.0) / safe
-    logs = jnp.log(losses[:, :, 1:] + config.floor)
-    between_controls = jnp.var(jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None], axis=2, ddof=1)
+    between_controls = jnp.var(of_views, axis=2, ddof=1, where=are_controls)
     beyond_one = 1.0 - jnp.square(of_tiles).sum(1, keepdims=True) / jnp.square(safe)  # 1 - 1 / T
     error = jnp.sqrt(between_blocks + between_controls * (1.0 / controls + beyond_one) + FLOOR_OF_ERROR**2)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
