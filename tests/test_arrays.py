@@ -51,7 +51,7 @@ def test_prepare_brings_pixels_into_shape(pixels):
         (lambda p: p[..., 0], r"uint8 \[2,16,24\]"),
         (lambda p: p.transpose(0, 3, 1, 2), r"uint8 \[2,3,16,24\]"),
         (lambda p: [p[0], p[1, :8]], "2 shapes, 8×24×3, 16×24×3: one call takes images of one size"),
-        (lambda p: [], "0 shapes"),
+        (lambda p: [], "pixels: an empty list"),
         (lambda p: "photo.png", "pixels"),
         (lambda p: None, "pixels: NoneType"),
     ],
@@ -252,11 +252,6 @@ def test_the_map_takes_settings_of_the_alignment():
     ae = aedr.from_functions(_latents, _images)
     with pytest.raises(aedr.ArgumentError, match="a SignalConfig; expected an AlignmentConfig"):
         aedr.alignment_map(ae, np.zeros((1, 128, 128, 3), np.float32), config=aedr.SignalConfig.tiles())
-
-
-def test_no_pixels():
-    with pytest.raises(aedr.ArgumentError, match="an empty list"):
-        prepare([])
 
 
 @pytest.mark.parametrize("shape", [(), (1, 2)])
