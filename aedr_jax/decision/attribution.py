@@ -182,7 +182,7 @@ def attribute(
     family = _families(measured, pasts, families)
     aligned = np.array([has_alignment(measured[name]) for name in models])
     known = aligned | np.array([all(c.validation for c in pasts[name]) for name in models])
-    _warn_of_too_many({family[name] for name in models if has_alignment(measured[name])}, reference, false_names)
+    _warn_of_too_many({family[models[i]] for i in np.flatnonzero(aligned)}, reference, false_names)
     accepted = columns.accepted & (~known | _significant(columns.foreign_p_value, known, family, models, false_names))
     said = np.isfinite(columns.score)
     # A candidate that says nothing of an image cannot take another's name away; without a name there is no "none".

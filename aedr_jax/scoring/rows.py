@@ -13,7 +13,7 @@ from typing import Any, cast, get_type_hints
 
 import numpy as np
 
-from aedr_jax.scoring.tables import as_record, printable
+from aedr_jax.scoring.tables import records
 from aedr_jax.signal.measurement import Measurement
 from aedr_jax.signal.protocol import Identity
 
@@ -88,7 +88,7 @@ def as_table(rows: Sequence[Row]) -> Any:
     arrow = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool | None: pa.bool_()}
     fields = [(name, arrow[kind]) for name, kind in column_types().items()]
     schema = pa.schema(fields, metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION).encode()})
-    return pa.Table.from_pylist([printable(as_record(row)) for row in rows], schema=schema)
+    return pa.Table.from_pylist(records(rows), schema=schema)
 
 
 def by_image(rows: Iterable[Row]) -> dict[tuple[str, str], dict[str, Row]]:

@@ -26,6 +26,7 @@ __all__ = [
     "check_place",
     "for_terminal",
     "printable",
+    "records",
     "saying",
     "to_json",
     "to_markdown",
@@ -123,12 +124,13 @@ def write_rows(
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            pq.write_table(saying(table() if table else _inferred(_records(rows)), about or {}), partial)
+            pq.write_table(saying(table() if table else _inferred(records(rows)), about or {}), partial)
         else:
-            {".csv": _write_csv, ".jsonl": _write_jsonl}[path.suffix](_records(rows), partial)
+            {".csv": _write_csv, ".jsonl": _write_jsonl}[path.suffix](records(rows), partial)
 
 
-def _records(rows: Iterable[Any]) -> list[dict[str, Any]]:
+def records(rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Rows as columns and values (`as_record`), as files can hold them (`printable`)."""
     return [printable(as_record(row)) for row in rows]
 
 

@@ -22,7 +22,7 @@ from typing import Any, get_type_hints
 
 from aedr_jax.errors import SourceError
 from aedr_jax.scoring.store import Layout
-from aedr_jax.scoring.tables import printable, write_rows
+from aedr_jax.scoring.tables import printable, records, write_rows
 from aedr_jax.scoring.verdicts import Verdict
 
 __all__ = ["SCHEMA_VERSION", "as_record", "as_table", "columns", "count_verdicts", "layout", "write_verdicts"]
@@ -63,7 +63,7 @@ def as_table(verdicts: Sequence[Verdict], models: Sequence[str]) -> Any:
     fields = {name: kind(hint) for name, hint in get_type_hints(Verdict).items()}
     fields |= {"model": pa.string(), **dict.fromkeys(OF_THE_NEAREST, pa.float64()), "schema_version": pa.int64()}
     schema = pa.schema(list(fields.items()), metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION).encode()})
-    return pa.Table.from_pylist([printable(as_record(verdict)) for verdict in verdicts], schema=schema)
+    return pa.Table.from_pylist(records(map(as_record, verdicts)), schema=schema)
 
 
 def layout(models: Sequence[str]) -> Layout:

@@ -277,9 +277,11 @@ def alignment_map(
     # One after another: of a large image, all windows at once would take gigabytes.
     by_tile = jax.lax.map(lambda tile: _of_tiles(autoencoder, tile, grid, config), tiles)
     losses, telling = (x.reshape(-1, *x.shape[2:]) for x in by_tile)
-    found = jnp.where(telling, _differences(losses, config).mean(1), jnp.nan)
+    logs = jnp.log(losses + config.floor)
+    controls = logs[:, :, 1:]
+    found = jnp.where(telling, (logs[:, :, 0] - controls.mean(2)).mean(1), jnp.nan)
     if standardized:
-        controls = jnp.log(losses[:, :, 1:] + config.floor).mean(1)
+        controls = controls.mean(1)
         variance = jnp.where(telling, jnp.var(controls, axis=1, ddof=1), jnp.nan).reshape(rows * columns, n, -1)
         spread = jnp.sqrt(jnp.nanmean(variance, axis=(0, 2)) * (1 + 1 / controls.shape[1]))
         found = found / jnp.tile(spread, rows * columns)[:, None, None]
@@ -354,11 +356,6 @@ def _of_views(
         for e, (y, x) in zip(upright, moves, strict=True)
     ]
     return _blocks(jnp.stack(inside, axis=2), grid).swapaxes(0, 1)
-
-
-def _differences(losses: Float[Array, "n bands views *b"], config: AlignmentConfig) -> Float[Array, "n bands *b"]:
-    logs = jnp.log(losses + config.floor)
-    return logs[:, :, 0] - logs[:, :, 1:].mean(2)
 
 
 def _controls(logs: Float[Array, "n bands views"], config: AlignmentConfig) -> Bool[Array, "n bands views"]:

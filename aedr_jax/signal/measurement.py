@@ -301,11 +301,8 @@ class Passes:
         entries = jax.lax.stop_gradient(quantize(self.latents))  # straight-through, it would have no gradient
         pairs = zip(jax.tree.leaves(entries), jax.tree.leaves(self.latents), strict=True)
         squared = [jnp.square(a - b).astype(jnp.float32) for a, b in pairs]
-        means = [jnp.mean(x, axis=tuple(range(1, x.ndim))) for x in squared]
-        if len(means) == 1:
-            return means[0]
-        weights = [math.prod(x.shape[1:]) for x in squared]  # a pytree, of functions: the mean over all of its values
-        return sum(w * mean for w, mean in zip(weights, means, strict=True)) / jnp.float32(sum(weights))
+        total = sum(jnp.sum(x, axis=tuple(range(1, x.ndim))) for x in squared)  # functions' latents may be a pytree
+        return jnp.asarray(total / sum(math.prod(x.shape[1:]) for x in squared))
 
     @cached_property
     def alignment(self) -> Float[Array, " n"]:
