@@ -401,6 +401,8 @@ def test_command_line(scores, tmp_path, capsys, world, monkeypatch):
         ([], "either INPUT or --scores"),
         ([str(world / "images"), "--scores", str(scores)], "either INPUT or --scores"),
         (["--scores", str(scores), "--dtype", "float16"], "--dtype is of images"),
+        (["--scores", str(scores), "--precision", "highest"], "--precision is of images"),
+        (["--scores", str(scores), "--preset", "tiles"], "--preset is of images"),
         (["--scores", str(scores), "--engine", "ray"], "--engine needs a folder"),
         (["--scores", str(scores), "--search", "--out", str(out)], "a search needs the images"),
     ):

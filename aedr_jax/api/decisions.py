@@ -29,7 +29,7 @@ from aedr_jax.scoring.record import Record
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.scoring.scored import Scores
 from aedr_jax.scoring.scorer import Scorer
-from aedr_jax.scoring.tables import check_output, check_place
+from aedr_jax.scoring.tables import check_apart, check_file, check_output
 from aedr_jax.scoring.verdict_table import write_verdicts
 from aedr_jax.scoring.verdicts import Verdict, check_calibrations, families_of
 from aedr_jax.signal.measurement import PRESETS, SignalConfig
@@ -94,7 +94,7 @@ def calibrate(
     Raises:
       RunError: where a part of the images could not be read, or none could be scored.
       CalibrationError: as `aedr_jax.calibrate`; what is wrong with the choices, before the first image is scored.
-      SourceError, AutoencoderError: as `score`; and where `out` is a folder.
+      SourceError, AutoencoderError: as `score`; and where `out` is a folder, or cannot be written.
       ValueError: on another rule.
       KeyboardInterrupt: where the run is interrupted: no threshold comes of a part of the images.
 
@@ -102,12 +102,14 @@ def calibrate(
       CalibrationWarning: as `aedr_jax.calibrate`.
     """
     check_choice(alpha=alpha, false_accepts=false_accepts, rule=rule, validated=validation is not None)
-    if out is not None and Path(out).is_dir():
-        raise SourceError(f"{out}: is a folder; expected the name of a file")
+    if out is not None:
+        check_file(out, made=True)
     columns = {"image_column": image_column, "id_column": id_column}
     models = named([model])
     own = as_source(inputs, **columns)
     foreign = None if validation is None else as_source(validation, **columns)
+    for source in filter(None, (own, foreign)):
+        check_apart(source, out)
     processing = Processing.parse(processing) if isinstance(processing, str) else processing
     scorer = setup.scorer(models, processing=processing)
 
@@ -271,10 +273,11 @@ def attribute(
     if out is not None and check_output(out).suffix == "":
         raise SourceError(f"{out}: attribute_dataset writes folders; expected an ending of .parquet, .csv or .jsonl")
     if record is not None:
-        check_place(record)
+        check_file(record)
     check_false_names(false_names)
     check_workers(workers)
     if isinstance(inputs, Scores):
+        check_apart(inputs, out, record)
         scores, chosen = scored_candidates(inputs, models, calibrations, search=search)
         judging = Judging(chosen, false_names)
         judging.check(scores.protocols())
@@ -285,6 +288,7 @@ def attribute(
         return _finished(verdicts, run, scores.models, measured, judging, out=out, record=record, command=command)
     places, chosen = candidates_of(models, calibrations, setup)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
+    check_apart(source, out, record)
     scorer = setup.scorer(places)
     judging = Judging(chosen, false_names, search)
     judging.check({candidate.name: scorer.protocol(candidate) for candidate in scorer.candidates})

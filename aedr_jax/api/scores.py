@@ -17,7 +17,7 @@ from aedr_jax.scoring.job import Setup, decoders
 from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.rows import Row, as_table
 from aedr_jax.scoring.scorer import Scorer
-from aedr_jax.scoring.tables import check_output, write_rows
+from aedr_jax.scoring.tables import check_apart, check_output, write_rows
 
 __all__ = [
     "Counts",
@@ -127,6 +127,7 @@ def score(
     if out is not None and check_output(out).suffix == "":
         raise SourceError(f"{out}: score_dataset writes folders; expected an ending of .parquet, .csv or .jsonl")
     source = as_source(inputs, image_column=image_column, id_column=id_column)
+    check_apart(source, out)
     run = score_source(setup.scorer(named(models)), source, progress)
     if out is not None:
         write_rows(run.rows, out, about=Made.now(command).in_parquet(), table=lambda: as_table(run.rows))

@@ -44,7 +44,7 @@ class Archives(Source):
         named: dict[str, Path] = {}  # each once, under its first name
         for given in paths:
             named.setdefault(os.path.abspath(given), Path(given))
-        self.paths = tuple(named.values())
+        self.paths = self.places = tuple(named.values())
         first: dict[str, Path] = {}
         for path in self.paths:
             if first.setdefault(path.name, path) != path:

@@ -108,6 +108,7 @@ class Chain(Source):
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = tuple(sources)
+        self.places = tuple(place for source in self.sources for place in source.places)
 
     def __iter__(self) -> Iterator[Item]:
         return self._of_each(iter)
@@ -158,6 +159,7 @@ class Table(Source):
         import pyarrow.parquet as pq
 
         self.path, self.groups = Path(path), groups
+        self.places = (self.path,)
         try:
             with pq.ParquetFile(self.path) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows

@@ -60,6 +60,7 @@ class Listing(Source):
         self, path: str | os.PathLike[str], *, image_column: str | None = None, id_column: str | None = None
     ) -> None:
         self.path = Path(path)
+        self.places = (self.path,)
         self._read = {".jsonl": _json_lines, ".txt": _plain_lines}.get(self.path.suffix.lower(), _delimited)
         try:
             names, empty = self._look()

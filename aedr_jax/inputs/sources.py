@@ -82,6 +82,7 @@ class Source(ABC):
     """
 
     light = False  # whether its items are only named as it is gone through, not read
+    places: Sequence[str | os.PathLike[str]] = ()  # the files and folders that were named, or patterns of them
     _passed: Mapping[str, int] = MappingProxyType({})
     _passed_elsewhere: Mapping[str, int] = MappingProxyType({})
 
@@ -163,7 +164,7 @@ class Files(Source):
     light = True
 
     def __init__(self, inputs: Iterable[str | os.PathLike[str]]) -> None:
-        self.inputs = tuple(os.fspath(name) for name in inputs)
+        self.inputs = self.places = tuple(os.fspath(name) for name in inputs)
 
     def __iter__(self) -> Iterator[Item]:
         problems: list[str] = []

@@ -22,6 +22,7 @@ from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.sharding import pod_share
 from aedr_jax.scoring.store import Fresh, Parts
+from aedr_jax.scoring.tables import check_apart
 from aedr_jax.signal.measurement import SignalConfig
 
 __all__ = ["Running", "check_workers", "fill", "score_dataset"]
@@ -156,6 +157,7 @@ def fill(work: Work, whole: Source, out: str | os.PathLike[str], running: Runnin
     Raises:
       SourceError, RunError: as `score_dataset`.
     """
+    check_apart(whole, out)
     share = running.share()
     parts = Parts(Path(out), tag=f"{share[0]}-of-{share[1]}", layout=work.layout, command=running.command)
     if running.engine == "ray":
