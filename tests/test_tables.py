@@ -262,7 +262,7 @@ def test_nor_by_a_call_in_python(tmp_path, monkeypatch):
             lambda names, out: api.calibrate(names, "mini-vq", out=out),
             lambda names, out: api.calibrate("shards.zip", "mini-vq", validation=names, out=out),
         ):
-            with pytest.raises(SourceError, match="is an input, .*list.*, too; name another file"):
+            with pytest.raises(SourceError, match=r"is an input, .*list.*, too; name another file"):
                 call(names, out)
     with pytest.raises(SourceError, match=r"v\.csv: is another output too; name another file"):
         api.attribute("list.csv", models=["mini-vq"], out="v.csv", record="./v.csv")

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ __all__ = [
     "read_gray",
     "read_image",
     "too_large",
+    "why_no_url",
 ]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # JPEG includes MPO, the several-picture JPEG of phones
@@ -222,6 +224,12 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
 
 
+def why_no_url(name: object) -> str:
+    """Why nothing is read from a URL, and what to do; "" for other names."""
+    url = re.match("[a-z][a-z0-9+.-]+:/", str(name), re.IGNORECASE)  # a Path has one slash of two
+    return "is a URL, which is not read: download it, and give the file or its folder" if url else ""
+
+
 def too_large(size: int) -> str:
     """Why so many bytes are not read."""
     return f"{size} bytes; files above {MAX_FILE_BYTES} are not read"
@@ -235,7 +243,7 @@ def _explained(name: str | os.PathLike[str]) -> Iterator[None]:
     except ImageError:
         raise
     except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
+        raise ImageError(f"{name}: {why_no_url(name) or 'no such file'}") from None
     except IsADirectoryError:
         raise ImageError(f"{name}: is a folder, not an image") from None
     except MemoryError:

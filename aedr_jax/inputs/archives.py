@@ -44,7 +44,8 @@ class Archives(Source):
         named: dict[str, Path] = {}  # each once, under its first name
         for given in paths:
             named.setdefault(os.path.abspath(given), Path(given))
-        self.paths = self.places = tuple(named.values())
+        self.paths = tuple(named.values())
+        self.places = self.paths
         first: dict[str, Path] = {}
         for path in self.paths:
             if first.setdefault(path.name, path) != path:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aedr_jax.errors import ImageError, RunError, SourceError
-from aedr_jax.images.codec import read_bytes
+from aedr_jax.images.codec import read_bytes, why_no_url
 from aedr_jax.inputs.ids import Ids, share_of
 
 __all__ = [
@@ -164,7 +164,8 @@ class Files(Source):
     light = True
 
     def __init__(self, inputs: Iterable[str | os.PathLike[str]]) -> None:
-        self.inputs = self.places = tuple(os.fspath(name) for name in inputs)
+        self.inputs = tuple(os.fspath(name) for name in inputs)
+        self.places = self.inputs
 
     def __iter__(self) -> Iterator[Item]:
         problems: list[str] = []
@@ -290,4 +291,4 @@ def nothing_at(given: str, passed: Mapping[str, int] | None = None) -> str:
     if os.path.isdir(given):
         there = said_of_passed_over(passed or {})
         return f"{given}: no image in this folder (looked for {', '.join(SUFFIXES)}{there and '; '}{there})"
-    return f"{given}: no such file or folder, and nothing matches it as a pattern"
+    return f"{given}: {why_no_url(given) or 'no such file or folder, and nothing matches it as a pattern'}"

@@ -56,7 +56,7 @@ def check_apart(source: Source, *outputs: str | os.PathLike[str] | None) -> None
       SourceError: naming the output.
     """
     seen = {os.path.realpath(place): f"an input, {place}," for place in source.places}
-    for path in filter(None, outputs):
+    for path in (output for output in outputs if output is not None):
         if other := seen.get(os.path.realpath(path)):
             raise SourceError(f"{path}: is {other} too; name another file")
         seen[os.path.realpath(path)] = "another output"
