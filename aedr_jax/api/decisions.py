@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aedr_jax.api.scores import Progress, Run, named, score_source, taken_again, unseen
-from aedr_jax.autoencoders.names import match_models, why_no_name
+from aedr_jax.autoencoders.names import as_names, match_models, why_no_name
 from aedr_jax.autoencoders.registry import calibration_file, default_models, list_models, local_folder
 from aedr_jax.decision import calibration as decision
 from aedr_jax.decision.attribution import NONE, check_false_names
@@ -22,7 +22,7 @@ from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.containers import as_source
 from aedr_jax.inputs.sources import Source, until_failure
 from aedr_jax.scoring.dataset import check_workers
-from aedr_jax.scoring.job import Setup
+from aedr_jax.scoring.job import Setup, check_setup
 from aedr_jax.scoring.judging import Judging, searched
 from aedr_jax.scoring.made import Made, images_hash
 from aedr_jax.scoring.record import Record
@@ -104,6 +104,7 @@ def calibrate(
     check_choice(alpha=alpha, false_accepts=false_accepts, rule=rule, validated=validation is not None)
     if out is not None:
         check_file(out, made=True)
+    check_setup(setup)
     columns = {"image_column": image_column, "id_column": id_column}
     models = named([model])
     own = as_source(inputs, **columns)
@@ -157,6 +158,9 @@ def candidates_of(
     Raises:
       CalibrationError, SourceError, AutoencoderError: as `attribute`, whose arguments these are.
     """
+    check_setup(setup)
+    if models is not None and not isinstance(models, Mapping):
+        models = as_names(models)
     if models is not None and not models:
         raise CalibrationError("no model to attribute to")
     if calibrations is None:
@@ -195,6 +199,7 @@ def scored_candidates(
     """
     if search:
         raise SourceError(f"{scores.where}: a search needs the images, and scores have none")
+    models = None if models is None else as_names(models)
     if calibrations is None:
         wanted = tuple(scores.kinds if models is None else models)
         chosen: dict[str, list[Calibration]] = {}
@@ -367,6 +372,11 @@ def load_calibrations(where: str | os.PathLike[str] = SHIPPED) -> dict[str, list
     if where == SHIPPED:
         shipped = {name: calibration_file(name) for name in list_models()}
         return {name: [Calibration.load(path)] for name, path in shipped.items() if path}
+    if not isinstance(where, str | os.PathLike):
+        raise CalibrationError(
+            f"calibrations: {type(where).__name__}; expected a folder or a file of them, 'shipped', or a mapping, "
+            "{model: calibration}"
+        )
     folder = Path(where)
     files = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
     if not files:

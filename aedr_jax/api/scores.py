@@ -13,7 +13,7 @@ from aedr_jax.errors import RunError, SourceError
 from aedr_jax.inputs.containers import as_source, open_source
 from aedr_jax.inputs.sources import Item, Source, until_failure
 from aedr_jax.scoring.dataset import score_dataset
-from aedr_jax.scoring.job import Setup, decoders
+from aedr_jax.scoring.job import Setup, check_setup, decoders
 from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.rows import Row, as_table
 from aedr_jax.scoring.scorer import Scorer
@@ -126,6 +126,7 @@ def score(
     """
     if out is not None and check_output(out).suffix == "":
         raise SourceError(f"{out}: score_dataset writes folders; expected an ending of .parquet, .csv or .jsonl")
+    check_setup(setup)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
     check_apart(source, out)
     run = score_source(setup.scorer(named(models)), source, progress)
@@ -136,9 +137,7 @@ def score(
 
 def named(models: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     """Name -> source, by `name_models` where names are not given."""
-    if isinstance(models, Mapping):
-        return dict(models)
-    return name_models([models] if isinstance(models, str) else models)
+    return dict(models) if isinstance(models, Mapping) else name_models(models)
 
 
 def score_source(scorer: Scorer, source: Source, progress: Progress = unseen, *, workers: int | None = 1) -> Run:

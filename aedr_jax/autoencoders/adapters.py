@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.models import normal_like
@@ -146,7 +147,8 @@ def from_functions(
       scaling_factor: what the diffusion model multiplies latents with.
 
     Raises:
-      AutoencoderError: on `quantize_on_decode=True` without `quantize`.
+      AutoencoderError: on `quantize_on_decode=True` without `quantize`, on what are no functions, and on another factor
+        than 1, 2, 3, ...
 
     >>> encode = lambda params, x: params * x[:, ::8, ::8]
     >>> decode = lambda params, z: z.repeat(8, axis=1).repeat(8, axis=2)
@@ -155,6 +157,11 @@ def from_functions(
     >>> latents.shape, ae.decode(latents).shape
     ((1, 4, 4, 3), (1, 32, 32, 3))
     """
+    for name, function in (("encode", encode), ("decode", decode)):
+        if not callable(function):
+            raise AutoencoderError(f"{name}: {type(function).__name__}; expected a function of params and an array")
+    if not isinstance(factor, int | np.integer) or factor < 1:
+        raise AutoencoderError(f"factor {factor!r}: expected a whole number of pixels, 1 or more")
     if quantize_on_decode and quantize is None:
         raise AutoencoderError("quantize_on_decode=True needs quantize=")
     on_decode = quantize is not None if quantize_on_decode is None else quantize_on_decode

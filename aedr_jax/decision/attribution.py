@@ -18,6 +18,7 @@ from aedr_jax.decision.agreement import measured_otherwise
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.null import ROUNDING, Null
+from aedr_jax.decision.threshold import is_share
 from aedr_jax.errors import CalibrationError, CalibrationWarning
 from aedr_jax.signal.measurement import Measurement, Values
 from aedr_jax.signal.protocol import Identity, deciding
@@ -226,8 +227,8 @@ def check_false_names(rate: float) -> None:
     Raises:
       CalibrationError: outside (0, 1).
     """
-    if not 0.0 < rate < 1.0:
-        raise CalibrationError(f"false names {rate}: expected a share in (0, 1)")
+    if not is_share(rate):
+        raise CalibrationError(f"false names {rate!r}: expected a share in (0, 1)")
 
 
 def check_pasts(pasts: Mapping[str, Sequence[Calibration]]) -> None:
@@ -255,8 +256,9 @@ def check_pasts(pasts: Mapping[str, Sequence[Calibration]]) -> None:
 def _check_columns(name: str, measured: Measurement | Values) -> None:
     """Refuse what has not one value an image, such as a single image's values or what `pmap` gives."""
     for column in measured if isinstance(measured, Measurement) else (measured,):
-        if np.ndim(column) != 1:
-            raise CalibrationError(f"{name}: measured values of shape {np.shape(column)}; expected [n], one an image")
+        if np.ndim(column) != 1 or (kind := np.asarray(column).dtype).kind in "OSU":
+            given = f"shape {np.shape(column)}" if np.ndim(column) != 1 else f"type {kind}"
+            raise CalibrationError(f"{name}: measured values of {given}; expected [n], one number an image")
 
 
 def _check_measured_alike(name: str, measured: Measurement | Values, pasts: Sequence[Calibration]) -> None:

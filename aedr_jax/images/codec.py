@@ -216,6 +216,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     Raises:
       ImageError: with the file and the reason.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ImageError(f"path: {type(path).__name__}; expected the name of one image file")
     with _explained(path):
         if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # it may never end
             raise ImageError(f"{path}: is a pipe or device, not an image file")

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Running:
     command: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.shard, str) and self.shard != "auto":
+        if not isinstance(self.shard, Sequence) or (isinstance(self.shard, str) and self.shard != "auto"):
             raise SourceError(f"shard {self.shard!r}: expected (I, N) or 'auto'")
         if not isinstance(self.shard, str) and not 0 <= self.shard[0] < self.shard[1]:
             raise SourceError(f"shard {self.shard[0]}/{self.shard[1]}: expected I/N with I from 0 to N - 1")
@@ -133,8 +133,6 @@ def score_dataset(
     """
     if not isinstance(models, Mapping) or not models:
         raise SourceError(f"models {models!r}: expected names and what to load, such as {{'mini-vq': 'mini-vq'}}")
-    if not isinstance(config, SignalConfig):
-        raise SourceError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
     check_workers(workers)
     running = Running(shard, part_images, part_seconds, engine, address, resources, progress, command)
     setup = Setup(config, batch_size, multiple, dtype, precision, most_pixels, most_decoded)
