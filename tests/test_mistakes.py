@@ -93,6 +93,11 @@ SIGNAL = aedr.SignalConfig.paper()
         (lambda: aedr.score_dataset(IMAGES, {"a": AE}, "o"), aedr.SourceError, "inputs: ndarray; .* for aedr.measure"),
         (lambda: aedr.score_dataset("a.png", {"a": None}, "o"), aedr.ArgumentError, "autoencoder: NoneType"),
         (lambda: aedr.score_dataset("a.png", {"a": AE}, "o", shard=1), aedr.SourceError, "shard 1: expected"),
+        (
+            lambda: aedr.score_dataset("a.png", {"a": AE}, "o", config="paper"),
+            aedr.SourceError,
+            "config 'paper': expec",
+        ),
         (lambda: api.attribute([], models=["mini-vq"]), aedr.SourceError, "no input: an empty list"),
         (lambda: api.attribute("a.png", models=AE), aedr.AutoencoderError, "model: FunctionAutoencoder; .* by a name"),
         (
