@@ -137,8 +137,8 @@ def from_functions(
         whatever pytree `decode` takes.
       decode: `decode(params, latents)`, to images [n,h,w,3] in [-1, 1], floating point, not clipped.
       params: a pytree of weights. Pass weights here rather than close over them: `jit` then shares one program between
-        models, and `weights_hash` tells models apart. (Of two with equal params and other functions it knows nothing:
-        they are one family only where all that `attribute` is given of them is equal to the last bit.)
+        models, and `weights_hash` tells models apart. (It does not tell functions apart: two of equal params are one
+        family for `attribute` where their measurements are equal to the last bit, and for `api.attribute` never.)
       quantize: `quantize(params, latents)`, the nearest codebook entries, for a model that has a codebook.
       quantize_on_decode: whether `decode` is to be fed quantized latents; None: yes where `quantize` is given.
       sample: `sample(params, images, key)`, a posterior sample; needed for the "official" preset only.
