@@ -12,6 +12,7 @@ from conftest import tiny_autoencoder
 
 import aedr_jax as aedr
 from aedr_jax.images.arrays import prepare
+from aedr_jax.images.tiles import Grid, tile_of
 
 
 @pytest.fixture(autouse=True)
@@ -246,6 +247,64 @@ def test_latents_may_be_a_pytree():
     expected, found = aedr.measure(one, images), aedr.measure(several, images)
     np.testing.assert_allclose(found.latent_error, expected.latent_error / 4, rtol=1e-6)  # of 12 channels 9 are right
     np.testing.assert_array_equal(found.ratio, expected.ratio)
+
+
+@pytest.mark.parametrize("key", [None, jax.random.key(0)])
+def test_latents_that_show_another_factor_are_refused(key):
+    """The controls would be moved by steps of another grid, and own images of the decoder would be foreign."""
+    x = np.zeros((1, 64, 32, 3), np.float32)
+    for given in (2, 4, 16):
+        ae = aedr.from_functions(_latents, _images, sample=lambda p, x, key: _latents(p, x), factor=given)
+        with pytest.raises(
+            aedr.AutoencoderError, match=rf"latents \[1, 8, 4, 3\] .* factor=8, not {given} .* in a tuple"
+        ):
+            jax.eval_shape(ae.encode, x, key)  # shapes are enough
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda params, x: (_latents(params, x),),
+        lambda params, x: _latents(params, x).reshape(1, -1, 3),
+        lambda params, x: _latents(params, x).reshape(1, 1, -1, 3),
+        lambda params, x: _latents(params, x).transpose(0, 3, 1, 2),
+        lambda params, x: x.mean((1, 2), keepdims=True),
+        lambda params, x: jnp.pad(_latents(params, x), ((0, 0), (0, 3), (0, 3), (0, 0))),
+    ],
+    ids=["tuple", "tokens", "row", "channels first", "one cell", "padded"],
+)
+def test_other_latents_show_no_factor(encode):
+    for factor in (4, 8):
+        aedr.from_functions(encode, _images, factor=factor).encode(np.zeros((1, 64, 64, 3), np.float32))
+
+
+@pytest.mark.parametrize(("multiple", "tile"), [(32, 104), (64, 72)])
+def test_an_encode_of_coarse_multiples_is_told_its_tile(multiple, tile):
+    def encode(params, x):
+        n, h, w, c = x.shape
+        coarse = x.reshape(n, h // multiple, multiple, w // multiple, multiple, c).mean((2, 4))
+        return _latents(params, x) + coarse.repeat(multiple // 8, 1).repeat(multiple // 8, 2)
+
+    ae = aedr.from_functions(encode, _images)
+    images = aedr.prepare(np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), dtype=np.uint8))
+    with pytest.raises(TypeError, match="reshape") as raised:
+        aedr.measure(ae, images)
+    (note,) = (note for note in raised.value.__notes__ if "aedr_jax" in note)
+    assert "120×120 pixels" in note
+    assert "multiples of 32 alone, measure with SignalConfig(alignment=AlignmentConfig(tile=104)); of 64 " in note
+    assert "of 64 alone, with tile=72" in note
+    config = aedr.SignalConfig(alignment=aedr.AlignmentConfig(tile=tile))
+    assert np.isfinite(aedr.measure(ae, images, config=config).alignment)
+    with pytest.raises(ValueError, match="reshape") as raised:  # another fault has no such note
+        aedr.from_functions(lambda p, x: x.reshape(7), _images).encode(images)
+    assert not hasattr(raised.value, "__notes__")
+
+
+def test_tiles_of_any_factor_have_windows_of_a_multiple():
+    for factor in (1, 2, 3, 4, 8, 14, 16, 32):
+        for multiple in (32, 64):
+            tile = tile_of(multiple, factor)
+            assert Grid.of(aedr.AlignmentConfig(tile=tile), factor, 1 << 12).window % multiple == 0
 
 
 def test_the_map_takes_settings_of_the_alignment():

@@ -17,8 +17,9 @@ def calibrations(rng):
     return {name: aedr.calibrate(rng.normal(1.0, 0.1, 50), model=name, config=PAPER) for name in ("a", "b", "c")}
 
 
-def with_hash(calibration, weights, rounded=None):
-    identity = dataclasses.replace(calibration.protocol.identity, weights_hash=weights, rounded_hash=rounded)
+def with_hash(calibration, weights, rounded=None, dtype="float32"):
+    known = {"weights_hash": weights, "rounded_hash": rounded, "dtype": dtype}
+    identity = dataclasses.replace(calibration.protocol.identity, **known)
     protocol = dataclasses.replace(calibration.protocol, identity=identity)
     return dataclasses.replace(calibration, protocol=protocol)
 
@@ -76,6 +77,9 @@ def test_families_by_name_by_hash_or_by_equal_measurements(calibrations):
     assert verdict(families={"a": "1", "b": "1", "c": "1"}) == "a|b|c"
     apart = {name: with_hash(calibration, name) for name, calibration in calibrations.items()}
     assert verdict(apart) == "ambiguous: a, b, c"  # known hashes that differ
+    # Functions compute in no dtype, and equal params do not say that they are equal.
+    functions = {name: with_hash(calibration, "x", dtype=None) for name, calibration in calibrations.items()}
+    assert verdict(functions) == "ambiguous: a|c, b"
     # What is known of one joins it to whatever either side is equal to.
     chain = {"a": with_hash(calibrations["a"], "x"), "b": with_hash(calibrations["b"], "x"), "c": unknown["c"]}
     assert verdict(chain) == "a|b|c"
@@ -211,6 +215,11 @@ def test_refusals(calibrations):
         aedr.attribute({}, calibrations)
     with pytest.raises(aedr.CalibrationError, match="no calibration for d"):
         aedr.attribute({"a": np.ones(2), "d": np.ones(2)}, calibrations)
+    aligned = {"d": aedr.Measurement.of_alignment(-np.ones(2), np.full(2, 0.1))}
+    with pytest.raises(aedr.CalibrationError, match="for b, which were not measured, and none for d, which were"):
+        aedr.attribute(aligned, {"b": calibrations["b"]})
+    with pytest.raises(aedr.CalibrationError, match="for b, c, which were not measured, and none for d, which were"):
+        aedr.attribute({"a": np.ones(2), **aligned}, calibrations)
     with pytest.raises(aedr.CalibrationError, match="different numbers"):
         aedr.attribute({"a": np.ones(2), "b": np.ones(3)}, calibrations)
     with pytest.raises(aedr.CalibrationError, match="no calibration for a"):

@@ -267,12 +267,10 @@ def test_other_settings_are_refused(score, tmp_path, world, loaded):
 
 
 @pytest.mark.parametrize("models", ["mini-kl4-a", ["mini-kl4-a"], {}, None])
-def test_models_and_settings_are_told_what_to_be(tmp_path, models):
+def test_models_are_told_what_to_be(tmp_path, models):
     score = score_dataset.__wrapped__  # as a user has it, without the suite's type checks
     with pytest.raises(SourceError, match=r"models .*: expected names and what to load, such as {'mini"):
         score(tmp_path, models, tmp_path / "scores", batch_size=8)
-    with pytest.raises(SourceError, match="config 'paper': expected a SignalConfig"):
-        score(tmp_path, {"m": "m"}, tmp_path / "scores", batch_size=8, config="paper")
 
 
 def test_a_damaged_part_is_named(score, tmp_path):

@@ -294,7 +294,9 @@ def test_the_default_is_scored_by_its_standing():
     gray, keys = jnp.zeros((2, 96, 96), jnp.int32), jax.random.split(jax.random.key(0))
     method = make_methods(LIMITS)["aedr-default"]
     sound = tiny_autoencoder("functions")
-    broken = aedr.from_functions(lambda p, x: x[:, ::2, ::2], lambda p, z: jnp.nan * z.repeat(2, 1).repeat(2, 2))
+    broken = aedr.from_functions(
+        lambda p, x: x[:, ::2, ::2], lambda p, z: jnp.nan * z.repeat(2, 1).repeat(2, 2), factor=2
+    )
     score = jax.jit(functools.partial(method.score, clamp=True))
     found, lost = (score(ae, images, gray, keys) for ae in (sound, broken))
     expected = jax.jit(align)(sound, images[:1])

@@ -5,6 +5,7 @@ import os
 import struct
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -310,6 +311,9 @@ def test_hostile_file_is_an_error_that_names_it(put, name, reader):
 def test_missing_file_and_folder(tmp_path, reader):
     with pytest.raises(ImageError, match=r"nowhere\.png: no such file"):
         reader(tmp_path / "nowhere.png")
+    for url in ("https://a.b/c.png", Path("S3://bucket/c.png")):
+        with pytest.raises(ImageError, match=r"c\.png: is a URL, which is not read: download it"):
+            reader(url)
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ImageError, match=r"folder\.png: is a folder"):
         reader(tmp_path / "folder.png")

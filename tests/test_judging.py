@@ -383,6 +383,19 @@ def test_a_search_is_part_of_the_run(attribute, tmp_path, world, monkeypatch):
     ]
 
 
+def test_functions_of_equal_params_are_two_models(world, models):
+    """Which functions take them no row says: an own image of one was named by both."""
+    moved = aedr.from_functions(
+        lambda p, x: patch_encode(p, jnp.roll(x, 2, 1)),
+        lambda p, z: jnp.roll(patch_decode(p, z), -2, 1),
+        models["a"].params,
+        factor=4,
+    )
+    asked = {"a": models["a"], "moved": moved}
+    found = api.attribute(world / "images" / "0.png", models=asked, setup=SETUP)
+    assert found.verdicts[0].verdict == "a"
+
+
 def test_command_line(scores, tmp_path, capsys, world, monkeypatch):
     out = tmp_path / "verdicts"
     call = ["attribute", "--scores", str(scores), "--out", str(out)]
@@ -401,6 +414,8 @@ def test_command_line(scores, tmp_path, capsys, world, monkeypatch):
         ([], "either INPUT or --scores"),
         ([str(world / "images"), "--scores", str(scores)], "either INPUT or --scores"),
         (["--scores", str(scores), "--dtype", "float16"], "--dtype is of images"),
+        (["--scores", str(scores), "--precision", "highest"], "--precision is of images"),
+        (["--scores", str(scores), "--preset", "tiles"], "--preset is of images"),
         (["--scores", str(scores), "--engine", "ray"], "--engine needs a folder"),
         (["--scores", str(scores), "--search", "--out", str(out)], "a search needs the images"),
     ):

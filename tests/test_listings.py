@@ -170,6 +170,10 @@ def test_an_image_that_a_list_names_in_vain_is_an_error(tmp_path):
     (item,) = open_source([tmp_path / "t.csv"])
     with pytest.raises(ImageError, match=r"nowhere\.png: no such file"):
         item.read()
+    (tmp_path / "t.csv").write_text("path\nhttps://a.b/c.png\n")
+    (item,) = open_source([tmp_path / "t.csv"])
+    with pytest.raises(ImageError, match=r"t\.csv::0: https://a\.b/c\.png is a URL, which is not read: download it"):
+        item.read()
 
 
 def test_the_process_keeps_its_own_limit(listing):

@@ -117,7 +117,7 @@ def test_losses_without_a_name_are_compared_by_nobody(rng, tmp_path):
 
 
 def test_families_by_either_hash():
-    a = Identity("a", "0" * 64, True, rounded_hash="1" * 64)
+    a = Identity("a", "0" * 64, True, "float32", rounded_hash="1" * 64)
     copy = dataclasses.replace(a, weights_hash="2" * 64)
     older, unknown = dataclasses.replace(a, rounded_hash=None), Identity("x")
     assert a.shares_family(copy)
@@ -126,6 +126,9 @@ def test_families_by_either_hash():
     assert not dataclasses.replace(copy, rounded_hash=None).shares_family(older)
     assert not a.shares_family(dataclasses.replace(copy, quantize=False))
     assert a.shares_family(unknown) is unknown.shares_family(a) is None
+    functions = dataclasses.replace(a, dtype=None)  # no network: which functions take these weights nobody knows
+    assert functions.shares_family(functions) is functions.shares_family(a) is None
+    assert functions.shares_family(dataclasses.replace(functions, weights_hash="3" * 64, rounded_hash=None)) is False
     # It follows from the weights: where they are equal it is no difference of what was measured.
     assert Protocol(a).differences(Protocol(older)) == {}
     assert Protocol(a).fingerprint() == Protocol(older).fingerprint() != Protocol(copy).fingerprint()

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import tiny_autoencoder
 from make_tiny import QUICK, make_tensors, textured, write_folder
 from PIL import Image
 
@@ -103,6 +104,23 @@ def test_it_holds(world, file, here):
     assert found == (True, (), (), 3, (), 0, TOLERANCE)
     part = api.verify(file, world / "images" / "1.png", **here)
     assert (part.holds, part.images, part.unchecked, part.unchecked_count) == (True, 1, ("0.png", "bad.png"), 2)
+
+
+def test_of_functions_in_python(world, tmp_path, capsys):
+    """No file brings them: it says so, and takes them from who has them."""
+    functions = tiny_autoencoder("functions")
+    image = str(world / "images" / "1.png")
+    file = tmp_path / "record.json"
+    api.attribute(image, models={"mine": functions}, record=file)
+    assert main(["verify", str(file), image]) == 2
+    said = capsys.readouterr().err
+    assert "'mine' is an autoencoder of from_functions, which no file can bring" in said
+    assert "models={'mine': autoencoder}" in said
+    assert api.verify(file, image, models={"mine": functions}).holds
+    other = dataclasses.replace(functions, params=jax.tree.map(lambda leaf: 1.1 * leaf, functions.params))
+    assert not api.verify(file, image, models={"mine": other}).holds
+    with pytest.raises(SourceError, match="no model yours in the record"):
+        api.verify(file, image, models={"yours": functions})
 
 
 def test_a_page_holds_its_record_too(world, file, here, tmp_path):

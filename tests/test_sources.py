@@ -131,6 +131,7 @@ def test_folders_deeper_than_the_stack(tmp_path):
     ("name", "message"),
     [
         ("nowhere", "nowhere: no such file or folder, and nothing matches it"),
+        ("https://a.b/c.png", "https://a.b/c.png: is a URL, which is not read: download it, and give the file"),
         ("photos/*.heic", "nothing matches it as a pattern"),
         ("empty", r"empty: no image in this folder \(looked for \.png.*; 1 passed over: \.txt 1\)"),
     ],

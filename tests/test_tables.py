@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aedr_jax import api
 from aedr_jax.cli.main import main
 from aedr_jax.errors import SourceError
 from aedr_jax.inputs.sources import find_images
@@ -242,6 +243,35 @@ def test_no_file_is_written_over_one_that_is_read(tmp_path, capsys):
     assert table.read_text() == "path\na.png\n"
 
 
+def test_nor_by_a_call_in_python(tmp_path, monkeypatch):
+    """However the list was named: by a pattern, among others, or opened already."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text("path\na.png\n")
+    pq.write_table(pa.table({"path": ["a.png"]}), "list.parquet")
+    (tmp_path / "shards.zip").write_bytes(b"")
+    for names, out in (
+        ("*.csv", "list.csv"),
+        (["list.parquet", "list.csv"], tmp_path / "list.csv"),
+        ("list.parquet", "list.parquet"),
+        (api.open_source(["list.csv"]), "list.csv"),
+    ):
+        for call in (
+            lambda names, out: api.score(names, "mini-vq", out=out),
+            lambda names, out: api.attribute(names, models=["mini-vq"], out=out),
+            lambda names, out: api.attribute(names, models=["mini-vq"], record=out),
+            lambda names, out: api.calibrate(names, "mini-vq", out=out),
+            lambda names, out: api.calibrate("shards.zip", "mini-vq", validation=names, out=out),
+        ):
+            with pytest.raises(SourceError, match=r"is an input, .*list.*, too; name another file"):
+                call(names, out)
+    with pytest.raises(SourceError, match=r"v\.csv: is another output too; name another file"):
+        api.attribute("list.csv", models=["mini-vq"], out="v.csv", record="./v.csv")
+    for fill in (api.attribute_dataset, api.score_dataset):
+        with pytest.raises(SourceError, match="is an input"):
+            fill("shards.zip", models={"m": "mini-vq"}, out="shards.zip", workers=0)
+    assert (tmp_path / "list.csv").read_text() == "path\na.png\n"
+
+
 @pytest.mark.parametrize("place", [".", "/"])
 def test_a_folder_that_is_there_is_no_name(place, capsys):
     assert main(["score", "x.png", "--model", "mini-vq", "--out", place]) == 2
@@ -250,5 +280,28 @@ def test_a_folder_that_is_there_is_no_name(place, capsys):
 
 def test_a_folder_that_nobody_may_write_to_is_told_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(SourceError, match="cannot be written to"):
-        check_output(tmp_path / "rows.csv")
+    for call in (
+        lambda out: check_output(out / "rows.csv"),
+        lambda out: api.report("x.png", out / "page.html"),
+        lambda out: api.calibrate("x.png", "mini-vq", out=out / "made" / "too" / "mini-vq.json"),
+        lambda out: api.attribute("x.png", models=["mini-vq"], record=out / "record.json"),
+        lambda out: api.demo(1, out=out / "images"),
+    ):
+        with pytest.raises(SourceError, match=f"the folder {tmp_path} cannot be written to"):
+            call(tmp_path)
+
+
+def test_what_is_no_place_for_an_output_is_told_before_the_work(tmp_path):
+    """Before inputs are looked at: there are none here."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.html").mkdir()
+    for call, message in (
+        (lambda: api.calibrate("x.png", "mini-vq", out=tmp_path / "file" / "m.json"), "the folder .*file is a file"),
+        (lambda: api.demo(1, out=tmp_path / "file"), "the folder .*file is a file"),
+        (lambda: api.attribute("x.png", models=["mini-vq"], record=tmp_path), "is a folder; expected the name of a fi"),
+        (lambda: api.report("x.png", tmp_path / "folder.html"), "is a folder; expected the name of a file"),
+        (lambda: api.report("x.png", tmp_path / "none" / "x.html"), "the folder .*none does not exist"),
+        (lambda: api.report("x.png", tmp_path / "page.txt"), r"page\.txt: expected an ending of \.html, \.htm"),
+    ):
+        with pytest.raises(SourceError, match=message):
+            call()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from aedr_jax.autoencoders.names import name_models
+from aedr_jax.autoencoders.names import as_names, name_models
 from aedr_jax.autoencoders.registry import miniature_models
 from aedr_jax.errors import SourceError
 from aedr_jax.rivals import RIVALS, Limits
@@ -73,7 +73,7 @@ def evaluate(
     """
     if plots:
         check_plots()
-    models = list(models or miniature_models())
+    models = as_names(models or miniature_models())
     perceptual = load_lpips("vgg", backbone=lpips[0], linear=lpips[1]) if lpips else None
     known = make_methods(_whole(limits, list(name_models(models))), perceptual)
     chosen = methods or [name for name, method in known.items() if method.resize is None]

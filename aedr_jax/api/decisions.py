@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aedr_jax.api.scores import Progress, Run, named, score_source, taken_again, unseen
-from aedr_jax.autoencoders.names import match_models, why_no_name
+from aedr_jax.autoencoders.names import as_names, match_models, why_no_name
 from aedr_jax.autoencoders.registry import calibration_file, default_models, list_models, local_folder
 from aedr_jax.decision import calibration as decision
 from aedr_jax.decision.attribution import NONE, check_false_names
@@ -22,14 +22,14 @@ from aedr_jax.images.processing import Processing
 from aedr_jax.inputs.containers import as_source
 from aedr_jax.inputs.sources import Source, until_failure
 from aedr_jax.scoring.dataset import check_workers
-from aedr_jax.scoring.job import Setup
+from aedr_jax.scoring.job import Setup, check_setup
 from aedr_jax.scoring.judging import Judging, searched
 from aedr_jax.scoring.made import Made, images_hash
 from aedr_jax.scoring.record import Record
 from aedr_jax.scoring.rows import Row, rows_to_measurement
 from aedr_jax.scoring.scored import Scores
 from aedr_jax.scoring.scorer import Scorer
-from aedr_jax.scoring.tables import check_output, check_place
+from aedr_jax.scoring.tables import check_apart, check_file, check_output
 from aedr_jax.scoring.verdict_table import write_verdicts
 from aedr_jax.scoring.verdicts import Verdict, check_calibrations, families_of
 from aedr_jax.signal.measurement import PRESETS, SignalConfig
@@ -94,7 +94,7 @@ def calibrate(
     Raises:
       RunError: where a part of the images could not be read, or none could be scored.
       CalibrationError: as `aedr_jax.calibrate`; what is wrong with the choices, before the first image is scored.
-      SourceError, AutoencoderError: as `score`; and where `out` is a folder.
+      SourceError, AutoencoderError: as `score`; and where `out` is a folder, or cannot be written.
       ValueError: on another rule.
       KeyboardInterrupt: where the run is interrupted: no threshold comes of a part of the images.
 
@@ -102,12 +102,15 @@ def calibrate(
       CalibrationWarning: as `aedr_jax.calibrate`.
     """
     check_choice(alpha=alpha, false_accepts=false_accepts, rule=rule, validated=validation is not None)
-    if out is not None and Path(out).is_dir():
-        raise SourceError(f"{out}: is a folder; expected the name of a file")
+    if out is not None:
+        check_file(out, made=True)
+    check_setup(setup)
     columns = {"image_column": image_column, "id_column": id_column}
     models = named([model])
     own = as_source(inputs, **columns)
     foreign = None if validation is None else as_source(validation, **columns)
+    for source in filter(None, (own, foreign)):
+        check_apart(source, out)
     processing = Processing.parse(processing) if isinstance(processing, str) else processing
     scorer = setup.scorer(models, processing=processing)
 
@@ -155,6 +158,9 @@ def candidates_of(
     Raises:
       CalibrationError, SourceError, AutoencoderError: as `attribute`, whose arguments these are.
     """
+    check_setup(setup)
+    if models is not None and not isinstance(models, Mapping):
+        models = as_names(models)
     if models is not None and not models:
         raise CalibrationError("no model to attribute to")
     if calibrations is None:
@@ -193,6 +199,7 @@ def scored_candidates(
     """
     if search:
         raise SourceError(f"{scores.where}: a search needs the images, and scores have none")
+    models = None if models is None else as_names(models)
     if calibrations is None:
         wanted = tuple(scores.kinds if models is None else models)
         chosen: dict[str, list[Calibration]] = {}
@@ -271,10 +278,11 @@ def attribute(
     if out is not None and check_output(out).suffix == "":
         raise SourceError(f"{out}: attribute_dataset writes folders; expected an ending of .parquet, .csv or .jsonl")
     if record is not None:
-        check_place(record)
+        check_file(record)
     check_false_names(false_names)
     check_workers(workers)
     if isinstance(inputs, Scores):
+        check_apart(inputs, out, record)
         scores, chosen = scored_candidates(inputs, models, calibrations, search=search)
         judging = Judging(chosen, false_names)
         judging.check(scores.protocols())
@@ -285,6 +293,7 @@ def attribute(
         return _finished(verdicts, run, scores.models, measured, judging, out=out, record=record, command=command)
     places, chosen = candidates_of(models, calibrations, setup)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
+    check_apart(source, out, record)
     scorer = setup.scorer(places)
     judging = Judging(chosen, false_names, search)
     judging.check({candidate.name: scorer.protocol(candidate) for candidate in scorer.candidates})
@@ -363,6 +372,11 @@ def load_calibrations(where: str | os.PathLike[str] = SHIPPED) -> dict[str, list
     if where == SHIPPED:
         shipped = {name: calibration_file(name) for name in list_models()}
         return {name: [Calibration.load(path)] for name, path in shipped.items() if path}
+    if not isinstance(where, str | os.PathLike):
+        raise CalibrationError(
+            f"calibrations: {type(where).__name__}; expected a folder or a file of them, 'shipped', or a mapping, "
+            "{model: calibration}"
+        )
     folder = Path(where)
     files = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
     if not files:

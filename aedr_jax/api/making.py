@@ -20,6 +20,7 @@ from aedr_jax.generate.folder import Generated, plan_images, read_prompts
 from aedr_jax.generate.pipelines import choose_settings
 from aedr_jax.generate.recipes import RECIPES
 from aedr_jax.inputs.sources import Files
+from aedr_jax.scoring.tables import check_place
 from aedr_jax.scoring.verdicts import Verdict
 
 __all__ = ["Demonstrated", "convert", "convert_pickles", "demo", "generate", "takes_prompts"]
@@ -98,11 +99,12 @@ def demo(n: int = 3, *, out: str | os.PathLike[str] | None = None, progress: Pro
       progress: shown while images are made, and again while they are judged.
 
     Raises:
-      SourceError: for a folder that holds something else.
+      SourceError: for a folder that holds something else, or that cannot be written to.
     """
     if out is None:
         with tempfile.TemporaryDirectory(prefix="aedr-demo-") as temporary:
             return demo(n, out=temporary, progress=progress)
+    check_place(Path(out) / PHOTOGRAPHS, made=True)
     models, photographs = miniature_models(), photograph_files()
     lies = sorted(os.listdir(out)) if os.path.isdir(out) else []
     if other := next((name for name in lies if name not in (*models, PHOTOGRAPHS)), None):

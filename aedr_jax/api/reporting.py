@@ -36,12 +36,14 @@ from aedr_jax.scoring.job import Setup
 from aedr_jax.scoring.judging import Judging
 from aedr_jax.scoring.record import Record
 from aedr_jax.scoring.rows import Row, by_image, rows_to_measurement
+from aedr_jax.scoring.tables import check_apart, check_file
 from aedr_jax.scoring.verdicts import Verdict, families_of, is_least
 from aedr_jax.signal.alignment import alignment_map
 from aedr_jax.signal.reconstruction import double_reconstruct
 
 __all__ = ["Reported", "report"]
 
+ENDINGS = (".html", ".htm")
 VIEW = 384  # pixels: the side of the square that is shown pixel by pixel of a larger image
 CHANGED = "The file was changed after it was measured: it is not shown."
 VIEW_FACTORS = 8  # and at least so many of the autoencoder's, so that the map has blocks
@@ -79,24 +81,23 @@ def report(
 
     Args:
       inputs, models, calibrations, false_names, search, setup, image_column, id_column, on_run: as for `attribute`.
-      out: the file, which is written whole or not at all.
+      out: the file, .html or .htm, which is written whole or not at all.
       most_images: how many images are pictured; the page's table and its record hold all.
       command: what was typed, for the record.
       progress: shown while images are measured, and again while they are pictured.
 
     Raises:
       AedrError: without Jinja2 (extra `report`).
-      SourceError: where `out` cannot be written, for a `most_images` below 1, and as `attribute`.
+      SourceError: where `out` cannot be written or has another ending, for a `most_images` below 1, and as `attribute`.
       KeyboardInterrupt: where the run is interrupted: no page is made of a part.
     """
     check_template_engine()
-    out = Path(out)
-    if out.is_dir() or not out.parent.is_dir():
-        raise SourceError(f"{out}: expected the name of a file, in a folder that exists")
+    out = check_file(out, endings=ENDINGS)
     if most_images < 1:
         raise SourceError(f"most_images {most_images}: expected 1 or more")
     places, chosen = candidates_of(models, calibrations, setup)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
+    check_apart(source, out)
     verdicts, run = attribute(
         source,
         models=models,

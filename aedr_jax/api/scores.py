@@ -13,11 +13,11 @@ from aedr_jax.errors import RunError, SourceError
 from aedr_jax.inputs.containers import as_source, open_source
 from aedr_jax.inputs.sources import Item, Source, until_failure
 from aedr_jax.scoring.dataset import score_dataset
-from aedr_jax.scoring.job import Setup, decoders
+from aedr_jax.scoring.job import Setup, check_setup, decoders
 from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.rows import Row, as_table
 from aedr_jax.scoring.scorer import Scorer
-from aedr_jax.scoring.tables import check_output, write_rows
+from aedr_jax.scoring.tables import check_apart, check_output, write_rows
 
 __all__ = [
     "Counts",
@@ -126,7 +126,9 @@ def score(
     """
     if out is not None and check_output(out).suffix == "":
         raise SourceError(f"{out}: score_dataset writes folders; expected an ending of .parquet, .csv or .jsonl")
+    check_setup(setup)
     source = as_source(inputs, image_column=image_column, id_column=id_column)
+    check_apart(source, out)
     run = score_source(setup.scorer(named(models)), source, progress)
     if out is not None:
         write_rows(run.rows, out, about=Made.now(command).in_parquet(), table=lambda: as_table(run.rows))
@@ -135,9 +137,7 @@ def score(
 
 def named(models: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     """Name -> source, by `name_models` where names are not given."""
-    if isinstance(models, Mapping):
-        return dict(models)
-    return name_models([models] if isinstance(models, str) else models)
+    return dict(models) if isinstance(models, Mapping) else name_models(models)
 
 
 def score_source(scorer: Scorer, source: Source, progress: Progress = unseen, *, workers: int | None = 1) -> Run:

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aedr_jax.api.decisions import Calibrations, attribute, candidates_of
-from aedr_jax.api.scores import Progress, Run, unseen
-from aedr_jax.autoencoders.names import name_models
+from aedr_jax.api.scores import Progress, Run, named, unseen
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder
 from aedr_jax.decision.null import ROUNDING, Null
 from aedr_jax.errors import RunError, SourceError
@@ -68,7 +67,7 @@ def verify(
     record: str | os.PathLike[str],
     inputs: Any,
     *,
-    models: Sequence[str] | None = None,
+    models: Sequence[str] | Mapping[str, Any] | None = None,
     calibrations: str | os.PathLike[str] | Calibrations | None = None,
     setup: Setup | None = None,
     image_column: str | None = None,
@@ -90,7 +89,8 @@ def verify(
       inputs: as for `attribute`: the images that are to be looked at. An image is found in the record by its bytes, or
         else by its name.
       models: where models lie whose weights are not here by their registry's name, `NAME=SOURCE` by the record's names,
-        or a registry's name that may be downloaded. A record says no place, and none would be believed.
+        or a registry's name that may be downloaded; or name -> one of these or an autoencoder, such as one of
+        `from_functions`. A record says no place, and none would be believed.
       calibrations: as for `attribute`, where the record's verdicts are with calibrations.
       setup: in place of the record's.
       image_column, id_column: of tables and datasets, where they cannot be told.
@@ -147,20 +147,25 @@ def verify(
     )
 
 
-def _places(record: Record, models: Sequence[str]) -> list[str]:
+def _places(record: Record, models: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     """The record's models as `attribute` takes them, from what the user says and the registry alone."""
     if not record.models:
         raise SourceError("a record without a model")
-    given = name_models(models)
+    given = named(models)
     if unknown := [name for name in given if name not in record.models]:
         raise SourceError(f"no model {', '.join(unknown)} in the record (there are: {', '.join(record.models)})")
     if lost := [name for name in record.models if name not in given and not (name in REGISTRY and local_folder(name))]:
+        if record.models[lost[0]].protocol.identity.dtype is None:
+            raise SourceError(
+                f"the record's model {lost[0]!r} is an autoencoder of from_functions, which no file can bring; hand it "
+                f"over in Python: aedr.api.verify(RECORD, IMAGES, models={{{lost[0]!r}: autoencoder}})"
+            )
         where = lost[0] if lost[0] in REGISTRY else f"{lost[0]}=FOLDER"
         raise SourceError(
             f"the record's model {lost[0]!r} is none whose weights are here by that name, and nothing is downloaded on "
             f"a file's word; say where it is: --models {where}"
         )
-    return [f"{name}={given[name]}" if name in given else name for name in record.models]
+    return {name: given.get(name, name) for name in record.models}
 
 
 def _of_models(record: Record, now: Record) -> list[Difference]:

@@ -8,13 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.models import normal_like
 from aedr_jax.errors import AutoencoderError
 from aedr_jax.images.arrays import check_floats
+from aedr_jax.images.tiles import tile_of
 
 __all__ = ["FunctionAutoencoder", "from_flax_diffusers", "from_functions"]
+
+COARSEST = 64  # networks with skips or windows inside take multiples of so many pixels alone, or of half as many
 
 
 @jax.tree_util.register_dataclass
@@ -35,14 +39,23 @@ class FunctionAutoencoder:
         """Latents: what `encode` gives, or with a key what `sample` gives.
 
         Raises:
-          AutoencoderError: with a key, where no `sample` was given and there is no codebook either.
+          AutoencoderError: with a key, where no `sample` was given and there is no codebook either; on latents that
+            show another factor.
+          Exception: what the function raises, with a note on the sizes that it is asked for.
         """
         check_floats(images, "images")
-        if key is None or (self.sampler is None and self.quantizer is not None):
-            return self.encoder(self.params, images)
-        if self.sampler is None:
+        mode = key is None or (self.sampler is None and self.quantizer is not None)
+        encode = self.encoder if mode else self.sampler
+        if encode is None:
             raise AutoencoderError("this autoencoder cannot sample its posterior: give from_functions sample=")
-        return self.sampler(self.params, images, key)
+        try:
+            latents = encode(self.params, images, *([] if mode else [key]))
+        except Exception as error:
+            if any(side % COARSEST for side in images.shape[1:3]):
+                error.add_note(_on_sizes(images, self.factor))
+            raise
+        _check_factor(latents, images, self.factor)
+        return latents
 
     @property
     def quantize(self) -> Callable[[Array], Array]:
@@ -69,6 +82,35 @@ class FunctionAutoencoder:
         return decoded
 
 
+def _check_factor(latents: Any, images: Float[Array, "n h w 3"], factor: int) -> None:
+    """Refuse a single array with four axes whose cells are squares of another number of pixels.
+
+    Tokens, channels first and other pytrees say nothing, nor does padding, nor one cell for a whole image.
+    """
+    if getattr(latents, "ndim", 0) != 4:
+        return
+    (height, width), (rows, columns) = images.shape[1:3], latents.shape[1:3]
+    if rows * columns < 2 or height % rows or height * columns != width * rows or height // rows == factor:
+        return
+    raise AutoencoderError(
+        f"encode gave latents {list(latents.shape)} of images of {height}×{width}: from_functions should be given "
+        f"factor={height // rows}, not {factor} (if the decoder's grid is of {factor} pixels all the same, let encode "
+        "give its latents in a tuple)"
+    )
+
+
+def _on_sizes(images: Float[Array, "n h w 3"], factor: int) -> str:
+    """What to do where `encode` takes multiples of some number of pixels alone."""
+    height, width = images.shape[1:3]
+    half = COARSEST // 2
+    return (
+        f"aedr_jax: encode was asked for {height}×{width} pixels. Beside whole images it is asked for windows of "
+        f"AlignmentConfig's tile less the factor. If it takes multiples of {half} alone, measure with SignalConfig("
+        f"alignment=AlignmentConfig(tile={tile_of(half, factor)})); of {COARSEST} alone, with "
+        f"tile={tile_of(COARSEST, factor)}. Setup(multiple={COARSEST}) crops whole images to a multiple."
+    )
+
+
 def from_functions(
     encode: Callable[[Any, Array], Array],
     decode: Callable[[Any, Array], Array],
@@ -86,24 +128,27 @@ def from_functions(
     JAX is called by `jax.pure_callback`. They are asked for more sizes than the images', above all for windows of 120
     pixels (a tile of `AlignmentConfig` less the factor; less in images below 128 pixels). Where `encode` takes
     multiples of 32 alone at a factor of 8, `AlignmentConfig(tile=104)` has windows of 96; of 64 alone, `tile=72` such
-    of 64. An autoencoder that commutes with mirroring and turning (interpolation, averages, cosines) has own images
-    that are its own when turned as well; where that shows, turned copies are left out (`signal.alignment`), and
-    `AlignmentConfig(turns=())` leaves them out always.
+    of 64: what it raises gets a note with the numbers for its factor. An autoencoder that commutes with mirroring and
+    turning (interpolation, averages, cosines) has own images that are its own when turned as well; where that shows,
+    turned copies are left out (`signal.alignment`), and `AlignmentConfig(turns=())` leaves them out always.
 
     Args:
       encode: `encode(params, images)`, float32 [n,h,w,3] in [-1, 1] to latents [n,h/factor,w/factor,c] (the mode), or
         whatever pytree `decode` takes.
       decode: `decode(params, latents)`, to images [n,h,w,3] in [-1, 1], floating point, not clipped.
       params: a pytree of weights. Pass weights here rather than close over them: `jit` then shares one program between
-        models, and `weights_hash` can tell families.
+        models, and `weights_hash` tells models apart. (It does not tell functions apart: two of equal params are one
+        family for `attribute` where their measurements are equal to the last bit, and for `api.attribute` never.)
       quantize: `quantize(params, latents)`, the nearest codebook entries, for a model that has a codebook.
       quantize_on_decode: whether `decode` is to be fed quantized latents; None: yes where `quantize` is given.
       sample: `sample(params, images, key)`, a posterior sample; needed for the "official" preset only.
       factor: image size over latent size: the spacing of the decoder's grid, which no other number stands in for.
+        Latents [n,hz,wz,c] that show another one are refused when they are made; in a tuple they are not looked at.
       scaling_factor: what the diffusion model multiplies latents with.
 
     Raises:
-      AutoencoderError: on `quantize_on_decode=True` without `quantize`.
+      AutoencoderError: on `quantize_on_decode=True` without `quantize`, on what are no functions, and on another factor
+        than 1, 2, 3, ...
 
     >>> encode = lambda params, x: params * x[:, ::8, ::8]
     >>> decode = lambda params, z: z.repeat(8, axis=1).repeat(8, axis=2)
@@ -112,6 +157,11 @@ def from_functions(
     >>> latents.shape, ae.decode(latents).shape
     ((1, 4, 4, 3), (1, 32, 32, 3))
     """
+    for name, function in (("encode", encode), ("decode", decode)):
+        if not callable(function):
+            raise AutoencoderError(f"{name}: {type(function).__name__}; expected a function of params and an array")
+    if not isinstance(factor, int | np.integer) or factor < 1:
+        raise AutoencoderError(f"factor {factor!r}: expected a whole number of pixels, 1 or more")
     if quantize_on_decode and quantize is None:
         raise AutoencoderError("quantize_on_decode=True needs quantize=")
     on_decode = quantize is not None if quantize_on_decode is None else quantize_on_decode

@@ -6,13 +6,15 @@ this package (`families`) and autoencoders from elsewhere (`adapters`) meet this
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["Autoencoder", "is_per_image", "normal_like"]
+from aedr_jax.errors import ArgumentError
+
+__all__ = ["Autoencoder", "check_autoencoder", "is_per_image", "normal_like"]
 
 
 @runtime_checkable
@@ -30,8 +32,28 @@ class Autoencoder(Protocol):
         """Images, not clipped; `quantize` None: as the model generates."""
 
 
+def check_autoencoder(autoencoder: Any) -> None:
+    """Refuse what is no autoencoder, such as the name of one.
+
+    Raises:
+      ArgumentError: saying what was given.
+    """
+    if not isinstance(autoencoder, Autoencoder):
+        given = repr(autoencoder) if isinstance(autoencoder, str) else type(autoencoder).__name__
+        raise ArgumentError(
+            f"autoencoder: {given}; expected what load_autoencoder or from_functions gives, such as "
+            "aedr.load_autoencoder('mini-vq')"
+        )
+
+
 def is_per_image(key: Array) -> bool:
-    """Whether this is one key for each image rather than a single key; new-style or legacy keys."""
+    """Whether this is one key for each image rather than a single key; new-style or legacy keys.
+
+    Raises:
+      ArgumentError: on what is no array of keys, such as a seed.
+    """
+    if not hasattr(key, "ndim"):
+        raise ArgumentError(f"key: {key!r}; expected a key or one an image, such as jax.random.key(1)")
     return key.ndim == (1 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 2)
 
 

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aedr_jax.autoencoders.hub import cached
 from aedr_jax.autoencoders.registry import REGISTRY, local_folder, other_folders
@@ -23,6 +23,7 @@ from aedr_jax.errors import AutoencoderError
 __all__ = [
     "ALL_HERE",
     "Place",
+    "as_names",
     "locate",
     "looks_local",
     "match_models",
@@ -53,6 +54,7 @@ def locate(model: str | os.PathLike[str]) -> Place:
     Raises:
       AutoencoderError: for a local path with nothing there, and for what can be none of the three.
     """
+    as_names([model])
     name = os.fspath(model)
     if isinstance(model, str) and name in REGISTRY:
         return Place("registry", name)
@@ -71,6 +73,22 @@ def locate(model: str | os.PathLike[str]) -> Place:
             f"no local folder and no hub path (org/repo/subfolder){hint}"
         )
     return Place("hub", name)
+
+
+def as_names(models: Any) -> list[Any]:
+    """What goes by `locate`, one or several of them.
+
+    Raises:
+      AutoencoderError: for what is no text and no path, such as an autoencoder.
+    """
+    several = isinstance(models, Iterable) and not isinstance(models, str | os.PathLike)
+    given = list(models) if several else [models]
+    if odd := [type(model).__name__ for model in given if not isinstance(model, str | os.PathLike)]:
+        raise AutoencoderError(
+            f"model: {odd[0]}; expected a registry name, a folder or a hub path (where a mapping is taken, an "
+            "autoencoder goes by a name: {'mine': autoencoder})"
+        )
+    return given
 
 
 def looks_local(name: str) -> bool:
@@ -98,16 +116,16 @@ def models_here() -> list[str]:
     return [*names, *map(str, other_folders())]
 
 
-def _expanded(models: Iterable[str], among: Container[str] | None = None) -> list[str]:
+def _expanded(models: str | Iterable[str], among: Container[str] | None = None) -> list[str]:
     """With `models_here` in place of `ALL_HERE`, but for what is given anyway and what is not `among` these."""
-    given = list(models)
+    given = as_names(models)
     if ALL_HERE not in given:
         return given
     here = [model for model in models_here() if model not in given and (among is None or model in among)]
     return [one for model in given for one in (here if model == ALL_HERE else [model])]
 
 
-def name_models(models: Iterable[str]) -> dict[str, str]:
+def name_models(models: str | Iterable[str]) -> dict[str, str]:
     """Name -> source of each model: a registry name, an absolute path, or a hub path.
 
     Args:
@@ -196,8 +214,10 @@ def split_list(text: str) -> list[str]:
     return [name for part in text.split(",") if (name := part.strip())]
 
 
-def _split(text: str) -> tuple[str | None, str]:
+def _split(text: str | os.PathLike[str]) -> tuple[str | None, str | os.PathLike[str]]:
     """`NAME=SOURCE`, but for a path with an equals sign in it."""
+    if isinstance(text, os.PathLike):
+        return None, text
     name, equals, source = text.partition("=")
     if not equals or "/" in name or "\\" in name or os.path.exists(text):
         return None, text

@@ -279,9 +279,10 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_measuring(parser: argparse.ArgumentParser, *, preset: str = "default") -> None:
-    parser.add_argument("--preset", choices=PRESETS, default=preset, help=f"what to measure (default: {preset})")
+    parser.add_argument("--preset", choices=PRESETS, help=f"what to measure (default: {preset})")
+    parser.set_defaults(usual_preset=preset)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="what to compute in")
-    parser.add_argument("--precision", choices=("highest", "high", "default"), default="highest", help="of products")
+    parser.add_argument("--precision", choices=("highest", "high", "default"), help="of products (default: highest)")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images at once (default: 1 a CPU, 8 a GPU)")
     parser.add_argument(
         "--multiple", type=positive, metavar="N", help="crop to a multiple of N pixels; 64 compiles less on many sizes"
@@ -309,7 +310,7 @@ def setup_of(args: argparse.Namespace) -> Setup:
 
     options = ("batch_size", "multiple", "dtype", "precision", "most_pixels", "most_decoded")
     given = {name: value for name in options if (value := getattr(args, name)) is not None}
-    return Setup(SignalConfig.preset(args.preset), **given)
+    return Setup(SignalConfig.preset(args.preset or args.usual_preset), **given)
 
 
 def limits_of(args: argparse.Namespace) -> dict[str, Limits]:

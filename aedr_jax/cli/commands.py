@@ -7,7 +7,6 @@ import collections
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -137,7 +136,6 @@ def generate(args: argparse.Namespace) -> int:
 def score(args: argparse.Namespace) -> int:
     """`aedr score`."""
     out = check_output(args.out) if args.out else None
-    _check_apart({"--out": args.out}, args.inputs)
     if out and out.suffix == "":
         return _score_folder(args, out)
     _refuse(args, (*FOLDER, "workers"), "needs a folder as --out (a name without an ending)")
@@ -268,7 +266,6 @@ def attribute(args: argparse.Namespace) -> int:
     from aedr_jax.decision.attribution import CAVEAT
 
     out, inputs = check_output(args.out) if args.out else None, _judged(args)
-    _check_apart({"--out": args.out, "--record": args.record}, [*args.inputs, *filter(None, [args.scores])])
     if out and out.suffix == "":
         _refuse(args, ("record",), "is of no use here: a folder is its own record (aedr verify FOLDER IMAGE...)")
         return _attribute_folder(args, inputs, out)
@@ -314,24 +311,13 @@ def attribute(args: argparse.Namespace) -> int:
     return _code(run)
 
 
-def _check_apart(written: Mapping[str, str | None], read: Sequence[str]) -> None:
-    """Refuse to write a file over one that is read, such as a list of images, or two into one."""
-    seen = {os.path.realpath(path): f"an input, {path}" for path in read}
-    for option, path in written.items():
-        if not path:
-            continue
-        if other := seen.get(os.path.realpath(path)):
-            raise SourceError(f"{option} {path}: is {other} too; name another file")
-        seen[os.path.realpath(path)] = option
-
-
 def _judged(args: argparse.Namespace) -> Any:
     """What verdicts are asked on: images, or scores."""
     if bool(args.inputs) == bool(args.scores):
         raise SourceError("expected either INPUT or --scores")
     if not args.scores:
         return args.inputs
-    measuring = ("dtype", "batch_size", "multiple", "most_pixels", "most_decoded", "workers")
+    measuring = ("preset", "dtype", "precision", "batch_size", "multiple", "most_pixels", "most_decoded", "workers")
     _refuse(args, (*measuring, "image_column", "id_column"), "is of images, and --scores have none")
     return api.Scores(args.scores)
 

@@ -18,6 +18,7 @@ from aedr_jax.decision.agreement import measured_otherwise
 from aedr_jax.decision.calibration import Calibration, pasts_of
 from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.null import ROUNDING, Null
+from aedr_jax.decision.threshold import is_share
 from aedr_jax.errors import CalibrationError, CalibrationWarning
 from aedr_jax.signal.measurement import Measurement, Values
 from aedr_jax.signal.protocol import Identity, deciding
@@ -125,8 +126,8 @@ def attribute(
       null: the reference of foreign images; None: the one that ships, which is of the default settings.
       sizes: for each model, height and width of each image as it was measured; None: sizes are not compared.
       families: for each model, a string that names its autoencoder; models with equal strings are one family. None: two
-        models are one family if their calibrations are of one autoencoder (`Identity.family`), or, where a weights hash
-        is missing, if their measurements are equal to the last bit.
+        models are one family if their calibrations are of one autoencoder (`Identity.shares_family`), or, where these
+        do not say, if their measurements are equal to the last bit.
       assessable: which images can be judged at all; None: those with a defined score for every model, and those that a
         model accepts although another's alignment says nothing of them. An image is also not assessable if no
         calibration saw its size, or if every model that accepts it does so outside the values that its calibrations saw
@@ -134,9 +135,9 @@ def attribute(
 
     Raises:
       CalibrationError: on a name that is what a verdict says or that it could not hold ("none", "a|b"), on values that
-        are not [n], when models and calibrations, sizes or families do not match, a model has neither alignment nor
-        calibration, calibrations were made with different settings (presets), the numbers of images differ, or
-        `false_names` is outside (0, 1).
+        are not [n], when models and sizes or families do not match, there are calibrations for what was not measured
+        while a model has none (a mistyped name), a model has neither alignment nor calibration, calibrations were made
+        with different settings (presets), the numbers of images differ, or `false_names` is outside (0, 1).
 
     Warns:
       CalibrationWarning: of more families of candidates than the reference can tell at this rate.
@@ -168,6 +169,12 @@ def attribute(
         raise CalibrationError(
             f"no calibration for {', '.join(silent)}, and no alignment in what was measured: measure with the default "
             "settings, or pass calibrations"
+        )
+    bare = [name for name in models if name not in calibrations]
+    if bare and (unknown := [str(name) for name in calibrations if name not in measured]):
+        raise CalibrationError(  # a mistyped name; where every model has its own, those of others do no harm
+            f"calibrations for {', '.join(unknown)}, which were not measured, and none for {', '.join(bare)}, which "
+            "were; call both alike, or leave those calibrations out"
         )
     check_pasts({name: several for name, several in pasts.items() if name in calibrations})
     for name in models:
@@ -220,8 +227,8 @@ def check_false_names(rate: float) -> None:
     Raises:
       CalibrationError: outside (0, 1).
     """
-    if not 0.0 < rate < 1.0:
-        raise CalibrationError(f"false names {rate}: expected a share in (0, 1)")
+    if not is_share(rate):
+        raise CalibrationError(f"false names {rate!r}: expected a share in (0, 1)")
 
 
 def check_pasts(pasts: Mapping[str, Sequence[Calibration]]) -> None:
@@ -249,8 +256,9 @@ def check_pasts(pasts: Mapping[str, Sequence[Calibration]]) -> None:
 def _check_columns(name: str, measured: Measurement | Values) -> None:
     """Refuse what has not one value an image, such as a single image's values or what `pmap` gives."""
     for column in measured if isinstance(measured, Measurement) else (measured,):
-        if np.ndim(column) != 1:
-            raise CalibrationError(f"{name}: measured values of shape {np.shape(column)}; expected [n], one an image")
+        if np.ndim(column) != 1 or (kind := np.asarray(column).dtype).kind in "OSU":
+            given = f"shape {np.shape(column)}" if np.ndim(column) != 1 else f"type {kind}"
+            raise CalibrationError(f"{name}: measured values of {given}; expected [n], one number an image")
 
 
 def _check_measured_alike(name: str, measured: Measurement | Values, pasts: Sequence[Calibration]) -> None:

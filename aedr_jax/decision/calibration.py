@@ -8,7 +8,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from aedr_jax.autoencoders.models import check_autoencoder
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.decision.agreement import contradiction, measured_otherwise
 from aedr_jax.decision.domain import Domain
 from aedr_jax.decision.intervals import acceptance_interval, threshold_interval
-from aedr_jax.decision.threshold import check_signals, hold_in, in_place, kde_logpdf, on_its_side, p_value, threshold
+from aedr_jax.decision.threshold import (
+    as_numbers,
+    check_signals,
+    hold_in,
+    in_place,
+    kde_logpdf,
+    on_its_side,
+    p_value,
+    threshold,
+)
 from aedr_jax.decision.validation import Validation, check_choice, pick_alpha
 from aedr_jax.errors import CalibrationError, CalibrationWarning
 from aedr_jax.files import whole_file
@@ -260,7 +270,10 @@ class Calibration:
 
 def pasts_of(made: Calibration | Sequence[Calibration]) -> list[Calibration]:
     """A model's calibrations, one for each past of the images that they were made of, where it may be a single one."""
-    return [made] if isinstance(made, Calibration) else list(made)
+    several = list(made) if isinstance(made, Iterable) and not isinstance(made, str) else [made]
+    if odd := [type(one).__name__ for one in several if not isinstance(one, Calibration)]:
+        raise CalibrationError(f"calibration: {odd[0]}; expected a Calibration (Calibration.load reads a file)")
+    return several
 
 
 def calibrate(
@@ -323,6 +336,8 @@ def calibrate(
     """
     if not isinstance(config, SignalConfig):
         raise CalibrationError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
+    if autoencoder is not None:
+        check_autoencoder(autoencoder)
     settings = config.describe() if method == "aedr" else {}
     for what, given in (("measured", measured), ("validation", validation)):
         if isinstance(given, list | tuple) and any(isinstance(part, Measurement) for part in given):
@@ -333,7 +348,7 @@ def calibrate(
             raise CalibrationError(f"{what}: not by this config: {wrong}; pass the one that it was measured with")
     check_choice(alpha=alpha, false_accepts=false_accepts, rule=rule, validated=validation is not None)
     aligned = method == "aedr" and config.alignment is not None
-    scores = np.asarray(_scores(measured, aligned=aligned), np.float64)
+    scores = as_numbers(_scores(measured, aligned=aligned), "scores")
     numbers = np.arange(len(scores))
     if aligned and isinstance(measured, Measurement):
         said = np.isfinite(scores)
@@ -356,7 +371,7 @@ def calibrate(
         )
     validated = None
     if validation is not None:
-        others = np.asarray(_scores(validation, aligned=aligned), np.float64)
+        others = as_numbers(_scores(validation, aligned=aligned), "validation")
         others = others[np.isfinite(others)] if aligned else others
         alpha, validated = pick_alpha(scores, others, alpha=alpha, false_accepts=false_accepts, rule=rule)
     alpha = ALPHA if alpha is None else alpha

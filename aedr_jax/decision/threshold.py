@@ -24,10 +24,12 @@ from aedr_jax.errors import CalibrationError
 __all__ = [
     "MIN_SIGNALS",
     "RULES",
+    "as_numbers",
     "check_alpha",
     "check_signals",
     "hold_in",
     "in_place",
+    "is_share",
     "kde_bandwidth",
     "kde_cdf",
     "kde_logpdf",
@@ -153,15 +155,28 @@ def _grid_quantile(samples: Float[Array, " n"], q: Float[Array, ""] | float) -> 
     return jnp.interp(q, cumulative / cumulative[-1], grid)
 
 
+def as_numbers(values: Any, what: str) -> Float[np.ndarray, " n"]:
+    """Numbers as a float64 vector.
+
+    Raises:
+      CalibrationError: on what holds none, and on another shape.
+    """
+    try:
+        found = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise CalibrationError(f"{what}: {type(values).__name__}; expected numbers [n]") from None
+    if found.ndim != 1:
+        raise CalibrationError(f"{what}: expected a vector, got shape {found.shape}")
+    return found
+
+
 def check_signals(signals: object, *, what: str = "signals") -> np.ndarray:
     """Signals as a float64 vector that a density can be estimated from.
 
     Raises:
       CalibrationError: on too few, constant, NaN or infinite signals, with counts and the offending value.
     """
-    values = np.asarray(signals, dtype=np.float64)
-    if values.ndim != 1:
-        raise CalibrationError(f"{what}: expected a vector, got shape {values.shape}")
+    values = as_numbers(signals, what)
     if values.size < MIN_SIGNALS:
         raise CalibrationError(
             f"{what}: {values.size} given; a density needs at least {MIN_SIGNALS}, and 20 to mean much"
@@ -210,14 +225,19 @@ def hold_in(signals: Float[Array | np.ndarray, " n"], xp: Any) -> Any:
     return xp.where(reach > 0, xp.clip(signals, low, high), signals)
 
 
+def is_share(value: Any) -> bool:
+    """Whether a value is a number in (0, 1)."""
+    return np.asarray(value).dtype.kind in "biuf" and 0.0 < value < 1.0
+
+
 def check_alpha(alpha: float) -> None:
     """Refuse a share of belonging images to turn away that is none.
 
     Raises:
       CalibrationError: outside (0, 1).
     """
-    if not 0.0 < alpha < 1.0:
-        raise CalibrationError(f"alpha {alpha}: expected a share in (0, 1)")
+    if not is_share(alpha):
+        raise CalibrationError(f"alpha {alpha!r}: expected a share in (0, 1)")
 
 
 def kde_threshold(signals: object, *, alpha: float = 0.05, method: str = "exact") -> float:

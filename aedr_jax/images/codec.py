@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ __all__ = [
     "read_gray",
     "read_image",
     "too_large",
+    "why_no_url",
 ]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # JPEG includes MPO, the several-picture JPEG of phones
@@ -214,12 +216,20 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     Raises:
       ImageError: with the file and the reason.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ImageError(f"path: {type(path).__name__}; expected the name of one image file")
     with _explained(path):
         if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # it may never end
             raise ImageError(f"{path}: is a pipe or device, not an image file")
         if (size := os.stat(path).st_size) > MAX_FILE_BYTES:
             raise ImageError(f"{path}: {too_large(size)}")
         return Path(path).read_bytes()
+
+
+def why_no_url(name: object) -> str:
+    """Why nothing is read from a URL, and what to do; "" for other names."""
+    url = re.match("[a-z][a-z0-9+.-]+:/", str(name), re.IGNORECASE)  # a Path has one slash of two
+    return "is a URL, which is not read: download it, and give the file or its folder" if url else ""
 
 
 def too_large(size: int) -> str:
@@ -235,7 +245,7 @@ def _explained(name: str | os.PathLike[str]) -> Iterator[None]:
     except ImageError:
         raise
     except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
+        raise ImageError(f"{name}: {why_no_url(name) or 'no such file'}") from None
     except IsADirectoryError:
         raise ImageError(f"{name}: is a folder, not an image") from None
     except MemoryError:

@@ -22,6 +22,7 @@ __all__ = [
     "Tiling",
     "shifts_of",
     "telling_blocks",
+    "tile_of",
 ]
 
 BOX_OF_DETAIL = 5  # pixels: an image's own fine detail is what its mean over such a box leaves
@@ -29,6 +30,7 @@ FEWEST = 4  # blocks, below which nothing is said
 BLOCKS_OF_LARGE_FACTORS = 9  # of a tile, as many as at factor 16: with four, own images are found less often
 SATURATED = 1.0 - 1.5 / 127.5  # within a grey level of black or white
 TURNS = ("mirror", "quarter")
+LARGEST = 1 << 16  # pixels, above any tile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +156,23 @@ class Grid(NamedTuple):
         return np.argsort(np.square(corners - middle).sum(1), kind="stable")
 
 
+def tile_of(multiple: int, factor: int) -> int:
+    """The tile whose windows have a multiple of so many pixels a side: the largest up to the default one, or else the
+    smallest above.
+
+    >>> from aedr_jax.images.tiles import tile_of
+    >>> tile_of(32, 8), tile_of(64, 8)
+    (104, 72)
+    """
+    usual = AlignmentConfig.tile // factor * factor
+
+    def fits(side: int) -> bool:
+        grid = Grid.of(AlignmentConfig(tile=side), factor, LARGEST)
+        return grid is not None and grid.tile == side and grid.window % multiple == 0
+
+    return next(filter(fits, (*range(usual, 0, -factor), *range(usual + factor, LARGEST, factor))))
+
+
 @dataclasses.dataclass(frozen=True)
 class Tiling:
     """Cuts an image into the tiles that are judged; what `align` does to arrays, for files.
@@ -210,7 +229,7 @@ class Tiling:
     def _least(self) -> int:
         """The side of the smallest tile."""
         return next(
-            side for side in range(self.factor, 1 << 16, self.factor) if Grid.of(self.config, self.factor, side)
+            side for side in range(self.factor, LARGEST, self.factor) if Grid.of(self.config, self.factor, side)
         )
 
 

@@ -45,6 +45,7 @@ class Archives(Source):
         for given in paths:
             named.setdefault(os.path.abspath(given), Path(given))
         self.paths = tuple(named.values())
+        self.places = self.paths
         first: dict[str, Path] = {}
         for path in self.paths:
             if first.setdefault(path.name, path) != path:

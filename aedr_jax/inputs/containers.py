@@ -40,9 +40,8 @@ def as_source(given: Any, *, image_column: str | None = None, id_column: str | N
     """A source as it is; a name or names by `open_source`; other iterables are taken for items, and held in memory."""
     if isinstance(given, Source):
         return given
-    if isinstance(given, str | os.PathLike):
-        given = [given]
-    elements = list(given)
+    several = isinstance(given, Iterable) and not isinstance(given, str | os.PathLike)
+    elements = list(given) if several else [given]
     if elements and all(isinstance(element, Item) for element in elements):
         return Listed(elements)
     return open_source(elements, image_column=image_column, id_column=id_column)
@@ -60,8 +59,17 @@ def open_source(
       id_column: likewise.
 
     Raises:
-      SourceError: for an input that names nothing or holds what is not read, or a table without images.
+      SourceError: for an input that names nothing or holds what is not read, or a table without images; for no input,
+        and for what is no name.
     """
+    inputs = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    if not inputs:
+        raise SourceError("no input: an empty list (of a pattern that nothing matches, say)")
+    if odd := [type(given).__name__ for given in inputs if not isinstance(given, str | os.PathLike)]:
+        raise SourceError(
+            f"inputs: {odd[0]}; expected names of folders, patterns, image files, archives, tables or datasets "
+            "(arrays are for aedr.measure)"
+        )
     columns: dict[str, Any] = {"image_column": image_column, "id_column": id_column}
     sources: list[Source] = []
     archives: list[str] = []
@@ -108,6 +116,7 @@ class Chain(Source):
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = tuple(sources)
+        self.places = tuple(place for source in self.sources for place in source.places)
 
     def __iter__(self) -> Iterator[Item]:
         return self._of_each(iter)
@@ -158,6 +167,7 @@ class Table(Source):
         import pyarrow.parquet as pq
 
         self.path, self.groups = Path(path), groups
+        self.places = (self.path,)
         try:
             with pq.ParquetFile(self.path) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from aedr_jax.errors import SourceError
-from aedr_jax.images.codec import MAX_FILE_BYTES, too_large
+from aedr_jax.images.codec import MAX_FILE_BYTES, too_large, why_no_url
 from aedr_jax.inputs.sources import Item, Source, unreadable
 
 __all__ = ["IDS", "LISTINGS", "Listing", "as_id", "check_columns", "choose_column", "item_of"]
@@ -60,6 +60,7 @@ class Listing(Source):
         self, path: str | os.PathLike[str], *, image_column: str | None = None, id_column: str | None = None
     ) -> None:
         self.path = Path(path)
+        self.places = (self.path,)
         self._read = {".jsonl": _json_lines, ".txt": _plain_lines}.get(self.path.suffix.lower(), _delimited)
         try:
             names, empty = self._look()
@@ -254,5 +255,7 @@ def item_of(value: Any, name: str, where: str, folder: Path) -> Item:
             return Item(name, where, error=too_large(len(value)))
         return Item(name, where, value)
     if isinstance(value, str) and value:
+        if no_url := why_no_url(value):
+            return Item(name, where, error=f"{value} {no_url}")
         return Item(name, folder / value)
     return Item(name, where, error="the table has neither bytes nor a path here")

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aedr_jax.errors import ImageError, RunError, SourceError
-from aedr_jax.images.codec import read_bytes
+from aedr_jax.images.codec import read_bytes, why_no_url
 from aedr_jax.inputs.ids import Ids, share_of
 
 __all__ = [
@@ -82,6 +82,7 @@ class Source(ABC):
     """
 
     light = False  # whether its items are only named as it is gone through, not read
+    places: Sequence[str | os.PathLike[str]] = ()  # the files and folders that were named, or patterns of them
     _passed: Mapping[str, int] = MappingProxyType({})
     _passed_elsewhere: Mapping[str, int] = MappingProxyType({})
 
@@ -164,6 +165,7 @@ class Files(Source):
 
     def __init__(self, inputs: Iterable[str | os.PathLike[str]]) -> None:
         self.inputs = tuple(os.fspath(name) for name in inputs)
+        self.places = self.inputs
 
     def __iter__(self) -> Iterator[Item]:
         problems: list[str] = []
@@ -289,4 +291,4 @@ def nothing_at(given: str, passed: Mapping[str, int] | None = None) -> str:
     if os.path.isdir(given):
         there = said_of_passed_over(passed or {})
         return f"{given}: no image in this folder (looked for {', '.join(SUFFIXES)}{there and '; '}{there})"
-    return f"{given}: no such file or folder, and nothing matches it as a pattern"
+    return f"{given}: {why_no_url(given) or 'no such file or folder, and nothing matches it as a pattern'}"

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from aedr_jax.scoring.made import Made
 from aedr_jax.scoring.rows import Row
 from aedr_jax.scoring.sharding import pod_share
 from aedr_jax.scoring.store import Fresh, Parts
+from aedr_jax.scoring.tables import check_apart
 from aedr_jax.signal.measurement import SignalConfig
 
 __all__ = ["Running", "check_workers", "fill", "score_dataset"]
@@ -52,7 +53,7 @@ class Running:
     command: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.shard, str) and self.shard != "auto":
+        if not isinstance(self.shard, Sequence) or (isinstance(self.shard, str) and self.shard != "auto"):
             raise SourceError(f"shard {self.shard!r}: expected (I, N) or 'auto'")
         if not isinstance(self.shard, str) and not 0 <= self.shard[0] < self.shard[1]:
             raise SourceError(f"shard {self.shard[0]}/{self.shard[1]}: expected I/N with I from 0 to N - 1")
@@ -132,8 +133,6 @@ def score_dataset(
     """
     if not isinstance(models, Mapping) or not models:
         raise SourceError(f"models {models!r}: expected names and what to load, such as {{'mini-vq': 'mini-vq'}}")
-    if not isinstance(config, SignalConfig):
-        raise SourceError(f"config {config!r}: expected a SignalConfig, such as SignalConfig.paper()")
     check_workers(workers)
     running = Running(shard, part_images, part_seconds, engine, address, resources, progress, command)
     setup = Setup(config, batch_size, multiple, dtype, precision, most_pixels, most_decoded)
@@ -156,6 +155,7 @@ def fill(work: Work, whole: Source, out: str | os.PathLike[str], running: Runnin
     Raises:
       SourceError, RunError: as `score_dataset`.
     """
+    check_apart(whole, out)
     share = running.share()
     parts = Parts(Path(out), tag=f"{share[0]}-of-{share[1]}", layout=work.layout, command=running.command)
     if running.engine == "ray":

@@ -29,6 +29,7 @@ __all__ = [
     "Setup",
     "Work",
     "Worker",
+    "check_setup",
     "decoders",
     "settings",
     "tally",
@@ -124,6 +125,7 @@ class Setup:
       most_decoded: an image with more is an error row.
 
     Raises:
+      SourceError: on settings that are no `SignalConfig`.
       AutoencoderError: on another dtype.
     """
 
@@ -136,6 +138,8 @@ class Setup:
     most_decoded: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
+        if not isinstance(self.config, SignalConfig):
+            raise SourceError(f"config {self.config!r}: expected a SignalConfig, such as SignalConfig.paper()")
         if self.dtype is not None:  # its name, which a run's settings hold and equal setups have in common
             object.__setattr__(self, "dtype", dtype_of(self.dtype).name)
 
@@ -152,6 +156,16 @@ class Setup:
             most_pixels=self.most_pixels,
             most_decoded=self.most_decoded,
         )
+
+
+def check_setup(setup: Any) -> None:
+    """Refuse what is no `Setup`, such as a `SignalConfig` alone.
+
+    Raises:
+      SourceError: saying what was given.
+    """
+    if not isinstance(setup, Setup):
+        raise SourceError(f"setup: {type(setup).__name__}; expected a Setup, such as Setup(SignalConfig.paper())")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,6 +101,7 @@ class Scores(Source):
         files: Sequence[Path] | None = None,
     ) -> None:
         self.where = Path(where)
+        self.places = (self.where,)
         self.files = _files_of(self.where) if files is None else files
         self._manifest = _manifest_of(self.where)
         self.settings = self._manifest.get("settings")

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from aedr_jax.autoencoders.checkpoints import encoder_key, weights_hash
 from aedr_jax.autoencoders.loading import load_autoencoder
+from aedr_jax.autoencoders.models import check_autoencoder
 from aedr_jax.autoencoders.names import name_models
 from aedr_jax.autoencoders.registry import REGISTRY
 from aedr_jax.errors import SourceError
@@ -87,6 +88,7 @@ def load_candidate(
     if name is None:
         ((name, model),) = name_models([model]).items()
     if not isinstance(model, str | os.PathLike):
+        check_autoencoder(model)
         given = Identity.of(model)
         return Candidate(name, model, given.weights_hash, rounded_hash=given.rounded_hash)
     entry = REGISTRY.get(os.fspath(model)) if config.as_authors else None

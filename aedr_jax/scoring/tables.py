@@ -15,13 +15,18 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aedr_jax.errors import SourceError
 from aedr_jax.files import whole_file
 
+if TYPE_CHECKING:
+    from aedr_jax.inputs.sources import Source
+
 __all__ = [
     "as_record",
+    "check_apart",
+    "check_file",
     "check_output",
     "check_place",
     "for_terminal",
@@ -44,8 +49,25 @@ COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\
 CELL = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
-def check_place(path: str | os.PathLike[str]) -> None:
+def check_apart(source: Source, *outputs: str | os.PathLike[str] | None) -> None:
+    """Refuse to write a file over one that is read, such as a list of images, or two into one.
+
+    Raises:
+      SourceError: naming the output.
+    """
+    seen = {os.path.realpath(place): f"an input, {place}," for place in source.places}
+    for path in (output for output in outputs if output is not None):
+        if other := seen.get(os.path.realpath(path)):
+            raise SourceError(f"{path}: is {other} too; name another file")
+        seen[os.path.realpath(path)] = "another output"
+
+
+def check_place(path: str | os.PathLike[str], *, made: bool = False) -> None:
     """Refuse a place at which nothing can be written, by its name and its folder.
+
+    Args:
+      path: of the file or folder.
+      made: whether folders that are not there will be made.
 
     Raises:
       SourceError: on a path without a last part, such as ".", and in a folder that is not there or not writable.
@@ -53,10 +75,33 @@ def check_place(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if not path.name:
         raise SourceError(f"{path}: expected a name; this is a folder that is there already")
-    if not path.parent.is_dir():
-        raise SourceError(f"{path}: the folder {path.parent} does not exist")
-    if not os.access(path.parent, os.W_OK):
-        raise SourceError(f"{path}: the folder {path.parent} cannot be written to")
+    folder = path.parent
+    while made and not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise SourceError(f"{path}: the folder {folder} {'is a file' if folder.exists() else 'does not exist'}")
+    if not os.access(folder, os.W_OK):
+        raise SourceError(f"{path}: the folder {folder} cannot be written to")
+
+
+def check_file(path: str | os.PathLike[str], *, endings: Sequence[str] = (), made: bool = False) -> Path:
+    """The path, if a file can be written to it: asked before the long work, not after.
+
+    Args:
+      path: of the file.
+      endings: those that it may have; none: any.
+      made: as for `check_place`.
+
+    Raises:
+      SourceError: on a folder, on another ending, and as `check_place`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise SourceError(f"{path}: is a folder; expected the name of a file")
+    if endings and path.suffix.lower() not in endings:
+        raise SourceError(f"{path}: expected an ending of {', '.join(endings)}")
+    check_place(path, made=made)
+    return path
 
 
 def check_output(path: str | os.PathLike[str], *, alone: bool = False) -> Path:
@@ -74,11 +119,11 @@ def check_output(path: str | os.PathLike[str], *, alone: bool = False) -> Path:
     path = Path(path)
     if path.suffix not in ENDINGS:
         raise SourceError(f"{path}: expected an ending of .parquet, .csv, .jsonl, or none for a Parquet folder")
+    if path.suffix:
+        return check_file(path)
     check_place(path)
-    if path.suffix == "" and path.is_file():
+    if path.is_file():
         raise SourceError(f"{path}: is a file; a name without an ending is a Parquet folder")
-    if path.suffix and path.is_dir():
-        raise SourceError(f"{path}: is a folder")
     if alone and path.is_dir():
         seen = (name for name in sorted(os.listdir(path)) if not name.startswith("."))
         if other := next((name for name in seen if name != ONLY_PART), None):

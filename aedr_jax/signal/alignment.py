@@ -45,7 +45,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.autoencoders.models import Autoencoder, check_autoencoder
 from aedr_jax.errors import ArgumentError
 from aedr_jax.images.arrays import check_images
 from aedr_jax.images.tiles import BOX_OF_DETAIL, FEWEST, SATURATED, AlignmentConfig, Grid
@@ -266,6 +266,7 @@ def alignment_map(
         raise ArgumentError(
             f"config: a {type(config).__name__}; expected an AlignmentConfig (of a SignalConfig: .alignment)"
         )
+    check_autoencoder(autoencoder)
     check_images(images, autoencoder.factor)
     n, height, width = images.shape[:3]
     grid = Grid.of(config, autoencoder.factor, min(height, width))

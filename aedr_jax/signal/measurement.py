@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from aedr_jax.autoencoders.models import Autoencoder
+from aedr_jax.autoencoders.models import Autoencoder, check_autoencoder
 from aedr_jax.errors import ArgumentError
 from aedr_jax.images.arrays import check_gray, check_homogeneity, check_images
 from aedr_jax.images.tiles import AlignmentConfig
@@ -74,6 +74,10 @@ class SignalConfig:
             raise ValueError(f"kind {self.kind!r}: expected one of {', '.join(texture.KINDS)}")
         if self.loss_dtype not in (None, "model"):
             raise ValueError(f"loss_dtype {self.loss_dtype!r}: expected None or 'model'")
+        if not (self.loss is None or callable(self.loss)):
+            raise ValueError(f"loss {self.loss!r}: expected a function (a, b) -> [n], such as aedr.mse, or None")
+        if not isinstance(self.alignment, AlignmentConfig | None):
+            raise ValueError(f"alignment {self.alignment!r}: expected an AlignmentConfig or None")
         if self.loss is None and self.alignment is None:
             raise ValueError("neither a loss nor an alignment: nothing would be measured")
 
@@ -374,6 +378,7 @@ def measure(
     """
     if not isinstance(config, SignalConfig):
         raise ArgumentError(f"config: {config!r}; expected a SignalConfig, such as SignalConfig.paper()")
+    check_autoencoder(autoencoder)
     check_images(images, autoencoder.factor)
     if homogeneity is not None:
         check_homogeneity(homogeneity, images=images)

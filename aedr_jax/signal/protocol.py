@@ -75,7 +75,8 @@ class Identity:
 
     def shares_family(self, other: Identity) -> bool | None:
         """Whether two models are one family: equal quantization, and weights that are equal or, where both are known
-        rounded to bfloat16, equal then. None where a hash is missing.
+        rounded to bfloat16, equal then. None where a hash is missing, and of `from_functions` with equal weights: which
+        functions take them is not known.
 
         So a float32 file and its bfloat16 copy are one family, although their scores differ by the rounding: which of
         the two ran is no question about the model.
@@ -83,7 +84,8 @@ class Identity:
         if self.family is None or other.family is None:
             return None
         rounded = self.rounded_hash is not None and self.rounded_hash == other.rounded_hash
-        return self.quantize == other.quantize and (rounded or self.weights_hash == other.weights_hash)
+        alike = self.quantize == other.quantize and (rounded or self.weights_hash == other.weights_hash)
+        return None if alike and None in (self.dtype, other.dtype) else alike  # a network computes in some dtype
 
 
 @dataclasses.dataclass(frozen=True)

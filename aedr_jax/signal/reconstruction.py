@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from aedr_jax.autoencoders.models import Autoencoder, is_per_image
+from aedr_jax.autoencoders.models import Autoencoder, check_autoencoder, is_per_image
 from aedr_jax.images.arrays import check_images
 
 __all__ = ["DoubleReconstruction", "double_reconstruct", "split_keys", "to_display"]
@@ -67,6 +67,7 @@ def double_reconstruct(
     >>> first[0, 0, 0], second[0, 0, 0]
     (Array([0.4, 0.4, 0.4], dtype=float32), Array([0.2, 0.2, 0.2], dtype=float32))
     """
+    check_autoencoder(autoencoder)
     check_images(images, autoencoder.factor)
     images = jnp.asarray(images, jnp.float32)
     first_key, second_key = (None, None) if key is None else split_keys(key)
