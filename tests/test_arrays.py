@@ -278,6 +278,12 @@ def test_other_latents_show_no_factor(encode):
         aedr.from_functions(encode, _images, factor=factor).encode(np.zeros((1, 64, 64, 3), np.float32))
 
 
+def test_channels_that_look_like_rows_show_no_factor():
+    """Four channels of 8 by 16 cells are not 4 rows of 8 with 16 channels."""
+    ae = aedr.from_functions(lambda _, x: x[:, ::8, ::8, :1].repeat(4, 3).transpose(0, 3, 1, 2), _images, factor=8)
+    assert ae.encode(np.zeros((1, 64, 128, 3), np.float32)).shape == (1, 4, 8, 16)
+
+
 @pytest.mark.parametrize(("multiple", "tile"), [(32, 104), (64, 72)])
 def test_an_encode_of_coarse_multiples_is_told_its_tile(multiple, tile):
     def encode(params, x):

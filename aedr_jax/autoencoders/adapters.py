@@ -92,6 +92,8 @@ def _check_factor(latents: Any, images: Float[Array, "n h w 3"], factor: int) ->
     (height, width), (rows, columns) = images.shape[1:3], latents.shape[1:3]
     if rows * columns < 2 or height % rows or height * columns != width * rows or height // rows == factor:
         return
+    if latents.shape[2:] == (height // factor, width // factor):  # [n,c,hz,wz], with c as many as hz would have
+        return
     raise AutoencoderError(
         f"encode gave latents {list(latents.shape)} of images of {height}×{width}: from_functions should be given "
         f"factor={height // rows}, not {factor} (if the decoder's grid is of {factor} pixels all the same, let encode "
