@@ -193,18 +193,24 @@ def test_copies_that_are_own_when_turned_are_no_controls(side):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_a_turned_copy_counts_unless_it_keeps_half_of_what_is_far_below_the_moved_ones():
-    """By the logarithms of the losses alone, of one block count: three moved copies at 0, one turned one at 0."""
+def test_a_turned_copy_counts_unless_its_losses_are_the_images_own():
+    """By the losses alone, block by block: three moved copies far above the image, and turned ones near it."""
+    config = AlignmentConfig(bands=((1, 5),), floor=1e-30)
+    blocks = np.linspace(-2, -1, 25)
 
-    def alignment(image, turned):
-        logs = jnp.array([image, 0.01, 0.0, -0.01, 0.0, turned])
-        losses = jnp.exp(logs)[None, None, :, None].repeat(4, axis=3)
-        config = AlignmentConfig(bands=((1, 5),), floor=1e-30)
-        return float(of_blocks(losses, jnp.ones((1, 4), bool), tiles=1, config=config).alignment[0])
+    def alignment(mirrored, turned):
+        logs = jnp.asarray(blocks + np.array([np.zeros(25), *np.full((3, 25), 1.5), mirrored, turned]))
+        found = of_blocks(jnp.exp(logs)[None, None], jnp.ones((1, 25), bool), tiles=1, config=config)
+        return float(found.alignment[0])
 
-    for image, turned, left in [(-2.0, -0.9, 5), (-2.0, -1.1, 4), (-0.9, -0.9, 5), (-2.0, 1.0, 5), (1.0, 0.9, 5)]:
-        controls = [0.01, 0.0, -0.01, 0.0, turned][:left]
-        assert alignment(image, turned) == pytest.approx(image - np.mean(controls), abs=1e-5)
+    near, other, apart = np.full(25, 0.002), np.full(25, 0.01), np.resize([0.01, -0.01], 25)
+    for mirrored, turned, controls in [
+        (near, near, [1.5, 1.5, 1.5]),
+        (near, other, [1.5, 1.5, 1.5, 0.01]),
+        (other, other, [1.5, 1.5, 1.5, 0.01, 0.01]),
+        (near, apart, [1.5, 1.5, 1.5, 0.0004]),  # equal in the mean alone: what a network makes of a foreign image
+    ]:
+        assert alignment(mirrored, turned) == pytest.approx(-np.mean(controls), abs=1e-4)
 
 
 def test_own_images_are_aligned_and_others_are_not(autoencoder, own, foreign):

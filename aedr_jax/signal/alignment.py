@@ -22,9 +22,8 @@ of T tiles alike: more blocks do not average that away, and the error of many ti
 one tile the reference holds it already (`decision.null`). With tiles of m_t blocks T is n² / (sum of m_t²), the number
 of tiles where all have as many.
 
-An autoencoder that commutes with turning (interpolation, say, or averages) has own images that are its own when turned
-as well. A turned copy is no control where the image's loss lies far below that of its moved copies, by FALL, and the
-turned one's by at least KEPT of that; foreign images do not lie so far below (docs/decision.md).
+An autoencoder that commutes with turning (interpolation, say, or averages) reconstructs a turned copy as it does the
+image, and the copy shows nothing: one whose losses are the image's own, block by block to COMMUTES, is no control.
 
 What varies between foreign images differs by autoencoder; over its own error it differs little (docs/decision.md). The
 finest band tells most of an untouched image, a wider one of a compressed image: of the bands, the one in which
@@ -66,7 +65,7 @@ __all__ = [
 _State = TypeVar("_State")
 
 VERSION = 2  # of what equal settings come to, a part of `SignalConfig.describe`; 2: the error of several tiles
-FALL, KEPT = -1.0, 0.5  # of the logarithm of the loss below that of the moved copies, and a turned copy's share of it
+COMMUTES = 3e-3  # of log losses, the mean over blocks: more than bfloat16 makes of nothing, less than a network does
 FLOOR_OF_ERROR = 0.005  # with a larger one, foreign images of decoders with little spread would stand too near 0
 
 
@@ -359,15 +358,17 @@ def _of_views(
     return _blocks(jnp.stack(inside, axis=2), grid).swapaxes(0, 1)
 
 
-def _controls(logs: Float[Array, "n bands views"], config: AlignmentConfig) -> Bool[Array, "n bands views"]:
-    """Which views are controls, by their mean logarithms: all but the unmoved one, and turned ones that are own too."""
-    moved = logs.shape[2] - 1 - len(config.turns)
-    are = jnp.broadcast_to(jnp.arange(logs.shape[2]) > 0, logs.shape)
-    if moved < 2:  # without the turned ones nothing would tell how they spread
-        return are
-    falls = logs - logs[:, :, 1 : 1 + moved].mean(2, keepdims=True)
-    own = (falls[:, :, :1] <= FALL) & (falls[:, :, 1 + moved :] <= KEPT * falls[:, :, :1])
-    return are.at[:, :, 1 + moved :].set(~own)
+def _controls(
+    logs: Float[Array, "n bands views blocks"], weight: Float[Array, "n blocks"], config: AlignmentConfig
+) -> Bool[Array, "n bands views"]:
+    """Which views are controls: all but the unmoved one, and turned ones that show nothing new."""
+    n, bands, views, _ = logs.shape
+    view = jnp.arange(views)
+    if views - 1 - len(config.turns) < 2:  # without the turned ones nothing would tell how they spread
+        return jnp.broadcast_to(view > 0, (n, bands, views))
+    off = jnp.einsum("nb,nfvb->nfv", weight, jnp.abs(logs - logs[:, :, :1]))
+    same = (off <= COMMUTES * weight.sum(1)[:, None, None]) & (view >= views - len(config.turns))
+    return (view > 0) & ~same
 
 
 def of_blocks(
@@ -395,7 +396,7 @@ def of_blocks(
     safe = jnp.maximum(count, 2.0)[:, None]
     logs = jnp.log(losses + config.floor)
     of_views = jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None]
-    are_controls = _controls(of_views, config)
+    are_controls = _controls(logs, weight, config)
     controls = are_controls.sum(2).astype(losses.dtype)
     differences = logs[:, :, 0] - jnp.mean(logs, axis=2, where=are_controls[..., None])
     mean = jnp.einsum("nb,nfb->nf", weight, differences) / safe
