@@ -214,6 +214,11 @@ def test_nearest_codes_of_any_number_of_codes(k):
     assert nearest_codes(jnp.asarray(latents), jnp.asarray(codebook))[:2].tolist() == [0, 0]
 
 
+def test_nearest_codes_where_jax_has_64_bits():
+    with jax.enable_x64(True):
+        assert nearest_codes(jnp.asarray([[1.0], [3.0]]), jnp.asarray([[3.0], [1.0]])).tolist() == [1, 0]
+
+
 def test_lookup_does_not_hold_every_distance():
     latents, codebook = jnp.zeros((4096, 4)), jnp.zeros((16384, 4))
     memory = jax.jit(nearest_codes).lower(latents, codebook).compile().memory_analysis()

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -113,6 +114,13 @@ def test_nothing_to_hash_is_an_error():
     closed = from_functions(lambda params, x: x, lambda params, z: z)
     with pytest.raises(AutoencoderError, match="no parameters to hash"):
         weights_hash(closed)
+
+
+@pytest.mark.parametrize("make", [jax.random.key, nnx.Rngs])
+def test_random_keys_among_parameters_are_no_weights(make):
+    """Such as a Flax module's dropout holds."""
+    one, other = ({"weight": jnp.ones(3), "dropout": make(seed)} for seed in (0, 1))
+    assert weights_hash(one) == weights_hash(other) != weights_hash({**one, "weight": jnp.zeros(3)})
 
 
 def test_encoders_that_compute_the_same_are_one(tensors):

@@ -23,7 +23,7 @@ from PIL import Image
 from aedr_jax import Calibration, __version__, api
 from aedr_jax.api import decisions
 from aedr_jax.api.scores import numbered
-from aedr_jax.cli.main import main
+from aedr_jax.cli.main import console, main
 from aedr_jax.decision.null import Null
 from aedr_jax.inputs.sources import Item, Listed, until_failure
 from aedr_jax.interruption import deferred, interruptible, kept_handlers
@@ -636,6 +636,16 @@ def test_where_nothing_could_be_scored_the_run_has_failed(world, calibrations, t
     assert not (tmp_path / "c.json").exists()
     for name in ("s.csv", "v.csv"):  # an error row is a row
         assert "not an image" in (tmp_path / name).read_text()
+
+
+def test_a_program_that_was_started_without_outputs_works(world, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["aedr", "attribute", str(world / "own" / "1.png"), "--models", str(world / "m1")])
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+    with pytest.raises(SystemExit) as ended:
+        console()
+    assert ended.value.code == 0
+    sys.stdout.close(), sys.stderr.close()
 
 
 @pytest.fixture

@@ -137,7 +137,8 @@ def from_functions(
     Args:
       encode: `encode(params, images)`, float32 [n,h,w,3] in [-1, 1] to latents [n,h/factor,w/factor,c] (the mode), or
         whatever pytree `decode` takes.
-      decode: `decode(params, latents)`, to images [n,h,w,3] in [-1, 1], floating point, not clipped.
+      decode: `decode(params, latents)`, to images [n,h,w,3] in [-1, 1], floating point, not clipped. Neither has a
+        `shard_map` or `pmap` of its own where files are judged: `make_sharded` maps over the devices already.
       params: a pytree of weights. Pass weights here rather than close over them: `jit` then shares one program between
         models, and `weights_hash` tells models apart. (It does not tell functions apart: two of equal params are one
         family for `attribute` where their measurements are equal to the last bit, and for `api.attribute` never.)

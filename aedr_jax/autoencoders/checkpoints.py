@@ -163,8 +163,9 @@ def weights_hash(autoencoder: Any, *, rounded: bool = False) -> str:
     """Which autoencoder this is: sha256 over sorted parameter names, shapes and float32 values as they were read.
 
     The hash depends on the weights, and on the range of images where that is not [-1, 1], alone. The file's format, the
-    names that a version of diffusers gave the weights, the dtype computed in and the scaling factor do not change it.
-    Models with equal hashes are one family: no method that looks at the autoencoder can tell their images apart.
+    names that a version of diffusers gave the weights, the dtype computed in, the scaling factor and random keys do not
+    change it. Models with equal hashes are one family: no method that looks at the autoencoder can tell their images
+    apart.
 
     Many models are published both in float32 and as a bfloat16 copy. The hash of the rounded values is equal for the
     two, and where it is equal they are one family as well. A float16 copy is not found so: it was rounded at other
@@ -188,10 +189,15 @@ def weights_hash(autoencoder: Any, *, rounded: bool = False) -> str:
         named = to_flat_dict(autoencoder)
     else:
         leaves = jax.tree_util.tree_leaves_with_path(getattr(autoencoder, "params", autoencoder))
-        named = {jax.tree_util.keystr(path): np.asarray(leaf, np.float32) for path, leaf in leaves}
+        named = {jax.tree_util.keystr(path): np.asarray(x, np.float32) for path, x in leaves if not _is_key(x)}
     if not named:
         raise AutoencoderError("no parameters to hash: pass them to from_functions as params")
     return _hash_of(named, getattr(autoencoder, "image_range", IMAGE_RANGE), rounded=rounded)
+
+
+def _is_key(leaf: Any) -> bool:
+    """Whether a leaf is a random key, such as a Flax module's dropout holds: it is no weight, nor made into numbers."""
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def encoder_key(autoencoder: Any) -> Hashable | None:

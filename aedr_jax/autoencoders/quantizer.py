@@ -41,9 +41,10 @@ def nearest_codes(latents: Float[Array, "t d"], codebook: Float[Array, "k d"]) -
     # Derived from the latents rather than fresh constants, so that the carry varies over a mesh as they do.
     never = jnp.broadcast_to(jnp.isnan(latents[:, :1]) & False, (latents.shape[0], block))
     first = (jnp.where(never, 0.0, jnp.inf), never.astype(jnp.int32))
-    (distances, numbers), _ = jax.lax.scan(step, first, (jnp.arange(blocks), codes, half_norms))
+    of_blocks, in_block = (jnp.arange(n, dtype=jnp.int32) for n in (blocks, block))  # as the carry, under x64 too
+    (distances, numbers), _ = jax.lax.scan(step, first, (of_blocks, codes, half_norms))
     least = jnp.min(distances, axis=-1, keepdims=True)
-    return jnp.min(jnp.where(distances == least, numbers * block + jnp.arange(block), k - 1), axis=-1)
+    return jnp.min(jnp.where(distances == least, numbers * block + in_block, k - 1), axis=-1)
 
 
 class Quantizer(nnx.Module):

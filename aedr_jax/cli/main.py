@@ -26,8 +26,11 @@ def console() -> None:
     """`aedr` as a program: `main`, and an end that does not wait for what was interrupted.
 
     A batch that a device still computes can crash the interpreter while it is taken down; all that is finished is
-    written by then.
+    written by then. Where it was started without an output (`>&-`), for which Python has None, it says nothing there.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 -- as long as the program runs
     code = main()
     if code > 128:  # and the number of a signal
         sys.stdout.flush()
