@@ -8,6 +8,7 @@ the reference, half 1 reports: photographs go by subject, generated ones by thei
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,6 @@ from weights.photos import read_index, subject, subjects_split
 
 SIDE = 128
 GRID = 8  # of JPEG and of most decoders
-DRAWN = 40  # pictures of each drawn kind in each half
 CHAIN = "resize0.75+jpeg75+back"  # as a social network does
 
 Pixels = np.ndarray
@@ -70,11 +70,9 @@ def generated(data: Path) -> Iterator[tuple[str, Pixels]]:
 
 def drawn(draw: Callable[[np.random.Generator], Pixels], name: str) -> Callable[[Path], Iterator[tuple[str, Pixels]]]:
     def pictures(data: Path) -> Iterator[tuple[str, Pixels]]:
-        for i in range(4 * DRAWN):  # about half of these in each half
-            yield (
-                f"{name} {i}",
-                draw(np.random.default_rng([zlib.crc32(name.encode()), i])).clip(0, 255).astype(np.uint8),
-            )
+        for i in itertools.count():  # about half of them in each half
+            rng = np.random.default_rng([zlib.crc32(name.encode()), i])
+            yield f"{name} {i}", draw(rng).clip(0, 255).astype(np.uint8)
 
     return pictures
 
@@ -172,13 +170,12 @@ KINDS: Mapping[str, Callable[[Path], Iterator[tuple[str, Pixels]]]] = {
 }
 
 
-def foreign(kind: str, half: int, data: Path, *, most: int) -> Iterator[Pixels]:
-    """The first `most` squares of a kind in a half."""
-    found = 0
-    for group, image in KINDS[kind](data):
-        if found < most and half_of(group) == half and min(image.shape[:2]) >= SIDE:
-            found += 1
-            yield middle(image)
+def foreign(kind: str, half: int, data: Path, *, most: int, after: int = 0) -> Iterator[Pixels]:
+    """The first `most` squares of a kind in a half, or the first after so many others. What is drawn has no end."""
+    squares = (
+        middle(image) for group, image in KINDS[kind](data) if half_of(group) == half and min(image.shape[:2]) >= SIDE
+    )
+    return itertools.islice(squares, after, after + most)
 
 
 def own(model: str, folder: Path, process: str, *, most: int) -> Iterator[Pixels]:
