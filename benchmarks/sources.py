@@ -152,7 +152,29 @@ def _then(
     return others
 
 
+def smoothest(image: Pixels, side: int = SIDE) -> Pixels:
+    """The square with the least fine detail, such as a sky's, on the grid of 8 pixels."""
+    detail = np.abs(image - ndimage.uniform_filter(image.astype(np.float32), (3, 3, 0))).mean(-1)
+    corners = [(y, x) for y in range(0, image.shape[0] - side + 1, 32) for x in range(0, image.shape[1] - side + 1, 32)]
+    y, x = min(corners, key=lambda at: detail[at[0] : at[0] + side, at[1] : at[1] + side].mean())
+    return np.ascontiguousarray(image[y : y + side, x : x + side])
+
+
+def _smooth(process: str) -> Callable[[Path], Iterator[tuple[str, Pixels]]]:
+    """Of photographs and JPEG files, processed as a whole, one after another."""
+
+    def pictures(data: Path) -> Iterator[tuple[str, Pixels]]:
+        pairs = zip(photographs(data), jpeg_files(data), strict=False)
+        for i, (group, image) in enumerate(itertools.chain.from_iterable(pairs)):
+            if min(image.shape[:2]) >= SIDE:
+                yield group, smoothest(processed(image, process, i))
+
+    return pictures
+
+
 _DRAWN = {"gradients": gradient, "noise": noise, "line art": line_art, "text": text, "screens": screen}
+
+_SMOOTH = {"": "none", ", JPEG 75": "jpeg75", ", JPEG 50": "jpeg50", ", JPEG 30": "jpeg30"}
 
 KINDS: Mapping[str, Callable[[Path], Iterator[tuple[str, Pixels]]]] = {
     "photographs": photographs,
@@ -165,6 +187,9 @@ KINDS: Mapping[str, Callable[[Path], Iterator[tuple[str, Pixels]]]] = {
     "other generators": generated,
     "other generators, JPEG 75": _then(generated, "jpeg75"),
     **{name: drawn(draw, name) for name, draw in _DRAWN.items()},
+    **{f"gradients, JPEG {q}": _then(drawn(gradient, "gradients"), f"jpeg{q}") for q in (75, 50, 30)},
+    "noise, JPEG 50": _then(drawn(noise, "noise"), "jpeg50"),
+    **{f"smooth parts{name}": _smooth(process) for name, process in _SMOOTH.items()},
     "text, JPEG 75": _then(drawn(text, "text"), "jpeg75"),
     "screens, JPEG 75": _then(drawn(screen, "screens"), "jpeg75"),
 }
