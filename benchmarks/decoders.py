@@ -1,15 +1,16 @@
-"""How both signals fare on miniature decoders of today's kinds, which have no sampler: AutoencoderDC, Wan on images.
+"""How both signals fare on miniature decoders that have no sampler: AutoencoderDC, Wan on images, FLUX.2's preview.
 
-    python -m benchmarks.decoders measure --data DATA --work WORK [--models mini-wan,mini-dc]
-    python -m benchmarks.decoders print --work WORK
+    python -m benchmarks.decoders measure --data DATA --work WORK [--models mini-wan,weights/mini-tiny32]
+        [--processes none,jpeg30] [--kinds photographs,screens]
+    python -m benchmarks.decoders print --work WORK      # with the same options
     python -m benchmarks.decoders images --data DATA --work WORK      # own images as WORK/MODEL/*.png
 
 A model's own images are decodes of perturbed latents of photographs that no weights saw, the middle square of each: to
 each latent channel noise of half its standard deviation over them is added, and what is decoded is rounded to 8 bits.
 They are nearer to photographs than what a sampler makes. Foreign ones are photographs, JPEG files and images of other
-generators of half 1 (`benchmarks.sources`); the null is the one that ships, which saw none of these decoders. All are
-squares of the model's native size, as they are and as JPEG 50. Measurements are kept in WORK/MODEL/KIND.npz; an
-interrupted run goes on.
+generators of half 1, or other kinds of `benchmarks.sources`; the null is the one that ships, which saw none of these
+decoders. All are squares of the model's native size (of 128 pixels for a folder of weights), as they are and as JPEG
+50, or processed otherwise. Measurements are kept in WORK/MODEL/KIND-PROCESS.npz; an interrupted run goes on.
 
 With `--half 0` foreign ones are of half 0, and own ones are made of the JPEG files of half 1: none of them is among the
 images above. What was chosen on one set is confirmed on the other.
@@ -18,8 +19,9 @@ images above. What was chosen on one set is confirmed on the other.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 
 import jax
@@ -35,7 +37,7 @@ from aedr_jax.decision.null import ROUNDING
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.study.metrics import area_under_curve
 from benchmarks.batches import keep_arrays, of_one_version
-from benchmarks.sources import KINDS, Pixels, half_of, middle, processed
+from benchmarks.sources import KINDS, SIDE, Pixels, half_of, middle, processed
 
 MODELS = ("mini-wan", "mini-dc")
 FOREIGN = ("photographs", "JPEG files", "other generators")
@@ -45,6 +47,10 @@ MOST = 60  # foreign images of a kind
 MOST_OWN = 100
 RATES = (0.05, 0.01)
 Measuring = Callable[..., Measurement]
+
+
+def side_of(model: str) -> int:
+    return (REGISTRY[model].native_size if model in REGISTRY else None) or SIDE
 
 
 @cache
@@ -90,14 +96,13 @@ def quality(autoencoder, data: Path, side: int) -> float:
     return float(np.mean(found))
 
 
-def report(work: Path, models: Iterable[str]) -> None:
+def report(work: Path, models: Sequence[str], processes: Sequence[str], of_kinds: Sequence[str]) -> None:
     null = Null.shipped()
     rows, kinds = [], []
-    for model in models:
-        tables = {path.stem: dict(np.load(path)) for path in sorted((work / model).glob("*.npz"))}
-        for process in PROCESSES:
-            own = tables[f"own-{process}"]
-            others = {kind: tables[f"{kind}-{process}"] for kind in FOREIGN}
+    for model in (Path(model).name for model in models):
+        for process in processes:
+            own, *found = (dict(np.load(work / model / f"{kind}-{process}.npz")) for kind in ("own", *of_kinds))
+            others = dict(zip(of_kinds, found, strict=True))
             foreign = {name: np.concatenate([of[name] for of in others.values()]) for name in own}
             rows.append([model, process, *aucs(own, foreign), *accepted(null, own), *accepted(null, foreign)])
             kinds += [[model, process, kind, *accepted(null, of)] for kind, of in others.items()]
@@ -131,30 +136,32 @@ def main() -> None:
         "--tile", type=int, help="the side of the alignment's tiles (default: as shipped); another WORK"
     )
     parser.add_argument("--half", type=int, choices=(0, 1), default=1, help="of the images; another WORK")
-    parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
+    parser.add_argument("--models", type=split_list, default=list(MODELS), help="names or folders of weights")
+    parser.add_argument("--processes", type=split_list, default=list(PROCESSES), help="what is done to the images")
+    parser.add_argument("--kinds", type=split_list, default=list(FOREIGN), help="of foreign images")
     args = parser.parse_args()
     config = SignalConfig(alignment=AlignmentConfig(tile=args.tile)) if args.tile else SignalConfig()
     measuring = jax.jit(partial(measure, config=config))
     of_one_version(args.work, config.alignment)
     for model in args.models if args.step == "measure" else ():
-        autoencoder, side = load_autoencoder(model), REGISTRY[model].native_size or 0
+        autoencoder, side = load_autoencoder(model), side_of(model)
         print(f"{model}: {quality(autoencoder, args.data, side):.1f} dB on photographs of {side} pixels", flush=True)
         own = own_images(autoencoder, args.data, side, args.half)
-        for process in tqdm(PROCESSES, desc=model, disable=None):
+        folder = args.work / Path(model).name
+        for process in tqdm(args.processes, desc=model, disable=None):
             images = (processed(image, process, i) for i, image in enumerate(own))
-            keep(args.work / model / f"own-{process}.npz", autoencoder, images, measuring)
-            for kind in FOREIGN:
-                found = list(squares(kind, args.data, side, half=args.half))[:MOST]
+            keep(folder / f"own-{process}.npz", autoencoder, images, measuring)
+            for kind in args.kinds:
+                found = islice(squares(kind, args.data, side, half=args.half), MOST)
                 images = (processed(image, process, i) for i, image in enumerate(found))
-                keep(args.work / model / f"{kind}-{process}.npz", autoencoder, images, measuring)
+                keep(folder / f"{kind}-{process}.npz", autoencoder, images, measuring)
     for model in args.models if args.step == "images" else ():
-        folder = args.work / model
+        folder = args.work / Path(model).name
         folder.mkdir(parents=True, exist_ok=True)
-        side = REGISTRY[model].native_size or 0
-        for i, image in enumerate(own_images(load_autoencoder(model), args.data, side, args.half)):
+        for i, image in enumerate(own_images(load_autoencoder(model), args.data, side_of(model), args.half)):
             Image.fromarray(image).save(folder / f"{i:03d}.png")
     if args.step == "print":
-        report(args.work, args.models)
+        report(args.work, args.models, args.processes, args.kinds)
 
 
 if __name__ == "__main__":

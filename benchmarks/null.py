@@ -1,14 +1,17 @@
 """The null of the alignment: what images that have nothing to do with an autoencoder score, and how level it is.
 
     python -m benchmarks.null measure --data DATA --own FOLDER --work WORK [--models mini-vq,mini-kl16] [--half 0]
+        [--kinds gradients,noise] [--after 50] [--most 200]
     python -m benchmarks.null fit --work WORK --out FILE
     python -m benchmarks.null print --work WORK
 
 `measure` keeps the losses of every block, band and view, of foreign images of every kind (`benchmarks.sources`) and of
 other models' own images (FOLDER/MODEL/*.png), in WORK/HALF/MODEL/KIND.npz; an interrupted run goes on where it stopped.
-`fit` makes the reference that ships of half 0, a group for each model. `print` has the level of half 1 by model and
-kind, that with the shifts or the turns alone for controls (each with a null of its own), that of a null which never saw
-a model, and how own images and cousins stand.
+With `--after` a kind's first images are left out, so that what is drawn (gradients, noise, ...) is drawn anew; another
+WORK then. `fit` makes the reference that ships of half 0, a group for each model. `print` has the level of half 1 by
+model and kind, how own images and cousins stand, how far foreign ones lie below their moved copies, and, where half 0
+was measured too, the level with the shifts or the turns alone for controls (each with a null of its own), and that of a
+null which never saw a model.
 """
 
 from __future__ import annotations
@@ -24,11 +27,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from aedr_jax import Null, load_autoencoder
+from aedr_jax import AlignmentConfig, Null, load_autoencoder
 from aedr_jax.autoencoders.names import split_list
 from aedr_jax.decision.null import ROUNDING
 from aedr_jax.scoring.tables import to_markdown
-from aedr_jax.signal.alignment import block_losses, of_blocks
+from aedr_jax.signal.alignment import FALL, block_losses, of_blocks
 from benchmarks.batches import keep_columns
 from benchmarks.matrix import MODELS, related
 from benchmarks.sources import CHAIN, KINDS, Pixels, foreign, own
@@ -36,7 +39,8 @@ from benchmarks.sources import CHAIN, KINDS, Pixels, foreign, own
 MOST = 50  # images of a kind, a half and a model
 RATES = (0.05, 0.01, 0.05 / 30)
 CONTROLS = {"shifts": slice(1, 4), "turns": slice(4, 6), "both": slice(1, 6)}  # of the views
-FOR_OWN = ("none", "jpeg50", CHAIN)  # other models' own images take part as these
+FOR_OWN = ("none", "jpeg50", CHAIN)  # the models' own images take part as these
+OF_MODELS = {f"of-{model}-{process}": (model, process) for model in MODELS for process in FOR_OWN}
 
 
 @cache
@@ -50,7 +54,7 @@ def keep(path: Path, autoencoder, images: Iterable[Pixels]) -> None:
 
 
 def file_name(kind: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", kind.lower()) + ".npz"
+    return re.sub(r"[^a-z0-9.+]+", "-", kind.lower()) + ".npz"
 
 
 def standings(path: Path, controls: str = "both") -> np.ndarray:
@@ -59,6 +63,17 @@ def standings(path: Path, controls: str = "both") -> np.ndarray:
         losses = np.concatenate([table["losses"][:, :, :1], table["losses"][:, :, CONTROLS[controls]]], axis=2)
         found = of_blocks(jnp.asarray(losses), jnp.asarray(table["telling"]), tiles=1)
     return np.nan_to_num(np.asarray(found.alignment / found.error, np.float64))
+
+
+def falls(path: Path) -> np.ndarray:
+    """The alignment of each image of a file with its moved copies for controls, in the band where it is lower."""
+    moved = AlignmentConfig(turns=())
+    with np.load(path) as table:
+        losses, telling = table["losses"][:, :, : CONTROLS["shifts"].stop], jnp.asarray(table["telling"])
+        bands = [
+            of_blocks(jnp.asarray(losses[:, i : i + 1]), telling, tiles=1, config=moved) for i in range(losses.shape[1])
+        ]
+    return np.nan_to_num(np.min([band.alignment for band in bands], axis=0))
 
 
 def tables(work: Path, half: int, models: Sequence[str], controls: str = "both") -> dict[str, dict[str, np.ndarray]]:
@@ -73,7 +88,7 @@ def tables(work: Path, half: int, models: Sequence[str], controls: str = "both")
 
 def maker(kind: str) -> str | None:
     """The miniature model whose images a kind is, or None."""
-    return next((model for model in MODELS if kind.startswith(f"of-{model}-")), None)
+    return OF_MODELS[kind][0] if kind in OF_MODELS else None
 
 
 def is_foreign(model: str, kind: str) -> bool:
@@ -122,42 +137,52 @@ def report_controls(
     print(to_markdown(["controls", *models, f"worst cell at {RATES[0]:g}"], rows))
 
 
-def report(null: Null, found: Mapping[str, Mapping[str, np.ndarray]], reference: Mapping[str, Mapping]) -> None:
+def report_levels(null: Null, found: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     kinds = list(dict.fromkeys(kind for of in found.values() for kind in of))
     rows = []
     for kind in kinds:
-        cells = [of[kind] for model, of in found.items() if kind in of and is_foreign(model, kind)]
-        each = [shown(null, of[kind]) if kind in of and is_foreign(model, kind) else "" for model, of in found.items()]
-        rows.append([kind, str(len(cells[0])), *each, f"{np.mean(np.concatenate(cells) == 0):.3f}"])
-    every = {m: of_foreign(of, m) for m, of in found.items()}
-    rows.append(["all", "", *(shown(null, values) for values in every.values()), ""])
-    header = ["kind", "n", *found, "nothing said"]
+        cells = {model: of[kind] for model, of in found.items() if kind in of and is_foreign(model, kind)}
+        if not cells:
+            continue
+        silent = np.mean(np.concatenate([*cells.values()]) == 0)
+        each = [shown(null, cells[model]) if model in cells else "" for model in found]
+        rows.append([kind, str(len(next(iter(cells.values())))), *each, f"{silent:.3f}"])
+    rows.append(["all", "", *(shown(null, of_foreign(of, model)) for model, of in found.items()), ""])
     print(f"**share of foreign images with p <= {', '.join(f'{rate:.3g}' for rate in RATES)}**\n")
-    print(to_markdown(header, rows))
+    print(to_markdown(["kind", "n", *found, "nothing said"], rows))
     rows = []
-    for model, values in every.items():
-        others = fit({name: of for name, of in reference.items() if name != model and not related(name, model)})
+    for model, of in found.items():
+        for kind, values in of.items():
+            if not is_foreign(model, kind):
+                quantiles = [f"{value:.1f}" for value in np.quantile(values, [0.05, 0.5, 0.95])]
+                accepted = [f"{share:.3f}" for share in level(null, values)]
+                whose = "own" if maker(kind) == model else "cousin's"
+                rows.append([model, kind, whose, *quantiles, *accepted, str(len(values))])
+    if rows:
+        head = ["model", "images", "whose", "5 %", "50 %", "95 %", *(f"p <= {rate:.3g}" for rate in RATES), "n"]
+        print("**own images and those of a model with the same encoder: standings and shares accepted**\n")
+        print(to_markdown(head, rows))
+
+
+def report_unseen(found: Mapping[str, Mapping[str, np.ndarray]], reference: Mapping[str, Mapping]) -> None:
+    rows = []
+    for model, of in found.items():
+        others = fit({name: known for name, known in reference.items() if not related(name, model)})
+        values = of_foreign(of, model)
         rows.append([model, *(f"{share:.4f}" for share in level(others, values)), str(len(values))])
     print("**the same, with a null that never saw this autoencoder or its cousin**\n")
     print(to_markdown(["model", *(f"{rate:.3g}" for rate in RATES), "n"], rows))
+
+
+def report_falls(work: Path, models: Sequence[str]) -> None:
+    """Of both halves: turned copies cease to be controls where an image lies below its moved ones by `FALL`."""
     rows = []
-    for model, of in found.items():
-        for kind in kinds:
-            if kind in of and not is_foreign(model, kind):
-                values = of[kind]
-                low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
-                accepted = level(null, values)
-                what = "own" if maker(kind) == model else "cousin's"
-                shares = [f"{share:.3f}" for share in accepted]
-                rows.append(
-                    [model, kind, what, f"{low:.1f}", f"{middle:.1f}", f"{high:.1f}", *shares, str(len(values))]
-                )
-    print("**own images and those of a model with the same encoder: standings and shares accepted**\n")
-    print(
-        to_markdown(
-            ["model", "images", "whose", "5 %", "50 %", "95 %", *(f"p <= {rate:.3g}" for rate in RATES), "n"], rows
-        )
-    )
+    for model in models:
+        files = [file for half in (0, 1) for file in sorted((work / str(half) / model).glob("*.npz"))]
+        values = np.concatenate([falls(file) for file in files if is_foreign(model, file.stem)])
+        rows.append([model, f"{values.min():.2f}", str((values <= FALL).sum()), str(len(values))])
+    print("**foreign images below their moved copies**\n")
+    print(to_markdown(["model", "lowest", f"at most {FALL:g}", "n"], rows))
 
 
 def shown(null: Null, values: np.ndarray) -> str:
@@ -173,6 +198,9 @@ def main() -> None:
     parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     parser.add_argument("--half", type=int, choices=(0, 1), default=0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--kinds", type=split_list, default=[*KINDS, *OF_MODELS], help="A,B (default: all)")
+    parser.add_argument("--after", type=int, default=0, help="so many images of each foreign kind are left out")
+    parser.add_argument("--most", type=int, default=MOST, help=f"images of a kind and a half (default {MOST})")
     args = parser.parse_args()
     if args.step == "fit":
         null = fit(tables(args.work, 0, args.models))
@@ -180,16 +208,20 @@ def main() -> None:
         print({name: len(group) for name, group in null.groups.items()})
     elif args.step == "print":
         reference, found = ({name: tables(args.work, half, args.models, name) for name in CONTROLS} for half in (0, 1))
-        report(Null.shipped(), found["both"], reference["both"])
-        report_controls(found, reference, args.models)
+        report_levels(Null.shipped(), found["both"])
+        report_falls(args.work, args.models)
+        if all(reference["both"].values()):
+            report_unseen(found["both"], reference["both"])
+            report_controls(found, reference, args.models)
     for model in args.models if args.step == "measure" else ():
         autoencoder = load_autoencoder(model)
-        folder = args.work / str(args.half) / model
-        for kind in tqdm(KINDS, desc=model, disable=None):
-            keep(folder / file_name(kind), autoencoder, foreign(kind, args.half, args.data, most=MOST))
-        for other in MODELS:
-            for process in FOR_OWN:
-                keep(folder / f"of-{other}-{process}.npz", autoencoder, own(other, args.own, process, most=MOST))
+        for kind in tqdm(args.kinds, desc=model, disable=None):
+            if kind in OF_MODELS:
+                made_by, process = OF_MODELS[kind]
+                images = own(made_by, args.own, process, most=args.most)
+            else:
+                images = foreign(kind, args.half, args.data, most=args.most, after=args.after)
+            keep(args.work / str(args.half) / model / file_name(kind), autoencoder, images)
 
 
 if __name__ == "__main__":

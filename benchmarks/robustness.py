@@ -1,6 +1,7 @@
 """What compression, resizing, cropping, blur and noise do to the verdict, with nothing calibrated for any of it.
 
     python -m benchmarks.robustness measure FOLDER --data DATA --work WORK [--models mini-vq,mini-kl16]
+        [--conditions jpeg50,jpeg30]
     python -m benchmarks.robustness print --work WORK
 
 FOLDER/MODEL/*.png are each model's own images, of seeds that chose nothing. Of each model 100 are processed and
@@ -75,19 +76,20 @@ def measure(model: str, condition: str, folder: Path, data: Path, work: Path) ->
 def report(work: Path, models: list[str]) -> None:
     null = Null.shipped()
     for rate in RATES:
-        rows = []
+        rows, counts = [], set()
         for condition in [c for c in CONDITIONS if all((work / m / f"{c}.npz").exists() for m in models)]:
             own, others, silent = [], [], []
             for model in models:
                 with np.load(work / model / f"{condition}.npz") as table:
                     p, q = (np.asarray(null.p_value(table[f"{w}_alignment"] / table[f"{w}_error"])) for w in KINDS)
+                counts.add(len(p))
                 own.append(p <= rate)
                 others.append(q <= rate)
                 silent.append(np.isnan(p).mean())
             cells = [f"{accepted.mean():.2f}" for accepted in own]
             means = [f"{np.mean(own):.3f}", share(np.concatenate(others)), f"{np.mean(silent):.3f}"]
             rows.append([condition, *cells, *means])
-        print(f"**own images accepted, foreign p <= {rate:g}; n = {COUNT} a cell**\n")
+        print(f"**own images accepted, foreign p <= {rate:g}; n = {', '.join(map(str, sorted(counts)))} a cell**\n")
         print(to_markdown(["condition", *models, "mean", "foreign accepted, pooled", "nothing said of own"], rows))
 
 
@@ -98,12 +100,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
+    parser.add_argument(
+        "--conditions", type=split_list, default=list(CONDITIONS), help="A,B: only these (default: all)"
+    )
     args = parser.parse_args()
     of_one_version(args.work)
     if args.step == "print":
         report(args.work, args.models)
         return
-    for condition in tqdm(CONDITIONS, disable=None):
+    for condition in tqdm(args.conditions, disable=None):
         for model in args.models:
             measure(model, condition, args.folder, args.data, args.work)
 

@@ -8,6 +8,7 @@ the reference, half 1 reports: photographs go by subject, generated ones by thei
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,6 @@ from weights.photos import read_index, subject, subjects_split
 
 SIDE = 128
 GRID = 8  # of JPEG and of most decoders
-DRAWN = 40  # pictures of each drawn kind in each half
 CHAIN = "resize0.75+jpeg75+back"  # as a social network does
 
 Pixels = np.ndarray
@@ -70,11 +70,9 @@ def generated(data: Path) -> Iterator[tuple[str, Pixels]]:
 
 def drawn(draw: Callable[[np.random.Generator], Pixels], name: str) -> Callable[[Path], Iterator[tuple[str, Pixels]]]:
     def pictures(data: Path) -> Iterator[tuple[str, Pixels]]:
-        for i in range(4 * DRAWN):  # about half of these in each half
-            yield (
-                f"{name} {i}",
-                draw(np.random.default_rng([zlib.crc32(name.encode()), i])).clip(0, 255).astype(np.uint8),
-            )
+        for i in itertools.count():  # about half of them in each half
+            rng = np.random.default_rng([zlib.crc32(name.encode()), i])
+            yield f"{name} {i}", draw(rng).clip(0, 255).astype(np.uint8)
 
     return pictures
 
@@ -154,7 +152,29 @@ def _then(
     return others
 
 
+def smoothest(image: Pixels, side: int = SIDE) -> Pixels:
+    """The square with the least fine detail, such as a sky's, on the grid of 8 pixels."""
+    detail = np.abs(image - ndimage.uniform_filter(image.astype(np.float32), (3, 3, 0))).mean(-1)
+    corners = [(y, x) for y in range(0, image.shape[0] - side + 1, 32) for x in range(0, image.shape[1] - side + 1, 32)]
+    y, x = min(corners, key=lambda at: detail[at[0] : at[0] + side, at[1] : at[1] + side].mean())
+    return np.ascontiguousarray(image[y : y + side, x : x + side])
+
+
+def _smooth(process: str) -> Callable[[Path], Iterator[tuple[str, Pixels]]]:
+    """Of photographs and JPEG files, processed as a whole, one after another."""
+
+    def pictures(data: Path) -> Iterator[tuple[str, Pixels]]:
+        pairs = zip(photographs(data), jpeg_files(data), strict=False)
+        for i, (group, image) in enumerate(itertools.chain.from_iterable(pairs)):
+            if min(image.shape[:2]) >= SIDE:
+                yield group, smoothest(processed(image, process, i))
+
+    return pictures
+
+
 _DRAWN = {"gradients": gradient, "noise": noise, "line art": line_art, "text": text, "screens": screen}
+
+_SMOOTH = {"": "none", ", JPEG 75": "jpeg75", ", JPEG 50": "jpeg50", ", JPEG 30": "jpeg30"}
 
 KINDS: Mapping[str, Callable[[Path], Iterator[tuple[str, Pixels]]]] = {
     "photographs": photographs,
@@ -167,18 +187,20 @@ KINDS: Mapping[str, Callable[[Path], Iterator[tuple[str, Pixels]]]] = {
     "other generators": generated,
     "other generators, JPEG 75": _then(generated, "jpeg75"),
     **{name: drawn(draw, name) for name, draw in _DRAWN.items()},
+    **{f"gradients, JPEG {q}": _then(drawn(gradient, "gradients"), f"jpeg{q}") for q in (75, 50, 30)},
+    "noise, JPEG 50": _then(drawn(noise, "noise"), "jpeg50"),
+    **{f"smooth parts{name}": _smooth(process) for name, process in _SMOOTH.items()},
     "text, JPEG 75": _then(drawn(text, "text"), "jpeg75"),
     "screens, JPEG 75": _then(drawn(screen, "screens"), "jpeg75"),
 }
 
 
-def foreign(kind: str, half: int, data: Path, *, most: int) -> Iterator[Pixels]:
-    """The first `most` squares of a kind in a half."""
-    found = 0
-    for group, image in KINDS[kind](data):
-        if found < most and half_of(group) == half and min(image.shape[:2]) >= SIDE:
-            found += 1
-            yield middle(image)
+def foreign(kind: str, half: int, data: Path, *, most: int, after: int = 0) -> Iterator[Pixels]:
+    """The first `most` squares of a kind in a half, or the first after so many others. What is drawn has no end."""
+    squares = (
+        middle(image) for group, image in KINDS[kind](data) if half_of(group) == half and min(image.shape[:2]) >= SIDE
+    )
+    return itertools.islice(squares, after, after + most)
 
 
 def own(model: str, folder: Path, process: str, *, most: int) -> Iterator[Pixels]:
