@@ -65,7 +65,7 @@ __all__ = [
 _State = TypeVar("_State")
 
 VERSION = 2  # of what equal settings come to, a part of `SignalConfig.describe`; 2: the error of several tiles
-COMMUTES = 3e-3  # of log losses, the mean over blocks: more than bfloat16 makes of nothing, less than a network does
+COMMUTES = 1.5e-3  # of log losses, the mean over blocks: float32 makes less than 1e-5 of nothing, networks 1.9e-3 or more
 FLOOR_OF_ERROR = 0.005  # with a larger one, foreign images of decoders with little spread would stand too near 0
 
 
