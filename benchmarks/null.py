@@ -7,10 +7,12 @@
 
 `measure` keeps the losses of every block, band and view, of foreign images of every kind (`benchmarks.sources`) and of
 other models' own images (FOLDER/MODEL/*.png), in WORK/HALF/MODEL/KIND.npz; an interrupted run goes on where it stopped.
-With `--after` a kind's first images are left out, so that what is drawn (gradients, noise, ...) is drawn anew; another
-WORK then. `fit` makes the reference that ships of half 0, a group for each model. `print` has the level of half 1 by
-model and kind, how own images and cousins stand, how far foreign ones lie below their moved copies, and, where half 0
-was measured too, the level with the shifts or the turns alone for controls (each with a null of its own), and that of a
+With `--after` a kind's first images are left out, so that what is drawn (gradients, noise, ...) is drawn anew. For
+other kinds than the reference's (`sources.LATER`), and images anew, give another WORK.
+
+`fit` makes the reference that ships of half 0, a group for each model. `print` has the level of half 1 by model and
+kind, how own images and cousins stand, how far foreign ones lie below their moved copies, and, where half 0 was
+measured too, the level with the shifts or the turns alone for controls (each with a null of its own), and that of a
 null which never saw a model.
 """
 
@@ -35,7 +37,7 @@ from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.signal.alignment import COMMUTES, block_losses, of_blocks
 from benchmarks.batches import keep_columns
 from benchmarks.matrix import MODELS, related
-from benchmarks.sources import CHAIN, KINDS, Pixels, foreign, own
+from benchmarks.sources import CHAIN, KINDS, LATER, Pixels, foreign, own
 
 MOST = 50  # images of a kind, a half and a model
 RATES = (0.05, 0.01, 0.05 / 30)
@@ -77,7 +79,7 @@ def nearest_turned(path: Path) -> np.ndarray:
 
 def tables(work: Path, half: int, models: Sequence[str], controls: str = "both") -> dict[str, dict[str, np.ndarray]]:
     """`{model: {kind: standings}}` of a half; the model's own images and its cousins' are kinds like the others."""
-    kinds = {file_name(kind): kind for kind in KINDS}
+    kinds = {file_name(kind): kind for kind in (*KINDS, *LATER)}
     found: dict[str, dict[str, np.ndarray]] = {}
     for model in models:
         files = sorted((work / str(half) / model).glob("*.npz"))
@@ -197,7 +199,7 @@ def main() -> None:
     parser.add_argument("--models", type=split_list, default=list(MODELS), help="A,B: only these (default: all)")
     parser.add_argument("--half", type=int, choices=(0, 1), default=0)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--kinds", type=split_list, default=[*KINDS, *OF_MODELS], help="A,B (default: all)")
+    parser.add_argument("--kinds", type=split_list, default=[*KINDS, *OF_MODELS], help="A,B (default: the reference's)")
     parser.add_argument("--after", type=int, default=0, help="so many images of each foreign kind are left out")
     parser.add_argument("--most", type=int, default=MOST, help=f"images of a kind and a half (default {MOST})")
     args = parser.parse_args()

@@ -174,8 +174,6 @@ def _smooth(process: str) -> Callable[[Path], Iterator[tuple[str, Pixels]]]:
 
 _DRAWN = {"gradients": gradient, "noise": noise, "line art": line_art, "text": text, "screens": screen}
 
-_SMOOTH = {"": "none", ", JPEG 75": "jpeg75", ", JPEG 50": "jpeg50", ", JPEG 30": "jpeg30"}
-
 KINDS: Mapping[str, Callable[[Path], Iterator[tuple[str, Pixels]]]] = {
     "photographs": photographs,
     "JPEG files": jpeg_files,
@@ -187,18 +185,24 @@ KINDS: Mapping[str, Callable[[Path], Iterator[tuple[str, Pixels]]]] = {
     "other generators": generated,
     "other generators, JPEG 75": _then(generated, "jpeg75"),
     **{name: drawn(draw, name) for name, draw in _DRAWN.items()},
-    **{f"gradients, JPEG {q}": _then(drawn(gradient, "gradients"), f"jpeg{q}") for q in (75, 50, 30)},
-    "noise, JPEG 50": _then(drawn(noise, "noise"), "jpeg50"),
-    **{f"smooth parts{name}": _smooth(process) for name, process in _SMOOTH.items()},
     "text, JPEG 75": _then(drawn(text, "text"), "jpeg75"),
     "screens, JPEG 75": _then(drawn(screen, "screens"), "jpeg75"),
+}
+
+LATER: Mapping[str, Callable[[Path], Iterator[tuple[str, Pixels]]]] = {  # which the reference that ships has not
+    "smooth parts": _smooth("none"),
+    **{f"JPEG {q} of smooth parts": _smooth(f"jpeg{q}") for q in (75, 50, 30)},
+    **{f"JPEG {q} of gradients": _then(drawn(gradient, "gradients"), f"jpeg{q}") for q in (75, 50, 30)},
+    "JPEG 50 of noise": _then(drawn(noise, "noise"), "jpeg50"),
 }
 
 
 def foreign(kind: str, half: int, data: Path, *, most: int, after: int = 0) -> Iterator[Pixels]:
     """The first `most` squares of a kind in a half, or the first after so many others. What is drawn has no end."""
     squares = (
-        middle(image) for group, image in KINDS[kind](data) if half_of(group) == half and min(image.shape[:2]) >= SIDE
+        middle(image)
+        for group, image in {**KINDS, **LATER}[kind](data)
+        if half_of(group) == half and min(image.shape[:2]) >= SIDE
     )
     return itertools.islice(squares, after, after + most)
 
