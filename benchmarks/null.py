@@ -11,8 +11,8 @@ With `--after` a kind's first images are left out, so that what is drawn (gradie
 other kinds than the reference's (`sources.LATER`), and images anew, give another WORK.
 
 `fit` makes the reference that ships of half 0, a group for each model. `print` has the level of half 1 by model and
-kind, how own images and cousins stand, how far foreign ones lie below their moved copies, and, where half 0 was
-measured too, the level with the shifts or the turns alone for controls (each with a null of its own), and that of a
+kind, how own images and cousins stand, how near turned copies come to their image, and, where half 0 was measured
+too, the level with the shifts or the turns alone for controls (each with a null of its own), and that of a
 null which never saw a model.
 """
 
