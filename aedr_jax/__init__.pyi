@@ -22,6 +22,7 @@ from .errors import BaselineError as BaselineError
 from .errors import CalibrationError as CalibrationError
 from .errors import CalibrationWarning as CalibrationWarning
 from .errors import CheckpointWarning as CheckpointWarning
+from .errors import FactorWarning as FactorWarning
 from .errors import GenerationError as GenerationError
 from .errors import ImageError as ImageError
 from .errors import RangeWarning as RangeWarning

@@ -8,6 +8,7 @@ __all__ = [
     "CalibrationError",
     "CalibrationWarning",
     "CheckpointWarning",
+    "FactorWarning",
     "GenerationError",
     "ImageError",
     "RangeWarning",
@@ -88,6 +89,19 @@ class CheckpointWarning(UserWarning):
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("error", aedr.CheckpointWarning)  # refuse the second choice
     ...     ae = aedr.load_autoencoder("mini-vq")
+    """
+
+
+class FactorWarning(UserWarning):
+    """The latents of an autoencoder show another factor than it was given, by which its copies are moved.
+
+    >>> import warnings
+    >>> ae = aedr.from_functions(lambda params, x: x[:, ::4, ::4], lambda params, z: z.repeat(4, 1).repeat(4, 2))
+    >>> with warnings.catch_warnings(record=True) as told:
+    ...     warnings.simplefilter("always")
+    ...     latents = ae.encode(jnp.zeros((1, 64, 64, 3)))
+    >>> str(told[0].message).split(":")[0]
+    'encode gave latents [1, 16, 16, 3] of images of 64×64, which show a factor of 4, not of 8'
     """
 
 

@@ -58,6 +58,7 @@ CONTRACT = [
     "ImageError",
     "ArgumentError",
     "RangeWarning",
+    "FactorWarning",
     "CheckpointWarning",
     "Identity",
     "Protocol",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from aedr_jax.autoencoders.models import normal_like
-from aedr_jax.errors import AutoencoderError
+from aedr_jax.errors import AutoencoderError, FactorWarning
 from aedr_jax.images.arrays import check_floats
 from aedr_jax.images.tiles import tile_of
 
@@ -39,9 +40,11 @@ class FunctionAutoencoder:
         """Latents: what `encode` gives, or with a key what `sample` gives.
 
         Raises:
-          AutoencoderError: with a key, where no `sample` was given and there is no codebook either; on latents that
-            show another factor.
+          AutoencoderError: with a key, where no `sample` was given and there is no codebook either.
           Exception: what the function raises, with a note on the sizes that it is asked for.
+
+        Warns:
+          FactorWarning: on latents that show another factor.
         """
         check_floats(images, "images")
         mode = key is None or (self.sampler is None and self.quantizer is not None)
@@ -83,7 +86,7 @@ class FunctionAutoencoder:
 
 
 def _check_factor(latents: Any, images: Float[Array, "n h w 3"], factor: int) -> None:
-    """Refuse a single array with four axes whose cells are squares of another number of pixels.
+    """Warn of a single array with four axes whose cells are squares of another number of pixels.
 
     Tokens, channels first and other pytrees say nothing, nor does padding, nor one cell for a whole image.
     """
@@ -94,10 +97,12 @@ def _check_factor(latents: Any, images: Float[Array, "n h w 3"], factor: int) ->
         return
     if latents.shape[2:] == (height // factor, width // factor):  # [n,c,hz,wz], with c as many as hz would have
         return
-    raise AutoencoderError(
-        f"encode gave latents {list(latents.shape)} of images of {height}×{width}: from_functions should be given "
-        f"factor={height // rows}, not {factor} (if the decoder's grid is of {factor} pixels all the same, let encode "
-        "give its latents in a tuple)"
+    warnings.warn(
+        f"encode gave latents {list(latents.shape)} of images of {height}×{width}, which show a factor of "
+        f"{height // rows}, not of {factor}: give from_functions factor={height // rows}, unless the decoder's grid is "
+        f"of {factor} pixels all the same (latents in patches of several cells, say)",
+        FactorWarning,
+        stacklevel=3,
     )
 
 
@@ -149,7 +154,7 @@ def from_functions(
       quantize_on_decode: whether `decode` is to be fed quantized latents; None: yes where `quantize` is given.
       sample: `sample(params, images, key)`, a posterior sample; needed for the "official" preset only.
       factor: image size over latent size: the spacing of the decoder's grid, which no other number stands in for.
-        Latents [n,hz,wz,c] that show another one are refused when they are made; in a tuple they are not looked at.
+        Of latents [n,hz,wz,c] that show another one a `FactorWarning` tells.
       scaling_factor: what the diffusion model multiplies latents with.
 
     Raises:
