@@ -203,11 +203,11 @@ def test_a_turned_copy_counts_unless_its_losses_are_the_images_own():
         found = of_blocks(jnp.exp(logs)[None, None], jnp.ones((1, 25), bool), tiles=1, config=config)
         return float(found.alignment[0])
 
-    near, other, apart = np.full(25, 0.001), np.full(25, 0.002), np.resize([0.01, -0.01], 25)
+    near, other, apart = np.full(25, 0.0002), np.full(25, 0.001), np.resize([0.01, -0.01], 25)
     for mirrored, turned, controls in [
         (near, near, [1.5, 1.5, 1.5]),
-        (near, other, [1.5, 1.5, 1.5, 0.002]),
-        (other, other, [1.5, 1.5, 1.5, 0.002, 0.002]),
+        (near, other, [1.5, 1.5, 1.5, 0.001]),
+        (other, other, [1.5, 1.5, 1.5, 0.001, 0.001]),
         (near, apart, [1.5, 1.5, 1.5, 0.0004]),  # equal in the mean alone: what a network makes of a foreign image
     ]:
         assert alignment(mirrored, turned) == pytest.approx(-np.mean(controls), abs=1e-4)

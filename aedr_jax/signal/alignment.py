@@ -65,7 +65,7 @@ __all__ = [
 _State = TypeVar("_State")
 
 VERSION = 2  # of what equal settings come to, a part of `SignalConfig.describe`; 2: the error of several tiles
-COMMUTES = 1.5e-3  # of log losses, the mean over blocks: float32 makes below 1e-5 of nothing, networks above 1.9e-3
+COMMUTES = 3e-4  # of log losses, the mean over blocks: float32 makes below 1e-5 of nothing, networks above 1e-3
 FLOOR_OF_ERROR = 0.005  # with a larger one, foreign images of decoders with little spread would stand too near 0
 
 
