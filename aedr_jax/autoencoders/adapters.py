@@ -132,12 +132,11 @@ def from_functions(
     """An autoencoder from your own functions, for every function of this package.
 
     JAX traces the functions even where nothing is jitted, since tiles are looked at in a loop: what is not written in
-    JAX is called by `jax.pure_callback`. (On a CPU JAX can wait for ever for a callback that itself waits for JAX, as
-    one that hands its arguments to PyTorch while another model runs; `JAX_CPU_ENABLE_ASYNC_DISPATCH=false` in the
-    environment is the way round.) The functions are asked for more sizes than the images', above all for windows of 120
-    pixels (a tile of `AlignmentConfig` less the factor; less in images below 128 pixels). Where `encode` takes
-    multiples of 32 alone at a factor of 8, `AlignmentConfig(tile=104)` has windows of 96; of 64 alone, `tile=72` such
-    of 64: what it raises gets a note with the numbers for its factor.
+    JAX is called by `jax.pure_callback`. (On a CPU callbacks of large batches can wait for JAX's own threads for ever,
+    jax-ml/jax#24255: leave `batch_size` at 1 there, its default.) The functions are asked for more sizes than the
+    images', above all for windows of 120 pixels (a tile of `AlignmentConfig` less the factor; less in images below 128
+    pixels). Where `encode` takes multiples of 32 alone at a factor of 8, `AlignmentConfig(tile=104)` has windows of 96;
+    of 64 alone, `tile=72` such of 64: what it raises gets a note with the numbers for its factor.
 
     An autoencoder that commutes with mirroring and turning (interpolation, averages, cosines) has own images that are
     its own when turned as well: turned copies take no part then (`signal.alignment`).
