@@ -19,7 +19,7 @@ images above. What was chosen on one set is confirmed on the other.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -37,7 +37,7 @@ from aedr_jax.decision.null import ROUNDING
 from aedr_jax.scoring.tables import to_markdown
 from aedr_jax.study.metrics import area_under_curve
 from benchmarks.batches import keep_arrays, of_one_version
-from benchmarks.sources import KINDS, SIDE, Pixels, half_of, middle, processed
+from benchmarks.sources import SIDE, Pixels, processed, squares
 
 MODELS = ("mini-wan", "mini-dc")
 FOREIGN = ("photographs", "JPEG files", "other generators")
@@ -56,13 +56,6 @@ def side_of(model: str) -> int:
 @cache
 def compiled():
     return jax.jit(lambda ae, x: ae.encode(x)), jax.jit(lambda ae, z: ae.decode(z))
-
-
-def squares(kind: str, data: Path, side: int, *, half: int | None = None) -> Iterator[Pixels]:
-    """Middle squares of the images of a kind that are large enough, of one half or of both."""
-    for group, image in KINDS[kind](data):
-        if half in (None, half_of(group)) and min(image.shape[:2]) >= side:
-            yield middle(image, side)
 
 
 def own_images(autoencoder, data: Path, side: int, half: int = 1) -> list[Pixels]:

@@ -197,14 +197,16 @@ LATER: Mapping[str, Callable[[Path], Iterator[tuple[str, Pixels]]]] = {  # which
 }
 
 
+def squares(kind: str, data: Path, side: int = SIDE, *, half: int | None = None) -> Iterator[Pixels]:
+    """Middle squares of the images of a kind that are large enough, of one half or both. What is drawn has no end."""
+    for group, image in {**KINDS, **LATER}[kind](data):
+        if half in (None, half_of(group)) and min(image.shape[:2]) >= side:
+            yield middle(image, side)
+
+
 def foreign(kind: str, half: int, data: Path, *, most: int, after: int = 0) -> Iterator[Pixels]:
-    """The first `most` squares of a kind in a half, or the first after so many others. What is drawn has no end."""
-    squares = (
-        middle(image)
-        for group, image in {**KINDS, **LATER}[kind](data)
-        if half_of(group) == half and min(image.shape[:2]) >= SIDE
-    )
-    return itertools.islice(squares, after, after + most)
+    """The first `most` squares of a kind in a half, or the first after so many others."""
+    return itertools.islice(squares(kind, data, half=half), after, after + most)
 
 
 def own(model: str, folder: Path, process: str, *, most: int) -> Iterator[Pixels]:

@@ -40,11 +40,16 @@ def as_source(given: Any, *, image_column: str | None = None, id_column: str | N
     """A source as it is; a name or names by `open_source`; other iterables are taken for items, and held in memory."""
     if isinstance(given, Source):
         return given
-    several = isinstance(given, Iterable) and not isinstance(given, str | os.PathLike)
-    elements = list(given) if several else [given]
+    elements = _each(given)
     if elements and all(isinstance(element, Item) for element in elements):
         return Listed(elements)
     return open_source(elements, image_column=image_column, id_column=id_column)
+
+
+def _each(given: Any) -> list[Any]:
+    """What was given, one or several."""
+    several = isinstance(given, Iterable) and not isinstance(given, str | os.PathLike)
+    return list(given) if several else [given]
 
 
 def open_source(
@@ -62,7 +67,7 @@ def open_source(
       SourceError: for an input that names nothing or holds what is not read, or a table without images; for no input,
         and for what is no name.
     """
-    inputs = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    inputs = _each(inputs)
     if not inputs:
         raise SourceError("no input: an empty list (of a pattern that nothing matches, say)")
     if odd := [type(given).__name__ for given in inputs if not isinstance(given, str | os.PathLike)]:
