@@ -66,8 +66,8 @@ def test_it_is_a_distance(params, pair):
     assert (distances.shape, distances.dtype) == ((3,), jnp.float32)
     assert (distances > 0).all()
     # The program has the network twice, and XLA may round the two differently: by one unit of float32 in a feature of
-    # length 1, whose square is 1.4e-14. Layers and pixels only average such squares.
-    np.testing.assert_allclose(distance(params, a, a), 0.0, atol=1e-13)
+    # length 1, whose square is 1.4e-14; five layers of at most 8 features sum to 6e-13.
+    np.testing.assert_allclose(distance(params, a, a), 0.0, atol=1e-12)
     np.testing.assert_allclose(distance(params, b, a), distances, rtol=1e-5)
     single = distance(params, a[1:2], b[1:2])
     np.testing.assert_allclose(single, distances[1:2], rtol=1e-5)
