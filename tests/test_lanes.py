@@ -40,6 +40,11 @@ def traced(fn):
     return noted, sizes
 
 
+def decoded(pixels):
+    side, number = len(pixels), pixels[0, 0, 0]
+    return Decoded(str(number), "", f"{number:064x}", "PNG", side, side, pixels[..., 0], (pixels,))
+
+
 def test_a_measurement_in_lanes_is_that_of_the_whole(images):
     ae = tiny_autoencoder("functions")
     keys = jax.random.split(jax.random.key(0), 5)
@@ -73,8 +78,9 @@ def test_a_batch_that_fills_no_lane_for_each_cpu(cpus, monkeypatch):
     assert sizes == [{3: 6, 16: 2}[cpus]]
 
 
-def test_parts_run_at_once():
+def test_parts_run_at_once(monkeypatch):
     """Each waits for the other, in vain where one runs after the other."""
+    monkeypatch.setattr(sharding, "holds_a_callback", lambda jaxpr: False)  # or they would not
     both = threading.Barrier(2)
 
     def meet(x):
@@ -144,13 +150,62 @@ def test_an_engine_computes_small_images_beside_each_other(side, at_once, monkey
     monkeypatch.setattr(engine._program._lanes, "next", lambda *given: events.append(given[0]) or start(*given))
     fetch = scoring_engine._fetch
     monkeypatch.setattr(scoring_engine, "_fetch", lambda *given: events.append("fetch") or fetch(*given))
-    pixels = [np.full((side, side, 3), number, np.uint8) for number in range(4)]
-    stream = [Decoded(str(x[0, 0, 0]), "", f"{x[0, 0, 0]:064x}", "PNG", side, side, x[..., 0], (x,)) for x in pixels]
+    stream = [decoded(np.full((side, side, 3), number, np.uint8)) for number in range(4)]
     found = [(photo.id, int(column)) for batch in engine(stream) for photo, column in batch.images()]
     assert found == [(str(number), number) for number in range(4)]
     # One more than are computed at once is sent, and waits for a lane.
     in_turn = {1: [1, 1, "fetch", 1, "fetch", 1, "fetch", "fetch"], 2: [2, 2, 2, "fetch", 2, "fetch", "fetch", "fetch"]}
     assert events == in_turn[at_once]
+
+
+def identity_by_callback(x):
+    return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct(x.shape, x.dtype), x, vmap_method="expand_dims")
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        identity_by_callback,
+        jax.vmap(identity_by_callback),
+        lambda x: jax.lax.map(identity_by_callback, x),
+        lambda x: jax.lax.cond(x[0, 0] > 0, identity_by_callback, lambda x: identity_by_callback(x), x),
+        jax.checkpoint(jax.jit(identity_by_callback)),
+        lambda x: jax.debug.print("{}", x) or x,
+        lambda x: jax.debug.callback(lambda x: None, x) or x,
+    ],
+)
+def test_a_program_that_calls_python_takes_no_lanes(called):
+    """Two callbacks at once can take all threads of XLA's, and then wait for each other's arguments for ever."""
+    fn, sizes = traced(lambda w, x: w * called(x))
+    sharded = aedr.make_sharded(fn, mesh=ONE)
+    x = np.ones((4, 3), np.float32)
+    assert sharded.calls_back(jnp.float32(2), x)
+    np.testing.assert_array_equal(sharded(jnp.float32(2), x), 2 * x)
+    assert sizes[-1] == 4
+    np.testing.assert_array_equal(sharded.beside(2, jnp.float32(2), x[:1]), 2 * x[:1])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_engine_runs_nothing_beside_a_program_that_calls_python(first, monkeypatch):
+    """The other model's neither, whose threads the callback might wait for."""
+
+    def fn(weights, batch):
+        x = batch.pixels[:, 0, 0, 0]
+        return weights["scale"] * (identity_by_callback(x) if "calls" in weights else x)
+
+    models = [{"scale": jnp.uint8(1), "calls": jnp.uint8(0)}, {"scale": jnp.uint8(2)}]
+    engine = Engine(aedr.make_sharded(fn, mesh=ONE), models[first:] + models[:first], batch_size=2)
+    events = []
+    ready = jax.block_until_ready
+    monkeypatch.setattr(jax, "block_until_ready", lambda x: events.append("ready") or ready(x))
+    monkeypatch.setattr(lanes.Lanes, "next", lambda *given: pytest.fail("a lane was taken"))
+    together = lanes.Lanes.together
+    monkeypatch.setattr(lanes.Lanes, "together", lambda *given: events.append("parts") or together(*given))
+    stream = [decoded(np.full((8, 8, 3), number, np.uint8)) for number in range(4)]
+    found = [[column.tolist() for column in batch.columns] for batch in engine(stream)]
+    scales = [1, 2] if first == 0 else [2, 1]
+    assert found == [[[scale * number for number in pair] for scale in scales] for pair in ((0, 1), (2, 3))]
+    assert events == 2 * (["ready", "parts", "ready"] if first == 0 else ["parts", "ready", "ready"])
 
 
 def test_a_callback_that_measures_waits_for_no_lane():

@@ -7,7 +7,6 @@ per-image function; what becomes of its columns (rows, a table, verdicts) is the
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -149,10 +148,12 @@ class Engine:
         return max(1, min(self._program.lanes, MOST_AT_ONCE // pixels))
 
     def _launch(self, photos: Sequence[Decoded]) -> list[Columns]:
-        """What each model's columns will be, still being computed."""
+        """What each model's columns will be, still being computed; computed, where a model's program calls Python."""
         batches = self._batches(photos, set(self._fit_of))
-        program = functools.partial(self._program.beside, self._at_once(photos))
-        return [program(w, batches[fit]) for w, fit in zip(self._weights, self._fit_of, strict=True)]
+        arguments = [(w, batches[fit]) for w, fit in zip(self._weights, self._fit_of, strict=True)]
+        if any(self._program.calls_back(*one) for one in arguments):
+            return [jax.block_until_ready(self._program(*one)) for one in arguments]
+        return [self._program.beside(self._at_once(photos), *one) for one in arguments]
 
 
 def _stacked(*values: Any) -> Any:

@@ -15,10 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Jaxpr, subjaxprs
 
 from aedr_jax.compilation import Programs
 
-__all__ = ["Lanes", "may_be_taken"]
+__all__ = ["Lanes", "holds_a_callback", "may_be_taken"]
 
 WATCHING = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")  # settings that compiled programs do not heed
 
@@ -35,6 +36,20 @@ def may_be_taken() -> bool:
     main = threading.main_thread()
     watched = any(getattr(jax.config, name) for name in WATCHING)
     return threading.current_thread() is main and main.is_alive() and not watched
+
+
+def holds_a_callback(jaxpr: Jaxpr) -> bool:
+    """Whether a traced function calls Python somewhere, in a loop or a branch as well.
+
+    >>> from aedr_jax.scoring.lanes import holds_a_callback
+    >>> printing = lambda x: jax.lax.map(lambda y: jax.debug.print("{}", y), x)
+    >>> [holds_a_callback(jax.make_jaxpr(fn)(jnp.ones(3)).jaxpr) for fn in (printing, jnp.sin)]
+    [True, False]
+    """
+    names = {equation.primitive.name for equation in jaxpr.eqns}
+    return any("callback" in name or name == "debug_print" for name in names) or any(
+        map(holds_a_callback, subjaxprs(jaxpr))
+    )
 
 
 class Lanes:

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from aedr_jax.compilation import compiler_options, cpus
 from aedr_jax.errors import ArgumentError, SourceError
 from aedr_jax.interruption import kept_handlers
-from aedr_jax.scoring.lanes import Lanes, may_be_taken
+from aedr_jax.scoring.lanes import Lanes, holds_a_callback, may_be_taken
 
 __all__ = ["Replicated", "Sharded", "local_mesh", "make_sharded", "pod_share"]
 
@@ -96,6 +96,7 @@ class Sharded:
         self.lanes = cpus() if platform == "cpu" and mesh.size == 1 else 1
         self._of_lane = jax.jit(program, compiler_options=compiler_options(platform, self.lanes))
         self._lanes = Lanes(self.lanes)
+        self._calls_back: dict[Any, bool] = {}
 
     def replicate(self, shared: Any) -> Replicated:
         """Copy a pytree to every device: do it once, and calls with the result copy nothing."""
@@ -104,7 +105,7 @@ class Sharded:
 
     def __call__(self, shared: Any, *batches: Any, **named: Any) -> Any:
         n = _number_of_images(batches, named)
-        if self.lanes <= n and self._takes_lanes((shared, batches, named)):
+        if self.lanes <= n and self._takes_lanes(shared, batches, named):
             return self._in_parts(self._there(shared), (batches, named), n)
         batches, named = _filled_up((batches, named), -n % self.mesh.size)
         out = self.jitted(self._there(shared), *jax.device_put((batches, named), self._split))
@@ -119,14 +120,39 @@ class Sharded:
         >>> float(first[0]), float(second[0])
         (0.5, 1.0)
         """
-        if _number_of_images(batches, named) >= self.lanes or not self._takes_lanes((shared, batches, named)):
+        if _number_of_images(batches, named) >= self.lanes or not self._takes_lanes(shared, batches, named):
             return self(shared, *batches, **named)
         arguments = self._there(shared), *jax.device_put((batches, named), self._split)
         return self._lanes.next(min(most, self.lanes), self.jitted, *arguments)
 
-    def _takes_lanes(self, arguments: Any) -> bool:
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
-        return self.lanes > 1 and not traced and may_be_taken()
+    def calls_back(self, shared: Any, *batches: Any, **named: Any) -> bool:
+        """Whether the program calls Python (`jax.pure_callback` and its like), where programs run side by side.
+
+        XLA calls Python on one of the threads that it computes with, and there the callback waits for its arguments,
+        which another of them hands over (jax-ml/jax#24255). Programs side by side can keep all of them busy until each
+        waits for another; so a program that calls Python takes no lanes, and nothing should run beside it.
+
+        >>> half = aedr.make_sharded(lambda scale, images: scale * images.mean((1, 2, 3)))
+        >>> half.calls_back(jnp.float32(0.5), np.ones((1, 4, 4, 3), np.float32))
+        False
+        """
+        if self.lanes == 1:
+            return False
+        shared, given = self._there(shared), (batches, named)
+        leaves, structure = jax.tree.flatten((shared, given))
+        key = structure, *map(jax.typeof, leaves)
+        if key not in self._calls_back:
+            program, n = self.jitted, _number_of_images(batches, named)
+            if self.lanes <= n:  # what a lane is given, so that this is traced just once
+                program, size = self._of_lane, -(-n // self.lanes)
+                given = jax.tree.map(lambda x: _cut(x, 0, size), given)
+            traced = program.trace(shared, *jax.device_put(given, self._split))
+            self._calls_back[key] = holds_a_callback(traced.jaxpr.jaxpr)
+        return self._calls_back[key]
+
+    def _takes_lanes(self, shared: Any, batches: Any, named: Any) -> bool:
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((shared, batches, named)))
+        return self.lanes > 1 and not traced and may_be_taken() and not self.calls_back(shared, *batches, **named)
 
     def _there(self, shared: Any) -> Replicated:
         return shared if isinstance(shared, Replicated) else self.replicate(shared)
