@@ -10,7 +10,8 @@ other models' own images (FOLDER/MODEL/*.png), in WORK/HALF/MODEL/KIND.npz; an i
 With `--after` a kind's first images are left out, so that what is drawn (gradients, noise, ...) is drawn anew. For
 other kinds than the reference's (`sources.LATER`), and images anew, give another WORK.
 
-`fit` makes the reference that ships of half 0, a group for each model. `print` has the level of half 1 by model and
+`fit` makes the reference that ships of half 0, a group for each model, without the veto of turned copies: that can only
+raise a foreign image's standing, and its p-value with it. `print` has the level of half 1 by model and
 kind, how own images and cousins stand, how near turned copies come to their image, and, where half 0 was measured
 too, the level with the shifts or the turns alone for controls (each with a null of its own), and that of a
 null which never saw a model.
@@ -19,6 +20,7 @@ null which never saw a model.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -42,6 +44,7 @@ from benchmarks.sources import CHAIN, KINDS, LATER, Pixels, foreign, own
 MOST = 50  # images of a kind, a half and a model
 RATES = (0.05, 0.01, 0.05 / 30)
 CONTROLS = {"shifts": slice(1, 4), "turns": slice(4, 6), "both": slice(1, 6)}  # of the views
+SETTINGS = {"shifts": AlignmentConfig(turns=()), "turns": AlignmentConfig(shifts=()), "both": AlignmentConfig()}
 FOR_OWN = ("none", "jpeg50", CHAIN)  # the models' own images take part as these
 OF_MODELS = {f"of-{model}-{process}": (model, process) for model in MODELS for process in FOR_OWN}
 
@@ -60,12 +63,14 @@ def file_name(kind: str) -> str:
     return re.sub(r"[^a-z0-9.+]+", "-", kind.lower()) + ".npz"
 
 
-def standings(path: Path, controls: str = "both") -> np.ndarray:
-    """alignment / error of each image of a file; 0 where nothing can be said, which no rule accepts."""
+def standings(path: Path, controls: str = "both", *, veto: bool = True) -> np.ndarray:
+    """alignment / error of each image of a file; NaN where nothing can be said, which no rule accepts."""
+    config = SETTINGS[controls]
+    config = config if veto else dataclasses.replace(config, least_turned=None)
     with np.load(path) as table:
         losses = np.concatenate([table["losses"][:, :, :1], table["losses"][:, :, CONTROLS[controls]]], axis=2)
-        found = of_blocks(jnp.asarray(losses), jnp.asarray(table["telling"]), tiles=1)
-    return np.nan_to_num(np.asarray(found.alignment / found.error, np.float64))
+        found = of_blocks(jnp.asarray(losses), jnp.asarray(table["telling"]), tiles=1, config=config)
+    return np.asarray(found.alignment / found.error, np.float64)
 
 
 def nearest_turned(path: Path) -> np.ndarray:
@@ -77,13 +82,15 @@ def nearest_turned(path: Path) -> np.ndarray:
     return each.min((1, 2))[weight.sum(1) >= FEWEST]
 
 
-def tables(work: Path, half: int, models: Sequence[str], controls: str = "both") -> dict[str, dict[str, np.ndarray]]:
+def tables(
+    work: Path, half: int, models: Sequence[str], controls: str = "both", *, veto: bool = True
+) -> dict[str, dict[str, np.ndarray]]:
     """`{model: {kind: standings}}` of a half; the model's own images and its cousins' are kinds like the others."""
     kinds = {file_name(kind): kind for kind in (*KINDS, *LATER)}
     found: dict[str, dict[str, np.ndarray]] = {}
     for model in models:
         files = sorted((work / str(half) / model).glob("*.npz"))
-        found[model] = {kinds.get(file.name, file.stem): standings(file, controls) for file in files}
+        found[model] = {kinds.get(file.name, file.stem): standings(file, controls, veto=veto) for file in files}
     return found
 
 
@@ -102,13 +109,13 @@ def fit(found: Mapping[str, Mapping[str, np.ndarray]]) -> Null:
     groups = {}
     for model, of in found.items():
         values = of_foreign(of, model)
-        groups[model] = tuple(np.sort(values[values != 0]).round(4).tolist())
+        groups[model] = tuple(np.sort(values[~np.isnan(values)]).round(4).tolist())
     return Null(groups)
 
 
 def level(null: Null, values: np.ndarray) -> np.ndarray:
     """The share of images with a p-value of at most each of `RATES`; those without one count as turned away."""
-    p = np.asarray(null.p_value(np.where(values == 0, np.nan, values)), np.float64)
+    p = np.asarray(null.p_value(values), np.float64)
     return np.array([(p <= rate * ROUNDING).mean() for rate in RATES])
 
 
@@ -145,7 +152,7 @@ def report_levels(null: Null, found: Mapping[str, Mapping[str, np.ndarray]]) -> 
         cells = {model: of[kind] for model, of in found.items() if kind in of and is_foreign(model, kind)}
         if not cells:
             continue
-        silent = np.mean(np.concatenate([*cells.values()]) == 0)
+        silent = np.isnan(np.concatenate([*cells.values()])).mean()
         each = [shown(null, cells[model]) if model in cells else "" for model in found]
         rows.append([kind, str(len(next(iter(cells.values())))), *each, f"{silent:.3f}"])
     rows.append(["all", "", *(shown(null, of_foreign(of, model)) for model, of in found.items()), ""])
@@ -155,7 +162,7 @@ def report_levels(null: Null, found: Mapping[str, Mapping[str, np.ndarray]]) -> 
     for model, of in found.items():
         for kind, values in of.items():
             if not is_foreign(model, kind):
-                quantiles = [f"{value:.1f}" for value in np.quantile(values, [0.05, 0.5, 0.95])]
+                quantiles = [f"{value:.1f}" for value in np.nanquantile(values, [0.05, 0.5, 0.95])]
                 accepted = [f"{share:.3f}" for share in level(null, values)]
                 whose = "own" if maker(kind) == model else "cousin's"
                 rows.append([model, kind, whose, *quantiles, *accepted, str(len(values))])
@@ -204,11 +211,13 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=MOST, help=f"images of a kind and a half (default {MOST})")
     args = parser.parse_args()
     if args.step == "fit":
-        null = fit(tables(args.work, 0, args.models))
+        null = fit(tables(args.work, 0, args.models, veto=False))
         null.save(args.out)
         print({name: len(group) for name, group in null.groups.items()})
     elif args.step == "print":
-        reference, found = ({name: tables(args.work, half, args.models, name) for name in CONTROLS} for half in (0, 1))
+        found, reference = (
+            {name: tables(args.work, half, args.models, name, veto=half == 1) for name in CONTROLS} for half in (1, 0)
+        )
         report_levels(Null.shipped(), found["both"])
         report_turned(args.work, args.models)
         if all(reference["both"].values()):

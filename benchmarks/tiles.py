@@ -21,6 +21,7 @@ shares, percentile bootstrap over images for areas. `levels` has the share of fo
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -44,6 +45,7 @@ from benchmarks.sources import Pixels, generated, half_of, jpeg_files, middle, p
 
 SIDE = 512
 EVERY = AlignmentConfig(tiles=16)
+OPEN = dataclasses.replace(EVERY, least_turned=None)  # by which it is told whether further tiles are looked at
 STOP = AlignmentConfig().stop
 RATES = (0.05, 0.01)
 REPEATS = 1000
@@ -115,14 +117,15 @@ def read(path: Path) -> Images:
     telling = np.take_along_axis(telling, order[:, :, None], axis=1)
 
     @cache
-    def after(tiles: int) -> np.ndarray:
-        """Standings on the first so many tiles; 0 where they say nothing."""
+    def after(tiles: int, config: AlignmentConfig = EVERY) -> np.ndarray:
+        """Standings on the first so many tiles; NaN where they say nothing."""
         found = of_blocks(
             jnp.asarray(losses[:, :, :, :tiles].reshape(n, bands, views, -1)),
             jnp.asarray(telling[:, :tiles].reshape(n, -1)),
             tiles=tiles,
+            config=config,
         )
-        return np.nan_to_num(np.asarray(found.alignment / found.error, np.float64))
+        return np.asarray(found.alignment / found.error, np.float64)
 
     standings, looked = {}, {}
     for name, rule in RULES.items():
@@ -130,9 +133,9 @@ def read(path: Path) -> Images:
         number = np.full(n, most)
         if rule.stops:
             for tiles in range(most - 1, 0, -1):
-                clear = (after(tiles) <= STOP[0]) | ((after(tiles) >= STOP[1]) & (after(tiles) != 0))
-                number[clear] = tiles
-        standings[name] = np.choose(number - 1, [after(tiles) for tiles in range(1, most + 1)])
+                so_far = after(tiles, OPEN)
+                number[(so_far <= STOP[0]) | (so_far >= STOP[1])] = tiles
+        standings[name] = np.nan_to_num(np.choose(number - 1, [after(tiles) for tiles in range(1, most + 1)]))
         looked[name] = number
     return Images(standings, looked, np.nan_to_num(signal, nan=np.inf))
 

@@ -79,7 +79,10 @@ def aligned_by_hand(losses, telling, config):
     logs = np.log(losses[:, telling] + config.floor)
     differences, controls = logs[0] - logs[1:].mean(0), logs[1:].mean(1)
     between_blocks = differences.var(ddof=1) / differences.size
-    return differences.mean(), np.sqrt(between_blocks + controls.var(ddof=1) / controls.size + FLOOR_OF_ERROR**2)
+    error = np.sqrt(between_blocks + controls.var(ddof=1) / controls.size + FLOOR_OF_ERROR**2)
+    mirrored, turned = controls[-2:] - logs[0].mean()
+    is_vetoed = config.least_turned is not None and min(mirrored, turned) < config.least_turned
+    return max(differences.mean(), 0) if is_vetoed else differences.mean(), error
 
 
 def check_against_the_definition(autoencoder, images, config):
@@ -105,8 +108,9 @@ def test_the_definition_by_hand(autoencoder, own, foreign):
     blurred = jnp.asarray(np.stack([box_mean(np.asarray(image), 3) for image in own[:2]]))
     images = jnp.concatenate([foreign[:3], own[:1], blurred])[:, 8:72, 16:80]
     images = images.at[2, :, 30:].set(1.0).at[0, 20:40].set(0.3)
-    lowest = check_against_the_definition(autoencoder, images, SMALL)
+    lowest = check_against_the_definition(autoencoder, images, dataclasses.replace(SMALL, least_turned=None))
     assert set(lowest) == {0, 1}
+    check_against_the_definition(autoencoder, images, SMALL)
     check_against_the_definition(autoencoder, images[:2], dataclasses.replace(SMALL, bands=((3, 7),)))
 
 
@@ -149,7 +153,7 @@ def test_tiles_are_those_that_say_most_and_of_equal_ones_the_nearest_to_the_midd
 def test_what_positions_differ_by_does_not_average_away_over_tiles(autoencoder, foreign):
     """Three tiles, of which one has fewer blocks that say something and one none, by the definition, position by
     position; and the same tile twice, of which only the blocks' part is less than of one."""
-    config = dataclasses.replace(SMALL, tile=48, tiles=3, stop=None)
+    config = dataclasses.replace(SMALL, tile=48, tiles=3, stop=None, least_turned=None)
     images = jnp.concatenate([foreign[:1, 16:64], jnp.zeros((1, 48, 48, 3))], axis=2).at[:, 4:20, :48].set(0.3)
     losses, telling = (np.asarray(x)[0] for x in compiled_losses(autoencoder, images, config=config))
     counts = telling.reshape(3, 9).sum(1)
@@ -193,15 +197,19 @@ def test_copies_that_are_own_when_turned_are_no_controls(side):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+def of_logs(above, config):
+    """The alignment of an image whose copies lose so much more, in one band of 25 blocks: [views, 25] logarithms."""
+    logs = jnp.asarray(np.linspace(-2, -1, 25) + above)
+    found = of_blocks(jnp.exp(logs)[None, None], jnp.ones((1, 25), bool), tiles=1, config=config)
+    return float(found.alignment[0])
+
+
 def test_a_turned_copy_counts_unless_its_losses_are_the_images_own():
     """By the losses alone, block by block: three moved copies far above the image, and turned ones near it."""
-    config = AlignmentConfig(bands=((1, 5),), floor=1e-30)
-    blocks = np.linspace(-2, -1, 25)
+    config = AlignmentConfig(bands=((1, 5),), floor=1e-30, least_turned=None)
 
     def alignment(mirrored, turned):
-        logs = jnp.asarray(blocks + np.array([np.zeros(25), *np.full((3, 25), 1.5), mirrored, turned]))
-        found = of_blocks(jnp.exp(logs)[None, None], jnp.ones((1, 25), bool), tiles=1, config=config)
-        return float(found.alignment[0])
+        return of_logs(np.array([np.zeros(25), *np.full((3, 25), 1.5), mirrored, turned]), config)
 
     near, other, apart = np.full(25, 0.0002), np.full(25, 0.001), np.resize([0.01, -0.01], 25)
     for mirrored, turned, controls in [
@@ -211,6 +219,36 @@ def test_a_turned_copy_counts_unless_its_losses_are_the_images_own():
         (near, apart, [1.5, 1.5, 1.5, 0.0004]),  # equal in the mean alone: what a network makes of a foreign image
     ]:
         assert alignment(mirrored, turned) == pytest.approx(-np.mean(controls), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("moved", "mirrored", "turned", "expected"),
+    [
+        (0.5, 0.4, 0.3, -0.44),
+        (0.5, 0.06, 0.3, -0.372),
+        (0.5, 0.04, 0.3, 0.0),  # JPEG's grid in a smooth picture: what moving breaks, turning keeps
+        (0.5, 0.3, 0.04, 0.0),
+        (0.5, -0.9, 0.3, 0.0),
+        (0.5, 0.0001, 0.3, -0.45),  # the image's own, which is no control and has no veto
+        (-0.5, 0.04, 0.3, 0.232),  # nothing to turn down
+    ],
+)
+def test_each_turned_copy_has_a_veto(moved, mirrored, turned, expected):
+    above = np.repeat([0.0, moved, moved, moved, mirrored, turned], 25).reshape(6, 25)
+    config = AlignmentConfig(bands=((1, 5),), floor=1e-30)
+    assert of_logs(above, config) == pytest.approx(expected, abs=1e-5)
+    without = of_logs(above, dataclasses.replace(config, least_turned=None))
+    assert without == pytest.approx(expected or -above[1:].mean(1).mean(), abs=1e-5)
+    assert of_logs(above[:4], dataclasses.replace(config, turns=())) == pytest.approx(-moved, abs=1e-5)
+
+
+def test_a_band_without_a_veto_is_the_one_that_counts():
+    """The first of two stands lower, and is turned down."""
+    above = np.repeat([[0.0, 0.5, 0.5, 0.5, 0.02, 0.3], [0.0, 0.2, 0.2, 0.2, 0.2, 0.3]], 25).reshape(2, 6, 25)
+    config = AlignmentConfig(floor=1e-30)
+    logs = jnp.asarray(np.linspace(-2, -1, 25) + above)
+    found = of_blocks(jnp.exp(logs)[None], jnp.ones((1, 25), bool), tiles=1, config=config)
+    assert float(found.alignment[0]) == pytest.approx(-0.22, abs=1e-5)
 
 
 def test_own_images_are_aligned_and_others_are_not(autoencoder, own, foreign):

@@ -55,6 +55,8 @@ class AlignmentConfig:
       least_detail: a block says nothing where the image itself has less fine detail than this, which rounding makes, or
         where more than half of its values are black or white.
       least_blocks: where fewer blocks say something than this share of a tile's, the alignment is NaN.
+      least_turned: an image whose log loss is not below that of each turned copy by as much is not taken for an own
+        one: its alignment is 0 where it would be negative (in each band). None: it is not asked.
 
     Raises:
       ValueError: on settings that no tile can have. Those that none can have at a factor are refused where it is known.
@@ -74,6 +76,7 @@ class AlignmentConfig:
     floor: float = 1e-6
     least_detail: float = 1e-5
     least_blocks: float = 0.25
+    least_turned: float | None = 0.05
 
     def __post_init__(self) -> None:
         if set(self.turns) - set(TURNS) or len(set(self.turns)) < len(self.turns):

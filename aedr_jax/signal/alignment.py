@@ -22,8 +22,14 @@ of T tiles alike: more blocks do not average that away, and the error of many ti
 one tile the reference holds it already (`decision.null`). With tiles of m_t blocks T is n² / (sum of m_t²), the number
 of tiles where all have as many.
 
+**Each turned copy has a veto.** Moving breaks a grid of 8 pixels that is not the decoder's, such as JPEG's in a smooth
+picture, whose moved copies then all lose more; turning keeps it. An image whose log loss is not below that of each
+turned copy, by 5 % of the loss (`AlignmentConfig.least_turned`), is not taken for an own one: its alignment is 0 where
+it would be negative.
+
 An autoencoder that commutes with turning (interpolation, say, or averages) reconstructs a turned copy as it does the
-image, and the copy shows nothing: one whose losses are the image's own, block by block to COMMUTES, is no control.
+image, and the copy shows nothing: one whose losses are the image's own, block by block to COMMUTES, is no control, and
+has no veto.
 
 What varies between foreign images differs by autoencoder; over its own error it differs little (docs/decision.md). The
 finest band tells most of an untouched image, a wider one of a compressed image: of the bands, the one in which
@@ -36,6 +42,7 @@ pixels a side costs 1 + k passes of 120 × 120. Reference: a loop over the defin
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -162,7 +169,8 @@ def align_together(
 
         def look(autoencoder: Autoencoder, latents: Array, wanted: Array, state: _Looks) -> _Looks:
             of_tile = _of_views(autoencoder.decode(latents), views, grid, config)
-            losses = state.losses.at[:, :, :, number].set(of_tile.reshape(*of_tile.shape[:3], -1))
+            of_tile = jnp.where(wanted[:, None, None, None], of_tile.reshape(*of_tile.shape[:3], -1), 0.0)
+            losses = state.losses.at[:, :, :, number].set(of_tile)
             looked = state.looked.at[:, number].set(tells & wanted[:, None])
             found = _of_looks(losses, looked, config)
             found = found._replace(tiles=state.found.tiles + 1)
@@ -180,7 +188,7 @@ def align_together(
 
     numbered = (jnp.arange(count), tiles.swapaxes(0, 1), telling)
     last, _ = jax.lax.scan(step, [nothing] * len(autoencoders), numbered)
-    return tuple(state.found for state in last)
+    return tuple(_judged(state, config) for state in last)
 
 
 class _Looks(NamedTuple):
@@ -197,8 +205,18 @@ def _as_it_is(state: _State) -> _State:
 
 
 def _of_looks(losses: Array, looked: Array, config: AlignmentConfig) -> Alignment:
+    """By which further tiles are looked at: a veto on few of them could be the noise's."""
     n, count, _ = looked.shape
+    config = dataclasses.replace(config, least_turned=None)
     return of_blocks(losses.reshape(*losses.shape[:3], -1), looked.reshape(n, -1), tiles=count, config=config)
+
+
+def _judged(state: _Looks, config: AlignmentConfig) -> Alignment:
+    """What all tiles that were looked at make."""
+    n, count, _ = state.looked.shape
+    losses = state.losses.reshape(*state.losses.shape[:3], -1)
+    found = of_blocks(losses, state.looked.reshape(n, -1), tiles=count, config=config)
+    return found._replace(tiles=state.found.tiles)
 
 
 def _is_open(found: Alignment, config: AlignmentConfig) -> Bool[Array, " n"]:
@@ -371,6 +389,17 @@ def _controls(
     return (view > 0) & ~same
 
 
+def _is_vetoed(
+    logs: Float[Array, "n bands views"], are_controls: Bool[Array, "n bands views"], config: AlignmentConfig
+) -> Bool[Array, "n bands"]:
+    """Whether a turned copy that is a control loses about as little as the image: mean log losses."""
+    if config.least_turned is None:
+        return jnp.zeros(logs.shape[:2], bool)
+    turned = slice(logs.shape[2] - len(config.turns), None)
+    near = logs[:, :, turned] - logs[:, :, :1] < config.least_turned
+    return (near & are_controls[:, :, turned]).any(2)
+
+
 def of_blocks(
     losses: Float[Array, "n bands views blocks"],
     telling: Bool[Array, "n blocks"],
@@ -404,6 +433,7 @@ def of_blocks(
     between_controls = jnp.var(of_views, axis=2, ddof=1, where=are_controls)
     beyond_one = 1.0 - jnp.square(of_tiles).sum(1, keepdims=True) / jnp.square(safe)  # 1 - 1 / T
     error = jnp.sqrt(between_blocks + between_controls * (1.0 / controls + beyond_one) + FLOOR_OF_ERROR**2)
+    mean = jnp.where(_is_vetoed(of_views, are_controls, config), jnp.maximum(mean, 0.0), mean)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
     enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1] / tiles)
