@@ -7,8 +7,8 @@
 FOLDER/MODEL/*.png are each model's own images and FOLDER/photographs/*.png foreign ones, as `benchmarks.matrix
 generate` writes them in WORK/images; LARGE/MODEL/*.png are own images as for `benchmarks.search`. Attacks are on what
 decides, alignment over its error (`Measurement.standing`), in a ball of one to four grey levels: 20 steps of projected
-signed gradients through the filter, the controls and the error, and one step along the image's own residual, which adds
-energy on the decoder's grid alone. `defend` attacks large images by gradients, through the tiles that the verdict looks
+signed gradients through the filter, the controls and the error (without the veto of turned copies, which has none), or
+at that veto alone, and one step along the image's own residual, which adds energy on the decoder's grid alone. `defend` attacks large images by gradients, through the tiles that the verdict looks
 at or through all of the image, and looks at them with a search, which tests other tiles.
 
 Standings are kept in WORK/MODEL/CELL.npz, and the search's in WORK/MODEL/CELL.csv; an interrupted run goes on. `print`
@@ -19,6 +19,7 @@ has half of that. Grey levels: the root of the mean squared change. Intervals: 9
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -36,7 +37,7 @@ from aedr_jax.generate.demo import PHOTOGRAPHS
 from aedr_jax.images.geometry import Geometry
 from aedr_jax.images.pixels import fit_crop
 from aedr_jax.rivals.inversion import with_fast_gradients
-from aedr_jax.signal.alignment import align
+from aedr_jax.signal.alignment import align, block_losses
 from aedr_jax.study.attacks import LEVEL, along_residual, launder, projected
 from benchmarks import search
 from benchmarks.batches import in_batches, keep_arrays, of_one_version
@@ -47,7 +48,8 @@ BATCH = 4
 COUNT = 40
 LEVELS = (1, 2, 4)
 STEPS = 20
-EVERY = AlignmentConfig(stop=None)  # all four tiles of a square of `search.SIDE`
+OPEN = AlignmentConfig(least_turned=None)  # a veto has no gradient
+EVERY = dataclasses.replace(OPEN, stop=None)  # all four tiles of a square of `search.SIDE`
 
 Change = Callable[[Any, jax.Array], jax.Array]
 
@@ -67,7 +69,16 @@ def standing(measured: Measurement) -> jax.Array:
 
 def of_tiles(autoencoder: Any, images: jax.Array) -> jax.Array:
     """Of the tiles that the verdict looks at."""
-    return standing(measure(autoencoder, images))
+    found = align(autoencoder, images, config=OPEN)
+    return found.alignment / found.error
+
+
+def of_veto(autoencoder: Any, images: jax.Array) -> jax.Array:
+    """How far the image's log loss is above that of the turned copy that loses least, the sum over the bands."""
+    losses, telling = block_losses(autoencoder, images, config=OPEN)
+    weight = telling / jnp.maximum(telling.sum(1, keepdims=True), 1)
+    logs = jnp.einsum("nb,nfvb->nfv", weight, jnp.log(losses + OPEN.floor))
+    return (logs[:, :, :1] - logs[:, :, -len(OPEN.turns) :]).max(2).sum(1)
 
 
 def of_all(autoencoder: Any, images: jax.Array) -> jax.Array:
@@ -84,12 +95,13 @@ def of_all(autoencoder: Any, images: jax.Array) -> jax.Array:
 
 
 THROUGH: dict[str, Callable[[Any, jax.Array], jax.Array]] = {"tiles looked at": of_tiles, "all of it": of_all}
+OBJECTIVES = {**THROUGH, "veto": of_veto}
 
 
 @partial(jax.jit, static_argnames="through")
 def ascent(autoencoder: Any, images: jax.Array, sign: jax.Array, epsilon: jax.Array, *, through: str) -> jax.Array:
     """`perturb` against the standing, one program for both targets and every radius; a sign of -1 lowers it."""
-    gradient = jax.grad(lambda x: sign * THROUGH[through](autoencoder, x).sum())
+    gradient = jax.grad(lambda x: sign * OBJECTIVES[through](autoencoder, x).sum())
     return projected(gradient, images, epsilon=epsilon, steps=STEPS, step_size=2.5 * epsilon / STEPS)
 
 
@@ -120,6 +132,8 @@ def cells(model: str) -> Iterator[Cell]:
         for source, target in sources:
             change = partial(by_gradients, target=target, levels=levels)
             yield Cell(source, f"{target}, by gradients, {amount(levels)}", change, model)
+        change = partial(by_gradients, target="reject", levels=levels, through="veto")
+        yield Cell(model, f"reject, by gradients of the veto, {amount(levels)}", change, model)
 
 
 def path_of(work: Path, model: str, cell: Cell) -> Path:
