@@ -8,8 +8,9 @@ FOLDER/MODEL/*.png are each model's own images and FOLDER/photographs/*.png fore
 generate` writes them in WORK/images; LARGE/MODEL/*.png are own images as for `benchmarks.search`. Attacks are on what
 decides, alignment over its error (`Measurement.standing`), in a ball of one to four grey levels: 20 steps of projected
 signed gradients through the filter, the controls and the error (without the veto of turned copies, which has none), or
-at that veto alone, and one step along the image's own residual, which adds energy on the decoder's grid alone. `defend` attacks large images by gradients, through the tiles that the verdict looks
-at or through all of the image, and looks at them with a search, which tests other tiles.
+at that veto alone, and one step along the image's own residual, which adds energy on the decoder's grid alone.
+`defend` attacks large images by gradients, through the tiles that the verdict looks at or through all of the image,
+and looks at them with a search, which tests other tiles.
 
 Standings are kept in WORK/MODEL/CELL.npz, and the search's in WORK/MODEL/CELL.csv; an interrupted run goes on. `print`
 has the share that the model accepts with nothing calibrated, foreign p at most .05; with a search each of its two looks
