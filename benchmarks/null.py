@@ -13,8 +13,8 @@ other kinds than the reference's (`sources.LATER`), and images anew, give anothe
 `fit` makes the reference that ships of half 0, a group for each model, without the veto of turned copies: that can only
 raise a foreign image's standing, and its p-value with it. `print` has the level of half 1 by model and
 kind, how own images and cousins stand, how near turned copies come to their image, and, where half 0 was measured
-too, the level with the shifts or the turns alone for controls (each with a null of its own), and that of a
-null which never saw a model.
+too, what each margin of the veto turns down there, the level with the shifts or the turns alone for controls (each with
+a null of its own), and that of a null which never saw a model.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ MOST = 50  # images of a kind, a half and a model
 RATES = (0.05, 0.01, 0.05 / 30)
 CONTROLS = {"shifts": slice(1, 4), "turns": slice(4, 6), "both": slice(1, 6)}  # of the views
 SETTINGS = {"shifts": AlignmentConfig(turns=()), "turns": AlignmentConfig(shifts=()), "both": AlignmentConfig()}
+VETO = AlignmentConfig.least_turned
+MARGINS = (None, 0.02, 0.05, 0.08, 0.1)  # of the veto
 FOR_OWN = ("none", "jpeg50", CHAIN)  # the models' own images take part as these
 OF_MODELS = {f"of-{model}-{process}": (model, process) for model in MODELS for process in FOR_OWN}
 
@@ -63,10 +65,9 @@ def file_name(kind: str) -> str:
     return re.sub(r"[^a-z0-9.+]+", "-", kind.lower()) + ".npz"
 
 
-def standings(path: Path, controls: str = "both", *, veto: bool = True) -> np.ndarray:
+def standings(path: Path, controls: str = "both", margin: float | None = VETO) -> np.ndarray:
     """alignment / error of each image of a file; NaN where nothing can be said, which no rule accepts."""
-    config = SETTINGS[controls]
-    config = config if veto else dataclasses.replace(config, least_turned=None)
+    config = dataclasses.replace(SETTINGS[controls], least_turned=margin)
     with np.load(path) as table:
         losses = np.concatenate([table["losses"][:, :, :1], table["losses"][:, :, CONTROLS[controls]]], axis=2)
         found = of_blocks(jnp.asarray(losses), jnp.asarray(table["telling"]), tiles=1, config=config)
@@ -83,14 +84,14 @@ def nearest_turned(path: Path) -> np.ndarray:
 
 
 def tables(
-    work: Path, half: int, models: Sequence[str], controls: str = "both", *, veto: bool = True
+    work: Path, half: int, models: Sequence[str], controls: str = "both", margin: float | None = VETO
 ) -> dict[str, dict[str, np.ndarray]]:
     """`{model: {kind: standings}}` of a half; the model's own images and its cousins' are kinds like the others."""
     kinds = {file_name(kind): kind for kind in (*KINDS, *LATER)}
     found: dict[str, dict[str, np.ndarray]] = {}
     for model in models:
         files = sorted((work / str(half) / model).glob("*.npz"))
-        found[model] = {kinds.get(file.name, file.stem): standings(file, controls, veto=veto) for file in files}
+        found[model] = {kinds.get(file.name, file.stem): standings(file, controls, margin) for file in files}
     return found
 
 
@@ -172,6 +173,20 @@ def report_levels(null: Null, found: Mapping[str, Mapping[str, np.ndarray]]) -> 
         print(to_markdown(head, rows))
 
 
+def report_margins(work: Path, null: Null, models: Sequence[str]) -> None:
+    """Of half 0: what each margin of the veto turns down."""
+    rows = []
+    for margin in MARGINS:
+        found = tables(work, 0, models, margin=margin)
+        cells = [level(null, of[kind])[0] for model, of in found.items() for kind in of if is_foreign(model, kind)]
+        own = [level(null, of[kind]) for model, of in found.items() for kind in of if maker(kind) == model]
+        each = [f"{level(null, of_foreign(of, model))[0]:.3f}" for model, of in found.items()]
+        rows.append([str(margin), *each, f"{max(cells):.3f}", *(f"{share:.3f}" for share in np.mean(own, axis=0))])
+    head = ["margin", *models, "worst cell", *(f"own p <= {rate:.3g}" for rate in RATES)]
+    print(f"**half 0: share of foreign images with p <= {RATES[0]:g}, and of own images, by the margin of the veto**\n")
+    print(to_markdown(head, rows))
+
+
 def report_unseen(found: Mapping[str, Mapping[str, np.ndarray]], reference: Mapping[str, Mapping]) -> None:
     rows = []
     for model, of in found.items():
@@ -211,16 +226,18 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=MOST, help=f"images of a kind and a half (default {MOST})")
     args = parser.parse_args()
     if args.step == "fit":
-        null = fit(tables(args.work, 0, args.models, veto=False))
+        null = fit(tables(args.work, 0, args.models, margin=None))
         null.save(args.out)
         print({name: len(group) for name, group in null.groups.items()})
     elif args.step == "print":
         found, reference = (
-            {name: tables(args.work, half, args.models, name, veto=half == 1) for name in CONTROLS} for half in (1, 0)
+            {name: tables(args.work, half, args.models, name, VETO if half else None) for name in CONTROLS}
+            for half in (1, 0)
         )
         report_levels(Null.shipped(), found["both"])
         report_turned(args.work, args.models)
         if all(reference["both"].values()):
+            report_margins(args.work, Null.shipped(), args.models)
             report_unseen(found["both"], reference["both"])
             report_controls(found, reference, args.models)
     for model in args.models if args.step == "measure" else ():
