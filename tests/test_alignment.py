@@ -251,6 +251,39 @@ def test_a_band_without_a_veto_is_the_one_that_counts():
     assert float(found.alignment[0]) == pytest.approx(-0.22, abs=1e-5)
 
 
+def test_a_veto_does_not_tell_how_many_tiles_are_looked_at(autoencoder, own, foreign):
+    """On few tiles it could be the noise's. With an endless margin every image is turned down, at the end."""
+    config = dataclasses.replace(SMALL, tile=48, tiles=2, least_turned=None)
+    images = jnp.concatenate([own[:2], foreign[:4]])
+    without, turned_down = (
+        compiled(autoencoder, images, config=dataclasses.replace(config, least_turned=margin))
+        for margin in (None, 99.0)
+    )
+    np.testing.assert_array_equal(turned_down.tiles, without.tiles)
+    assert set(np.asarray(without.tiles)) == {1, 2}
+    np.testing.assert_allclose(turned_down.alignment, np.maximum(without.alignment, 0), atol=1e-6)
+
+
+def test_a_tile_that_only_others_wanted_does_not_count():
+    """An own image is sure after its first tile; of its second the autoencoder makes NaN, which a batch looks at."""
+
+    def decode(_, z):
+        return jnp.where(z > 0.99, jnp.nan, z).repeat(8, axis=1).repeat(8, axis=2)
+
+    ae = aedr.from_functions(lambda _, x: x[:, 4::8, 4::8], decode)
+    rng = np.random.default_rng(0)
+    coarse = jnp.asarray(rng.uniform(-0.9, 0.9, (2, 8, 16, 3)), jnp.float32)
+    images = jax.image.resize(coarse, (2, 128, 256, 3), "cubic")
+    own = jnp.clip(images[:1, 4::8, 4::8], -0.9, 0.9).repeat(8, axis=1).repeat(8, axis=2).at[:, 4::8, 196].set(1.0)
+    alone = compiled(ae, own, config=AlignmentConfig())
+    both = compiled(
+        ae, jnp.concatenate([own, jnp.clip(images[1:], -0.9, 0.9)]), config=AlignmentConfig(stop=(-6.0, 99.0))
+    )
+    assert both.tiles.tolist() == [1, 2]
+    for a, b in zip(both, alone, strict=True):
+        np.testing.assert_allclose(a[:1], b, rtol=1e-5)
+
+
 def test_own_images_are_aligned_and_others_are_not(autoencoder, own, foreign):
     ours, others = (compiled(autoencoder, x, config=SMALL) for x in (own, foreign))
     assert float(jnp.max(ours.alignment / ours.error)) < -8
