@@ -2,11 +2,12 @@
 
     python -m benchmarks.choose --work WORK
 
-WORK holds the block losses of `python -m benchmarks.null measure`, both halves. A candidate's limit is the lowest, over
-the models, of the 1 % quantile of half 0's foreign images: so that one limit serves all models. It is judged by the
-share of own images below the limit, over models and what was done to the images (`null.FOR_OWN`), in half 0 to choose
-and in half 1 to report; and by how even the tails are, the ratio of the models' 1 % quantiles that lie nearest and
-farthest. In half 1 the share of foreign images below half 0's limit is reported for the worst model, and the mean.
+All without the veto of turned copies, which came later. WORK holds the block losses of `python -m benchmarks.null
+measure`, both halves. A candidate's limit is the lowest, over the models, of the 1 % quantile of half 0's foreign
+images: so that one limit serves all models. It is judged by the share of own images below the limit, over models and
+what was done to the images (`null.FOR_OWN`), in half 0 to choose and in half 1 to report; and by how even the tails
+are, the ratio of the models' 1 % quantiles that lie nearest and farthest. In half 1 the share of foreign images below
+half 0's limit is reported for the worst model, and the mean.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ about 0 for own images and above for foreign ones. Kept in RATIOS/HALF/MODEL/KIN
 
 `print` judges candidates as `benchmarks.choose` does, by one limit for all models, the lowest of their 1 % quantiles of
 half 0's foreign images: the alignment as it is, the ratio alone, the sum of both in each block, each over the error of
-its blocks (and controls, where it has them), and AEDR's signal, texture and all, of the whole image.
+its blocks (and controls, where it has them), and AEDR's signal, texture and all, of the whole image. The alignment is
+without the veto of turned copies, which came later.
 """
 
 from __future__ import annotations

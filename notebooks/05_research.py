@@ -21,6 +21,8 @@
 # `pip install ".[notebook]"` in a checkout; this notebook then runs in any folder.
 
 # %%
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -46,12 +48,13 @@ foreign = aedr.prepare([aedr.read_image(path) for path in paths])
 
 # %%
 config = aedr.SignalConfig.tiles()
+smooth = dataclasses.replace(config, alignment=aedr.AlignmentConfig(least_turned=None))  # a veto has no gradient
 
 
 @jax.jit
 def standing_and_gradient(ae, x):
     def total(x):
-        standing = aedr.measure(ae, x, config=config).standing
+        standing = aedr.measure(ae, x, config=smooth).standing
         return standing.sum(), standing
 
     gradient, standing = jax.grad(total, has_aux=True)(x)

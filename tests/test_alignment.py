@@ -221,6 +221,26 @@ def test_a_turned_copy_counts_unless_its_losses_are_the_images_own():
         assert alignment(mirrored, turned) == pytest.approx(-np.mean(controls), abs=1e-4)
 
 
+def test_a_copy_that_shows_nothing_has_no_veto_beside_one_moved_copy(autoencoder):
+    """Where it has to be a control all the same: at a factor of 2."""
+    above = np.repeat([0.0, 0.9, 0.0, 0.0], 25).reshape(4, 25)
+    assert of_logs(above, AlignmentConfig(bands=((1, 5),), floor=1e-30)) == pytest.approx(-0.3, abs=1e-5)
+
+
+def test_a_veto_leaves_no_gradient_and_its_absence_does(autoencoder, foreign):
+    def alignment(x, config):
+        return align(autoencoder, x, config=config).alignment.sum()
+
+    gradient = jax.jit(jax.grad(alignment), static_argnames="config")
+    turned_down, without = (
+        gradient(foreign[:2], config=dataclasses.replace(SMALL, least_turned=margin)) for margin in (99.0, None)
+    )
+    negative = compiled(autoencoder, foreign[:2], config=dataclasses.replace(SMALL, least_turned=None)).alignment < 0
+    assert np.isfinite(turned_down).all()
+    np.testing.assert_array_equal((turned_down != 0).any((1, 2, 3)), ~negative)
+    assert (without != 0).any((1, 2, 3)).all()
+
+
 @pytest.mark.parametrize(
     ("moved", "mirrored", "turned", "expected"),
     [

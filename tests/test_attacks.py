@@ -25,7 +25,7 @@ def compiled(**options):
 
 
 losses_of = jax.jit(block_losses)
-aligned = jax.jit(align)
+aligned = jax.jit(functools.partial(align, config=aedr.AlignmentConfig(least_turned=None)))
 
 
 @jax.jit

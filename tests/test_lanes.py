@@ -185,6 +185,17 @@ def test_a_program_that_calls_python_takes_no_lanes(called):
     np.testing.assert_array_equal(sharded.beside(2, jnp.float32(2), x[:1]), 2 * x[:1])
 
 
+def test_on_several_cpu_devices_it_takes_one():
+    fn, sizes = traced(lambda w, x: w * identity_by_callback(x))
+    sharded = aedr.make_sharded(fn, mesh=mesh_of(2))
+    x = np.arange(9, dtype=np.float32).reshape(3, 3)
+    for weights in (jnp.float32(2), sharded.replicate(jnp.float32(2))):
+        found = sharded(weights, x)
+        np.testing.assert_array_equal(found, 2 * x)
+        assert len(found.devices()) == 1
+    assert (sizes[0], sizes[-1]) == (2, 3)  # looked at as a device's part, run as a whole
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_an_engine_runs_nothing_beside_a_program_that_calls_python(first, monkeypatch):
     """The other model's neither, whose threads the callback might wait for."""

@@ -132,11 +132,12 @@ def from_functions(
     """An autoencoder from your own functions, for every function of this package.
 
     JAX traces the functions even where nothing is jitted, since tiles are looked at in a loop: what is not written in
-    JAX is called by `jax.pure_callback`. (On a CPU nothing of this package runs beside such a program: callbacks of two
-    at once can wait for JAX's own threads for ever, jax-ml/jax#24255.) The functions are asked for more sizes than the
-    images', above all for windows of 120 pixels (a tile of `AlignmentConfig` less the factor; less in images below 128
-    pixels). Where `encode` takes multiples of 32 alone at a factor of 8, `AlignmentConfig(tile=104)` has windows of 96;
-    of 64 alone, `tile=72` such of 64: what it raises gets a note with the numbers for its factor.
+    JAX is called by `jax.pure_callback`. (On a CPU such a program takes one device, and nothing of this package
+    runs beside it: callbacks of two at once can wait for JAX's own threads for ever, jax-ml/jax#24255.) The
+    functions are asked for more sizes than the images', above all for windows of 120 pixels (a tile of
+    `AlignmentConfig` less the factor; less in images below 128 pixels). Where `encode` takes multiples of 32 alone
+    at a factor of 8, `AlignmentConfig(tile=104)` has windows of 96; of 64 alone, `tile=72` such of 64: what it
+    raises gets a note with the numbers for its factor.
 
     An autoencoder that commutes with mirroring and turning (interpolation, averages, cosines) has own images that are
     its own when turned as well: turned copies take no part then (`signal.alignment`).

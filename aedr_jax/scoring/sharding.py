@@ -96,6 +96,10 @@ class Sharded:
         self.lanes = cpus() if platform == "cpu" and mesh.size == 1 else 1
         self._of_lane = jax.jit(program, compiler_options=compiler_options(platform, self.lanes))
         self._lanes = Lanes(self.lanes)
+        self._is_cpu = platform == "cpu"
+        self._alone = (
+            Sharded(fn, Mesh(mesh.devices.flat[:1], mesh.axis_names)) if self._is_cpu and mesh.size > 1 else self
+        )
         self._calls_back: dict[Any, bool] = {}
 
     def replicate(self, shared: Any) -> Replicated:
@@ -107,6 +111,8 @@ class Sharded:
         n = _number_of_images(batches, named)
         if self.lanes <= n and self._takes_lanes(shared, batches, named):
             return self._in_parts(self._there(shared), (batches, named), n)
+        if self._alone is not self and self.calls_back(shared, *batches, **named):
+            return self._alone(shared.whole() if isinstance(shared, Replicated) else shared, *batches, **named)
         batches, named = _filled_up((batches, named), -n % self.mesh.size)
         out = self.jitted(self._there(shared), *jax.device_put((batches, named), self._split))
         return jax.tree.map(lambda x: self._cut_back(x, n), out) if n % self.mesh.size else out
@@ -126,24 +132,26 @@ class Sharded:
         return self._lanes.next(min(most, self.lanes), self.jitted, *arguments)
 
     def calls_back(self, shared: Any, *batches: Any, **named: Any) -> bool:
-        """Whether the program calls Python (`jax.pure_callback` and its like), where programs run side by side.
+        """Whether the program calls Python (`jax.pure_callback` and its like), where that can hang: on CPU devices.
 
         XLA calls Python on one of the threads that it computes with, and there the callback waits for its arguments,
         which another of them hands over (jax-ml/jax#24255). Programs side by side can keep all of them busy until each
-        waits for another; so a program that calls Python takes no lanes, and nothing should run beside it.
+        waits for another. So a program that calls Python takes no lanes and one device alone, and nothing should run
+        beside it.
 
         >>> half = aedr.make_sharded(lambda scale, images: scale * images.mean((1, 2, 3)))
         >>> half.calls_back(jnp.float32(0.5), np.ones((1, 4, 4, 3), np.float32))
         False
         """
-        if self.lanes == 1:
+        if not self._is_cpu or _is_traced((shared, batches, named)):
             return False
         shared, given = self._there(shared), (batches, named)
         leaves, structure = jax.tree.flatten((shared, given))
         key = structure, *map(jax.typeof, leaves)
         if key not in self._calls_back:
             program, n = self.jitted, _number_of_images(batches, named)
-            if self.lanes <= n:  # what a lane is given, so that this is traced just once
+            given = _filled_up(given, -n % self.mesh.size)
+            if 1 < self.lanes <= n and may_be_taken():  # what a lane is given, so that this is traced just once
                 program, size = self._of_lane, -(-n // self.lanes)
                 given = jax.tree.map(lambda x: _cut(x, 0, size), given)
             traced = program.trace(shared, *jax.device_put(given, self._split))
@@ -151,8 +159,8 @@ class Sharded:
         return self._calls_back[key]
 
     def _takes_lanes(self, shared: Any, batches: Any, named: Any) -> bool:
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((shared, batches, named)))
-        return self.lanes > 1 and not traced and may_be_taken() and not self.calls_back(shared, *batches, **named)
+        may_be = self.lanes > 1 and not _is_traced((shared, batches, named)) and may_be_taken()
+        return may_be and not self.calls_back(shared, *batches, **named)
 
     def _there(self, shared: Any) -> Replicated:
         return shared if isinstance(shared, Replicated) else self.replicate(shared)
@@ -190,6 +198,10 @@ def make_sharded(fn: Callable[..., Any], *, mesh: Mesh | None = None) -> Sharded
     Array([2., 2., 2.], dtype=float32)
     """
     return Sharded(fn, local_mesh() if mesh is None else mesh)
+
+
+def _is_traced(arguments: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
 
 
 def _number_of_images(batches: tuple[Any, ...], named: dict[str, Any]) -> int:

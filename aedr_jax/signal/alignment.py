@@ -28,8 +28,8 @@ turned copy, by 5 % of the loss (`AlignmentConfig.least_turned`), is not taken f
 it would be negative.
 
 An autoencoder that commutes with turning (interpolation, say, or averages) reconstructs a turned copy as it does the
-image, and the copy shows nothing: one whose losses are the image's own, block by block to COMMUTES, is no control, and
-has no veto.
+image, and the copy shows nothing: one whose losses are the image's own, block by block to COMMUTES, has no veto, and is
+no control where two moved copies are.
 
 What varies between foreign images differs by autoencoder; over its own error it differs little (docs/decision.md). The
 finest band tells most of an untouched image, a wider one of a compressed image: of the bands, the one in which
@@ -71,7 +71,7 @@ __all__ = [
 
 _State = TypeVar("_State")
 
-VERSION = 2  # of what equal settings come to, a part of `SignalConfig.describe`; 2: the error of several tiles
+VERSION = 3  # of what equal settings come to, a part of `SignalConfig.describe`; 3: the veto of turned copies
 COMMUTES = 3e-4  # of log losses, the mean over blocks: float32 makes below 1e-5 of nothing, networks above 1e-3
 FLOOR_OF_ERROR = 0.005  # with a larger one, foreign images of decoders with little spread would stand too near 0
 
@@ -91,7 +91,8 @@ def align(
 ) -> Alignment:
     """The alignment of each image, on its tiles.
 
-    Pure, un-jitted, and differentiable; what it says of an image does not depend on the others.
+    Pure, un-jitted, and differentiable, but flat at 0 where a turned copy has a veto (without one, by
+    `least_turned=None`, it is not); what it says of an image does not depend on the others.
 
     Args:
       autoencoder: the candidate model's.
@@ -205,7 +206,7 @@ def _as_it_is(state: _State) -> _State:
 
 
 def _of_looks(losses: Array, looked: Array, config: AlignmentConfig) -> Alignment:
-    """By which further tiles are looked at: a veto on few of them could be the noise's."""
+    """By which further tiles are looked at: without the veto, which on few of them could be the noise's."""
     n, count, _ = looked.shape
     config = dataclasses.replace(config, least_turned=None)
     return of_blocks(losses.reshape(*losses.shape[:3], -1), looked.reshape(n, -1), tiles=count, config=config)
@@ -257,7 +258,8 @@ def alignment_map(
     config: AlignmentConfig = AlignmentConfig(),
     standardized: bool = False,
 ) -> Float[Array, "n hb wb"]:
-    """D_b, the mean over the bands, block by block: where an image is this decoder's (about 0 where it is not).
+    """D_b, the mean over the bands, block by block: where an image is this decoder's (about 0 where it is not). Without
+    the veto of turned copies.
 
     Args:
       autoencoder: the candidate model's.
@@ -376,28 +378,13 @@ def _of_views(
     return _blocks(jnp.stack(inside, axis=2), grid).swapaxes(0, 1)
 
 
-def _controls(
+def _turned(
     logs: Float[Array, "n bands views blocks"], weight: Float[Array, "n blocks"], config: AlignmentConfig
 ) -> Bool[Array, "n bands views"]:
-    """Which views are controls: all but the unmoved one, and turned ones that show nothing new."""
-    n, bands, views, _ = logs.shape
-    view = jnp.arange(views)
-    if views - 1 - len(config.turns) < 2:  # without the turned ones nothing would tell how they spread
-        return jnp.broadcast_to(view > 0, (n, bands, views))
+    """Which views are turned copies that show something: those whose losses are not the image's own."""
     off = jnp.einsum("nb,nfvb->nfv", weight, jnp.abs(logs - logs[:, :, :1]))
-    same = (off <= COMMUTES * weight.sum(1)[:, None, None]) & (view >= views - len(config.turns))
-    return (view > 0) & ~same
-
-
-def _is_vetoed(
-    logs: Float[Array, "n bands views"], are_controls: Bool[Array, "n bands views"], config: AlignmentConfig
-) -> Bool[Array, "n bands"]:
-    """Whether a turned copy that is a control loses about as little as the image: mean log losses."""
-    if config.least_turned is None:
-        return jnp.zeros(logs.shape[:2], bool)
-    turned = slice(logs.shape[2] - len(config.turns), None)
-    near = logs[:, :, turned] - logs[:, :, :1] < config.least_turned
-    return (near & are_controls[:, :, turned]).any(2)
+    views = logs.shape[2]
+    return (off > COMMUTES * weight.sum(1)[:, None, None]) & (jnp.arange(views) >= views - len(config.turns))
 
 
 def of_blocks(
@@ -425,7 +412,11 @@ def of_blocks(
     safe = jnp.maximum(count, 2.0)[:, None]
     logs = jnp.log(losses + config.floor)
     of_views = jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None]
-    are_controls = _controls(logs, weight, config)
+    turned = _turned(logs, weight, config)
+    moved = logs.shape[2] - 1 - len(config.turns)
+    view = jnp.arange(logs.shape[2])
+    # With one moved copy, or none, nothing but the turned ones would tell how controls spread.
+    are_controls = turned | ((view > 0) & (view <= moved)) if moved > 1 else jnp.broadcast_to(view > 0, turned.shape)
     controls = are_controls.sum(2).astype(losses.dtype)
     differences = logs[:, :, 0] - jnp.mean(logs, axis=2, where=are_controls[..., None])
     mean = jnp.einsum("nb,nfb->nf", weight, differences) / safe
@@ -433,7 +424,9 @@ def of_blocks(
     between_controls = jnp.var(of_views, axis=2, ddof=1, where=are_controls)
     beyond_one = 1.0 - jnp.square(of_tiles).sum(1, keepdims=True) / jnp.square(safe)  # 1 - 1 / T
     error = jnp.sqrt(between_blocks + between_controls * (1.0 / controls + beyond_one) + FLOOR_OF_ERROR**2)
-    mean = jnp.where(_is_vetoed(of_views, are_controls, config), jnp.maximum(mean, 0.0), mean)
+    if config.least_turned is not None:
+        vetoes = turned & (of_views - of_views[:, :, :1] < config.least_turned)
+        mean = jnp.where(vetoes.any(2), jnp.maximum(mean, 0.0), mean)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
     enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1] / tiles)
