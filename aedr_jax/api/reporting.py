@@ -227,7 +227,7 @@ class _Viewer:
         grid = None if config is None else Grid.of(config, autoencoder.factor, min(pixels.shape[:2]))
         if grid is not None:
             own = np.nanmean(blocks[0] < -1) if np.isfinite(blocks[0]).any() else 0.0
-            alt = f"The alignment map: {own:.0%} of its blocks are more than one deviation below 0, as most of {model} are"
+            alt = f"The alignment map: {own:.0%} of its blocks are over one deviation below 0, as most of {model} are"
             over = picture(overlay(pixels, blocks[0], margin=grid.margin, block=grid.block), alt)
         return Views(model, "", seen, over, self._among_foreign(verdict, row), self._among_own(model, verdict))
 
