@@ -100,6 +100,7 @@ class Sharded:
         self._alone = (
             Sharded(fn, Mesh(mesh.devices.flat[:1], mesh.axis_names)) if self._is_cpu and mesh.size > 1 else self
         )
+        self._traced = self.jitted  # where `jitted` is more than that
         self._calls_back: dict[Any, bool] = {}
 
     def replicate(self, shared: Any) -> Replicated:
@@ -149,7 +150,7 @@ class Sharded:
         leaves, structure = jax.tree.flatten((shared, given))
         key = structure, *map(jax.typeof, leaves)
         if key not in self._calls_back:
-            program, n = self.jitted, _number_of_images(batches, named)
+            program, n = self._traced, _number_of_images(batches, named)
             given = _filled_up(given, -n % self.mesh.size)
             if 1 < self.lanes <= n and may_be_taken():  # what a lane is given, so that this is traced just once
                 program, size = self._of_lane, -(-n // self.lanes)

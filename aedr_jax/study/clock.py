@@ -27,7 +27,7 @@ class Clock(Sharded):
         super().__init__(fn, local_mesh())
         self.times: deque[tuple[float, float]] = deque()
         self._programs, self._whole = Programs(), self.jitted
-        self.jitted, self.lanes = self._timed, 1
+        self.jitted, self.lanes, self._alone = self._timed, 1, self
 
     def _timed(self, *args: Any) -> Any:
         program, compiling = self._programs.of(self._whole, args)  # models of one architecture share it
