@@ -221,7 +221,7 @@ def test_a_turned_copy_counts_unless_its_losses_are_the_images_own():
         assert alignment(mirrored, turned) == pytest.approx(-np.mean(controls), abs=1e-4)
 
 
-def test_a_copy_that_shows_nothing_has_no_veto_beside_one_moved_copy(autoencoder):
+def test_a_copy_that_shows_nothing_has_no_veto_beside_one_moved_copy():
     """Where it has to be a control all the same: at a factor of 2."""
     above = np.repeat([0.0, 0.9, 0.0, 0.0], 25).reshape(4, 25)
     assert of_logs(above, AlignmentConfig(bands=((1, 5),), floor=1e-30)) == pytest.approx(-0.3, abs=1e-5)
@@ -273,7 +273,7 @@ def test_a_band_without_a_veto_is_the_one_that_counts():
 
 def test_a_veto_does_not_tell_how_many_tiles_are_looked_at(autoencoder, own, foreign):
     """On few tiles it could be the noise's. With an endless margin every image is turned down, at the end."""
-    config = dataclasses.replace(SMALL, tile=48, tiles=2, least_turned=None)
+    config = dataclasses.replace(SMALL, tile=48, tiles=2)
     images = jnp.concatenate([own[:2], foreign[:4]])
     without, turned_down = (
         compiled(autoencoder, images, config=dataclasses.replace(config, least_turned=margin))

@@ -153,7 +153,8 @@ class Engine:
         arguments = [(w, batches[fit]) for w, fit in zip(self._weights, self._fit_of, strict=True)]
         if any(self._program.calls_back(*one) for one in arguments):
             return [jax.block_until_ready(self._program(*one)) for one in arguments]
-        return [self._program.beside(self._at_once(photos), *one) for one in arguments]
+        at_once = self._at_once(photos)
+        return [self._program.beside(at_once, *one) for one in arguments]
 
 
 def _stacked(*values: Any) -> Any:

@@ -100,7 +100,7 @@ class Sharded:
         self._alone = (
             Sharded(fn, Mesh(mesh.devices.flat[:1], mesh.axis_names)) if self._is_cpu and mesh.size > 1 else self
         )
-        self._traced = self.jitted  # where `jitted` is more than that
+        self._whole = self.jitted  # where `jitted` becomes more than that
         self._calls_back: dict[Any, bool] = {}
 
     def replicate(self, shared: Any) -> Replicated:
@@ -110,12 +110,13 @@ class Sharded:
 
     def __call__(self, shared: Any, *batches: Any, **named: Any) -> Any:
         n = _number_of_images(batches, named)
+        shared = self._there(shared)
         if self.lanes <= n and self._takes_lanes(shared, batches, named):
-            return self._in_parts(self._there(shared), (batches, named), n)
+            return self._in_parts(shared, (batches, named), n)
         if self._alone is not self and self.calls_back(shared, *batches, **named):
-            return self._alone(shared.whole() if isinstance(shared, Replicated) else shared, *batches, **named)
+            return self._alone(shared.whole(), *batches, **named)
         batches, named = _filled_up((batches, named), -n % self.mesh.size)
-        out = self.jitted(self._there(shared), *jax.device_put((batches, named), self._split))
+        out = self.jitted(shared, *jax.device_put((batches, named), self._split))
         return jax.tree.map(lambda x: self._cut_back(x, n), out) if n % self.mesh.size else out
 
     def beside(self, most: int, shared: Any, *batches: Any, **named: Any) -> Any:
@@ -127,9 +128,11 @@ class Sharded:
         >>> float(first[0]), float(second[0])
         (0.5, 1.0)
         """
-        if _number_of_images(batches, named) >= self.lanes or not self._takes_lanes(shared, batches, named):
+        n = _number_of_images(batches, named)
+        shared = self._there(shared)
+        if n >= self.lanes or not self._takes_lanes(shared, batches, named):
             return self(shared, *batches, **named)
-        arguments = self._there(shared), *jax.device_put((batches, named), self._split)
+        arguments = shared, *jax.device_put((batches, named), self._split)
         return self._lanes.next(min(most, self.lanes), self.jitted, *arguments)
 
     def calls_back(self, shared: Any, *batches: Any, **named: Any) -> bool:
@@ -150,7 +153,7 @@ class Sharded:
         leaves, structure = jax.tree.flatten((shared, given))
         key = structure, *map(jax.typeof, leaves)
         if key not in self._calls_back:
-            program, n = self._traced, _number_of_images(batches, named)
+            program, n = self._whole, _number_of_images(batches, named)
             given = _filled_up(given, -n % self.mesh.size)
             if 1 < self.lanes <= n and may_be_taken():  # what a lane is given, so that this is traced just once
                 program, size = self._of_lane, -(-n // self.lanes)

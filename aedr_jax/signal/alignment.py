@@ -161,7 +161,8 @@ def align_together(
     looked = (telling & False).swapaxes(0, 1)
     shape = (n, len(config.bands), views, count, grid.blocks)
     losses = jnp.broadcast_to(looked[:, None, None].astype(tiles.dtype), shape)
-    nothing = _Looks(losses, looked, _of_looks(losses, looked, config))
+    unvetoed = dataclasses.replace(config, least_turned=None)  # on few tiles a veto could be the noise's
+    nothing = _Looks(losses, looked, _of_looks(losses, looked, unvetoed))
 
     def step(states: list[_Looks], tile: tuple[Array, Array, Array]) -> tuple[list[_Looks], None]:
         number, pixels, tells = tile
@@ -173,7 +174,7 @@ def align_together(
             of_tile = jnp.where(wanted[:, None, None, None], of_tile.reshape(*of_tile.shape[:3], -1), 0.0)
             losses = state.losses.at[:, :, :, number].set(of_tile)
             looked = state.looked.at[:, number].set(tells & wanted[:, None])
-            found = _of_looks(losses, looked, config)
+            found = _of_looks(losses, looked, unvetoed)
             found = found._replace(tiles=state.found.tiles + 1)
             chosen = [jnp.where(wanted, new, old) for new, old in zip(found, state.found, strict=True)]
             return _Looks(losses, looked, Alignment(*chosen))
@@ -189,7 +190,7 @@ def align_together(
 
     numbered = (jnp.arange(count), tiles.swapaxes(0, 1), telling)
     last, _ = jax.lax.scan(step, [nothing] * len(autoencoders), numbered)
-    return tuple(_judged(state, config) for state in last)
+    return tuple(_of_looks(s.losses, s.looked, config)._replace(tiles=s.found.tiles) for s in last)
 
 
 class _Looks(NamedTuple):
@@ -206,18 +207,8 @@ def _as_it_is(state: _State) -> _State:
 
 
 def _of_looks(losses: Array, looked: Array, config: AlignmentConfig) -> Alignment:
-    """By which further tiles are looked at: without the veto, which on few of them could be the noise's."""
     n, count, _ = looked.shape
-    config = dataclasses.replace(config, least_turned=None)
     return of_blocks(losses.reshape(*losses.shape[:3], -1), looked.reshape(n, -1), tiles=count, config=config)
-
-
-def _judged(state: _Looks, config: AlignmentConfig) -> Alignment:
-    """What all tiles that were looked at make."""
-    n, count, _ = state.looked.shape
-    losses = state.losses.reshape(*state.losses.shape[:3], -1)
-    found = of_blocks(losses, state.looked.reshape(n, -1), tiles=count, config=config)
-    return found._replace(tiles=state.found.tiles)
 
 
 def _is_open(found: Alignment, config: AlignmentConfig) -> Bool[Array, " n"]:

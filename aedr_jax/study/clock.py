@@ -26,7 +26,7 @@ class Clock(Sharded):
     def __init__(self, fn: Callable[..., Any]) -> None:
         super().__init__(fn, local_mesh())
         self.times: deque[tuple[float, float]] = deque()
-        self._programs, self._whole = Programs(), self.jitted
+        self._programs = Programs()
         self.jitted, self.lanes, self._alone = self._timed, 1, self
 
     def _timed(self, *args: Any) -> Any:
