@@ -56,7 +56,7 @@ class AlignmentConfig:
         where more than half of its values are black or white.
       least_blocks: where fewer blocks say something than this share of a tile's, the alignment is NaN.
       least_turned: an image whose log loss is not below that of each turned copy by as much is not taken for an own
-        one: its alignment is 0 where it would be negative (in each band). None: it is not asked.
+        one: it stands at -1 where it would stand lower (in each band). None: it is not asked.
 
     Raises:
       ValueError: on settings that no tile can have. Those that none can have at a factor are refused where it is known.

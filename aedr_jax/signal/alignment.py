@@ -24,8 +24,8 @@ of tiles where all have as many.
 
 **Each turned copy has a veto.** Moving breaks a grid of 8 pixels that is not the decoder's, such as JPEG's in a smooth
 picture, whose moved copies then all lose more; turning keeps it. An image whose log loss is not below that of each
-turned copy, by 5 % of the loss (`AlignmentConfig.least_turned`), is not taken for an own one: its alignment is 0 where
-it would be negative.
+turned copy, by 5 % of the loss (`AlignmentConfig.least_turned`), is not taken for an own one: it stands at −1 where it
+would stand lower.
 
 An autoencoder that commutes with turning (interpolation, say, or averages) reconstructs a turned copy as it does the
 image, and the copy shows nothing: one whose losses are the image's own, block by block to COMMUTES, has no veto, and is
@@ -71,8 +71,9 @@ __all__ = [
 
 _State = TypeVar("_State")
 
-VERSION = 3  # of what equal settings come to, a part of `SignalConfig.describe`; 3: the veto of turned copies
+VERSION = 4  # of what equal settings come to, a part of `SignalConfig.describe`; 4: a veto leaves a standing of -1
 COMMUTES = 3e-4  # of log losses, the mean over blocks: float32 makes below 1e-5 of nothing, networks above 1e-3
+LEFT_BY_A_VETO = -1.0  # the lowest standing; what stands above it keeps its place
 FLOOR_OF_ERROR = 0.005  # with a larger one, foreign images of decoders with little spread would stand too near 0
 
 
@@ -417,7 +418,7 @@ def of_blocks(
     error = jnp.sqrt(between_blocks + between_controls * (1.0 / controls + beyond_one) + FLOOR_OF_ERROR**2)
     if config.least_turned is not None:
         vetoes = turned & (of_views - of_views[:, :, :1] < config.least_turned)
-        mean = jnp.where(vetoes.any(2), jnp.maximum(mean, 0.0), mean)
+        mean = jnp.where(vetoes.any(2), jnp.maximum(mean, LEFT_BY_A_VETO * error), mean)
     lowest = jnp.argmin(mean / error, axis=1)[:, None]
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
     enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1] / tiles)
