@@ -346,7 +346,7 @@ def test_use_on_other_weights_or_settings_is_refused(signals):
     made = dataclasses.replace(
         calibration, protocol=dataclasses.replace(calibration.protocol, processing="none", settings=older)
     )
-    message = r"alignment.version: calibrated 1, now 3 \(another version of aedr_jax made it: calibrate anew\)"
+    message = r"alignment.version: calibrated 1, now 4 \(another version of aedr_jax made it: calibrate anew\)"
     with pytest.raises(aedr.CalibrationError, match=message):
         made.check_against(now)
     unknown = aedr.calibrate(signals, size_rule="crop2")

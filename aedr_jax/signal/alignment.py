@@ -92,8 +92,8 @@ def align(
 ) -> Alignment:
     """The alignment of each image, on its tiles.
 
-    Pure, un-jitted, and differentiable, but flat at 0 where a turned copy has a veto (without one, by
-    `least_turned=None`, it is not); what it says of an image does not depend on the others.
+    Pure, un-jitted, and differentiable, but alignment / error is flat at -1 where a turned copy has a veto; without one
+    (`least_turned=None`) it is not. What it says of an image does not depend on the others.
 
     Args:
       autoencoder: the candidate model's.
