@@ -7,10 +7,10 @@
 FOLDER/MODEL/*.png are each model's own images and FOLDER/photographs/*.png foreign ones, as `benchmarks.matrix
 generate` writes them in WORK/images; LARGE/MODEL/*.png are own images as for `benchmarks.search`. Attacks are on what
 decides, alignment over its error (`Measurement.standing`), in a ball of one to four grey levels: 20 steps of projected
-signed gradients through the filter, the controls and the error (without the veto of turned copies, which has none), or
-at that veto alone, and one step along the image's own residual, which adds energy on the decoder's grid alone.
-`defend` attacks large images by gradients, through the tiles that the verdict looks at or through all of the image,
-and looks at them with a search, which tests other tiles.
+signed gradients through the filter, the controls and the error, but for the veto of turned copies, which has none; or
+to bring about that veto alone, or to be accepted past it; and one step along the image's own residual, which adds
+energy on the decoder's grid alone. `defend` attacks large images by gradients, through the tiles that the verdict looks
+at or through all of the image, and looks at them with a search, which tests other tiles.
 
 Standings are kept in WORK/MODEL/CELL.npz, and the search's in WORK/MODEL/CELL.csv; an interrupted run goes on. `print`
 has the share that the model accepts with nothing calibrated, foreign p at most .05; with a search each of its two looks
@@ -50,6 +50,7 @@ COUNT = 40
 LEVELS = (1, 2, 4)
 STEPS = 20
 OPEN = AlignmentConfig(least_turned=None)  # a veto has no gradient
+MARGIN = AlignmentConfig().least_turned or 1.0
 EVERY = dataclasses.replace(OPEN, stop=None)  # all four tiles of a square of `search.SIDE`
 
 Change = Callable[[Any, jax.Array], jax.Array]
@@ -74,12 +75,22 @@ def of_tiles(autoencoder: Any, images: jax.Array) -> jax.Array:
     return found.alignment / found.error
 
 
-def of_veto(autoencoder: Any, images: jax.Array) -> jax.Array:
-    """How far the image's log loss is above that of the turned copy that loses least, the sum over the bands."""
+def above_turned(autoencoder: Any, images: jax.Array) -> jax.Array:
+    """In each band, how far the image's log loss is above that of the turned copy that loses least."""
     losses, telling = block_losses(autoencoder, images, config=OPEN)
     weight = telling / jnp.maximum(telling.sum(1, keepdims=True), 1)
     logs = jnp.einsum("nb,nfvb->nfv", weight, jnp.log(losses + OPEN.floor))
-    return (logs[:, :, :1] - logs[:, :, -len(OPEN.turns) :]).max(2).sum(1)
+    return (logs[:, :, :1] - logs[:, :, -len(OPEN.turns) :]).max(2)
+
+
+def of_veto(autoencoder: Any, images: jax.Array) -> jax.Array:
+    return above_turned(autoencoder, images).sum(1)
+
+
+def past_veto(autoencoder: Any, images: jax.Array) -> jax.Array:
+    """Of the tiles that the verdict looks at, and what is missing of the veto's margin and as much again, in margins."""
+    missing = jax.nn.relu(above_turned(autoencoder, images) + 2 * MARGIN)
+    return of_tiles(autoencoder, images) + missing.sum(1) / MARGIN
 
 
 def of_all(autoencoder: Any, images: jax.Array) -> jax.Array:
@@ -96,7 +107,7 @@ def of_all(autoencoder: Any, images: jax.Array) -> jax.Array:
 
 
 THROUGH: dict[str, Callable[[Any, jax.Array], jax.Array]] = {"tiles looked at": of_tiles, "all of it": of_all}
-OBJECTIVES = {**THROUGH, "veto": of_veto}
+OBJECTIVES = {**THROUGH, "veto": of_veto, "past the veto": past_veto}
 
 
 @partial(jax.jit, static_argnames="through")
@@ -135,6 +146,8 @@ def cells(model: str) -> Iterator[Cell]:
             yield Cell(source, f"{target}, by gradients, {amount(levels)}", change, model)
         change = partial(by_gradients, target="reject", levels=levels, through="veto")
         yield Cell(model, f"reject, by gradients of the veto, {amount(levels)}", change, model)
+        change = partial(by_gradients, target="accept", levels=levels, through="past the veto")
+        yield Cell(PHOTOGRAPHS, f"accept, by gradients past the veto, {amount(levels)}", change, model)
 
 
 def path_of(work: Path, model: str, cell: Cell) -> Path:
