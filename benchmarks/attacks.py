@@ -88,7 +88,7 @@ def of_veto(autoencoder: Any, images: jax.Array) -> jax.Array:
 
 
 def past_veto(autoencoder: Any, images: jax.Array) -> jax.Array:
-    """Of the tiles that the verdict looks at, and what is missing of the veto's margin and as much again, in margins."""
+    """Of the tiles that the verdict looks at, and what twice the veto's margin still lacks, in margins."""
     missing = jax.nn.relu(above_turned(autoencoder, images) + 2 * MARGIN)
     return of_tiles(autoencoder, images) + missing.sum(1) / MARGIN
 
