@@ -38,7 +38,7 @@ from aedr_jax.generate.demo import PHOTOGRAPHS
 from aedr_jax.images.geometry import Geometry
 from aedr_jax.images.pixels import fit_crop
 from aedr_jax.rivals.inversion import with_fast_gradients
-from aedr_jax.signal.alignment import align, block_losses
+from aedr_jax.signal.alignment import align, block_losses, mean_logs
 from aedr_jax.study.attacks import LEVEL, along_residual, launder, projected
 from benchmarks import search
 from benchmarks.batches import in_batches, keep_arrays, of_one_version
@@ -77,9 +77,7 @@ def of_tiles(autoencoder: Any, images: jax.Array) -> jax.Array:
 
 def above_turned(autoencoder: Any, images: jax.Array) -> jax.Array:
     """In each band, how far the image's log loss is above that of the turned copy that loses least."""
-    losses, telling = block_losses(autoencoder, images, config=OPEN)
-    weight = telling / jnp.maximum(telling.sum(1, keepdims=True), 1)
-    logs = jnp.einsum("nb,nfvb->nfv", weight, jnp.log(losses + OPEN.floor))
+    logs = mean_logs(*block_losses(autoencoder, images, config=OPEN), config=OPEN)
     return (logs[:, :, :1] - logs[:, :, -len(OPEN.turns) :]).max(2)
 
 

@@ -45,7 +45,7 @@ def score(path: Path, bands: str, controls: str, mean: str, scale: str) -> np.nd
     logs, weight = blocks(path)
     logs = logs[:, BANDS[bands]]
     count = weight.sum(1)
-    others = logs[:, :, CONTROLS[controls]]
+    others = logs[:, :, CONTROLS[controls][0]]
     safe = np.maximum(count, 2.0)[:, None]
     differences = logs[:, :, 0] - others.mean(2)
     average = np.einsum("nb,nfb->nf", weight, differences) / safe

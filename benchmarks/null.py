@@ -43,8 +43,12 @@ from benchmarks.sources import CHAIN, KINDS, LATER, Pixels, foreign, own
 
 MOST = 50  # images of a kind, a half and a model
 RATES = (0.05, 0.01, 0.05 / 30)
-CONTROLS = {"shifts": slice(1, 4), "turns": slice(4, 6), "both": slice(1, 6)}  # of the views
-SETTINGS = {"shifts": AlignmentConfig(turns=()), "turns": AlignmentConfig(shifts=()), "both": AlignmentConfig()}
+TURNS = slice(4, 6)  # of the views; the moved copies stand before them
+CONTROLS = {
+    "shifts": (slice(1, 4), AlignmentConfig(turns=())),
+    "turns": (TURNS, AlignmentConfig(shifts=())),
+    "both": (slice(1, 6), AlignmentConfig()),
+}
 VETO = AlignmentConfig.least_turned
 MARGINS = (None, 0.02, 0.05, 0.08, 0.1)  # of the veto
 FOR_OWN = ("none", "jpeg50", CHAIN)  # the models' own images take part as these
@@ -67,9 +71,10 @@ def file_name(kind: str) -> str:
 
 def standings(path: Path, controls: str = "both", margin: float | None = VETO) -> np.ndarray:
     """alignment / error of each image of a file; NaN where nothing can be said, which no rule accepts."""
-    config = dataclasses.replace(SETTINGS[controls], least_turned=margin)
+    views, config = CONTROLS[controls]
+    config = dataclasses.replace(config, least_turned=margin)
     with np.load(path) as table:
-        losses = np.concatenate([table["losses"][:, :, :1], table["losses"][:, :, CONTROLS[controls]]], axis=2)
+        losses = np.concatenate([table["losses"][:, :, :1], table["losses"][:, :, views]], axis=2)
         found = of_blocks(jnp.asarray(losses), jnp.asarray(table["telling"]), tiles=1, config=config)
     return np.asarray(found.alignment / found.error, np.float64)
 
@@ -78,7 +83,7 @@ def nearest_turned(path: Path) -> np.ndarray:
     """Of each image that something can be said of, how near a turned copy's log losses come, the mean over blocks."""
     with np.load(path) as table:
         logs, weight = np.log(table["losses"] + AlignmentConfig.floor), table["telling"].astype(np.float32)
-    off = np.abs(logs[:, :, CONTROLS["turns"]] - logs[:, :, :1])
+    off = np.abs(logs[:, :, TURNS] - logs[:, :, :1])
     each = np.einsum("nb,nfvb->nfv", weight, off) / np.maximum(weight.sum(1), 1)[:, None, None]
     return each.min((1, 2))[weight.sum(1) >= FEWEST]
 

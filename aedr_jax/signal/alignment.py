@@ -66,6 +66,7 @@ __all__ = [
     "alignment_map",
     "block_losses",
     "box_mean",
+    "mean_logs",
     "of_blocks",
 ]
 
@@ -403,7 +404,7 @@ def of_blocks(
     count = of_tiles.sum(1)
     safe = jnp.maximum(count, 2.0)[:, None]
     logs = jnp.log(losses + config.floor)
-    of_views = jnp.einsum("nb,nfvb->nfv", weight, logs) / safe[..., None]
+    of_views = mean_logs(losses, telling, config=config)
     turned = _turned(logs, weight, config)
     moved = logs.shape[2] - 1 - len(config.turns)
     view = jnp.arange(logs.shape[2])
@@ -427,6 +428,23 @@ def of_blocks(
         for values, nothing in ((mean, jnp.nan), (error, jnp.inf), (jnp.int32(tiles), 0))
     )
     return Alignment(*said)
+
+
+def mean_logs(
+    losses: Float[Array, "n bands views blocks"],
+    telling: Bool[Array, "n blocks"],
+    *,
+    config: AlignmentConfig = AlignmentConfig(),
+) -> Float[Array, "n bands views"]:
+    """The log loss of each view: the mean over the blocks that say something; 0 where none does.
+
+    Args:
+      losses, telling: as `block_losses` gives them.
+      config: settings.
+    """
+    weight = telling.astype(losses.dtype)
+    count = jnp.maximum(weight.sum(1), 1.0)[:, None, None]
+    return jnp.einsum("nb,nfvb->nfv", weight, jnp.log(losses + config.floor)) / count
 
 
 def box_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:
