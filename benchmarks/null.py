@@ -50,7 +50,7 @@ CONTROLS = {
     "both": (slice(1, 6), AlignmentConfig()),
 }
 VETO = AlignmentConfig.least_turned
-MARGINS = (None, 0.02, 0.05, 0.08, 0.1)  # of the veto
+MARGINS = (None, 0.02, 0.03, 0.05, 0.08, 0.1)  # of the veto
 FOR_OWN = ("none", "jpeg50", CHAIN)  # the models' own images take part as these
 OF_MODELS = {f"of-{model}-{process}": (model, process) for model in MODELS for process in FOR_OWN}
 
