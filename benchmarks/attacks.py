@@ -38,7 +38,7 @@ from aedr_jax.generate.demo import PHOTOGRAPHS
 from aedr_jax.images.geometry import Geometry
 from aedr_jax.images.pixels import fit_crop
 from aedr_jax.rivals.inversion import with_fast_gradients
-from aedr_jax.signal.alignment import align, block_losses, mean_logs
+from aedr_jax.signal.alignment import align, block_losses, mean_logs, of_blocks
 from aedr_jax.study.attacks import LEVEL, along_residual, launder, projected
 from benchmarks import search
 from benchmarks.batches import in_batches, keep_arrays, of_one_version
@@ -75,20 +75,22 @@ def of_tiles(autoencoder: Any, images: jax.Array) -> jax.Array:
     return found.alignment / found.error
 
 
-def above_turned(autoencoder: Any, images: jax.Array) -> jax.Array:
-    """In each band, how far the image's log loss is above that of the turned copy that loses least."""
-    logs = mean_logs(*block_losses(autoencoder, images, config=OPEN), config=OPEN)
+def above_turned(losses: jax.Array, telling: jax.Array) -> jax.Array:
+    """In each band, how far an image's log loss is above that of the turned copy that loses least."""
+    logs = mean_logs(losses, telling, config=OPEN)
     return (logs[:, :, :1] - logs[:, :, -len(OPEN.turns) :]).max(2)
 
 
 def of_veto(autoencoder: Any, images: jax.Array) -> jax.Array:
-    return above_turned(autoencoder, images).sum(1)
+    return above_turned(*block_losses(autoencoder, images, config=OPEN)).sum(1)
 
 
 def past_veto(autoencoder: Any, images: jax.Array) -> jax.Array:
-    """Of the tiles that the verdict looks at, and what twice the veto's margin still lacks, in margins."""
-    missing = jax.nn.relu(above_turned(autoencoder, images) + 2 * MARGIN)
-    return of_tiles(autoencoder, images) + missing.sum(1) / MARGIN
+    """The standing of images of one tile, and what twice the veto's margin still lacks in each band, in margins."""
+    losses, telling = block_losses(autoencoder, images, config=OPEN)
+    found = of_blocks(losses, telling, tiles=1, config=OPEN)
+    missing = jax.nn.relu(above_turned(losses, telling) + 2 * MARGIN)
+    return found.alignment / found.error + missing.sum(1) / MARGIN
 
 
 def of_all(autoencoder: Any, images: jax.Array) -> jax.Array:
