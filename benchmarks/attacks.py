@@ -50,7 +50,7 @@ COUNT = 40
 LEVELS = (1, 2, 4)
 STEPS = 20
 OPEN = AlignmentConfig(least_turned=None)  # a veto has no gradient
-MARGIN = AlignmentConfig().least_turned or 1.0
+MARGIN = AlignmentConfig.least_turned
 EVERY = dataclasses.replace(OPEN, stop=None)  # all four tiles of a square of `search.SIDE`
 
 Change = Callable[[Any, jax.Array], jax.Array]
@@ -77,7 +77,7 @@ def of_tiles(autoencoder: Any, images: jax.Array) -> jax.Array:
 
 def above_turned(losses: jax.Array, telling: jax.Array) -> jax.Array:
     """In each band, how far an image's log loss is above that of the turned copy that loses least."""
-    logs = mean_logs(losses, telling, config=OPEN)
+    logs = mean_logs(jnp.log(losses + OPEN.floor), telling)
     return (logs[:, :, :1] - logs[:, :, -len(OPEN.turns) :]).max(2)
 
 

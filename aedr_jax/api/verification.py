@@ -24,8 +24,9 @@ __all__ = ["P_TOLERANCE", "TOLERANCE", "Difference", "Verified", "verify"]
 
 # Sums in float32 come out otherwise in another order. Measured on a CPU, alignments of six example images, without the
 # compiler's optimisations, with other vector instructions, and in a batch of six in place of one by one: 7e-7 without a
-# codebook, and 3e-4 with one, where a latent lies between two entries. No accelerator was compared.
-TOLERANCE = 2e-3
+# codebook, and 3e-4 with one, where a latent lies between two entries; of 200 images with a codebook, after the program
+# had changed, 3e-3 of one. No accelerator was compared.
+TOLERANCE = 5e-3
 P_TOLERANCE = 0.02  # what that moves a p-value of a calibration, whose scores spread over tenths
 
 

@@ -25,7 +25,7 @@ of tiles where all have as many.
 **Each turned copy has a veto.** Moving breaks a grid of 8 pixels that is not the decoder's, such as JPEG's in a smooth
 picture, whose moved copies then all lose more; turning keeps it. An image whose log loss is not below that of each
 turned copy, by 5 % of the loss (`AlignmentConfig.least_turned`), is not taken for an own one: it stands at −1 where it
-would stand lower.
+would stand lower, which no rate of false names below .33 accepts.
 
 An autoencoder that commutes with turning (interpolation, say, or averages) reconstructs a turned copy as it does the
 image, and the copy shows nothing: one whose losses are the image's own, block by block to COMMUTES, has no veto, and is
@@ -404,7 +404,7 @@ def of_blocks(
     count = of_tiles.sum(1)
     safe = jnp.maximum(count, 2.0)[:, None]
     logs = jnp.log(losses + config.floor)
-    of_views = mean_logs(losses, telling, config=config)
+    of_views = mean_logs(logs, telling)
     turned = _turned(logs, weight, config)
     moved = logs.shape[2] - 1 - len(config.turns)
     view = jnp.arange(logs.shape[2])
@@ -417,10 +417,15 @@ def of_blocks(
     between_controls = jnp.var(of_views, axis=2, ddof=1, where=are_controls)
     beyond_one = 1.0 - jnp.square(of_tiles).sum(1, keepdims=True) / jnp.square(safe)  # 1 - 1 / T
     error = jnp.sqrt(between_blocks + between_controls * (1.0 / controls + beyond_one) + FLOOR_OF_ERROR**2)
+    standing = mean / error
     if config.least_turned is not None:
         vetoes = turned & (of_views - of_views[:, :, :1] < config.least_turned)
-        mean = jnp.where(vetoes.any(2), jnp.maximum(mean, LEFT_BY_A_VETO * error), mean)
-    lowest = jnp.argmin(mean / error, axis=1)[:, None]
+        left = vetoes.any(2) & (standing < LEFT_BY_A_VETO)
+        # As a constant: the gradient of a quotient of equals is rounding, whose signs an attack would follow.
+        error = jnp.where(left, jax.lax.stop_gradient(error), error)
+        mean = jnp.where(left, LEFT_BY_A_VETO * error, mean)
+        standing = jnp.where(left, LEFT_BY_A_VETO, standing)
+    lowest = jnp.argmin(standing, axis=1)[:, None]
     mean, error = (jnp.take_along_axis(values, lowest, axis=1)[:, 0] for values in (mean, error))
     enough = count >= jnp.maximum(FEWEST, config.least_blocks * weight.shape[1] / tiles)
     said = (
@@ -431,20 +436,16 @@ def of_blocks(
 
 
 def mean_logs(
-    losses: Float[Array, "n bands views blocks"],
-    telling: Bool[Array, "n blocks"],
-    *,
-    config: AlignmentConfig = AlignmentConfig(),
+    logs: Float[Array, "n bands views blocks"], telling: Bool[Array, "n blocks"]
 ) -> Float[Array, "n bands views"]:
     """The log loss of each view: the mean over the blocks that say something; 0 where none does.
 
     Args:
-      losses, telling: as `block_losses` gives them.
-      config: settings.
+      logs: log (losses + floor).
+      telling: as `block_losses` gives it.
     """
-    weight = telling.astype(losses.dtype)
-    count = jnp.maximum(weight.sum(1), 1.0)[:, None, None]
-    return jnp.einsum("nb,nfvb->nfv", weight, jnp.log(losses + config.floor)) / count
+    weight = telling.astype(logs.dtype)
+    return jnp.einsum("nb,nfvb->nfv", weight, logs) / jnp.maximum(weight.sum(1), 1.0)[:, None, None]
 
 
 def box_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:

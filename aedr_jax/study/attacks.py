@@ -57,8 +57,8 @@ def perturb(
     """Change images by little so that a model accepts or rejects them, with its autoencoder at hand (white box).
 
     Projected signed gradient steps in an L∞ ball. Losses and alignment have gradients, the alignment through its bands,
-    the controls and its own error. Where a turned copy has a veto it is flat at 0, and a foreign image would not
-    move: attack it with `AlignmentConfig(least_turned=None)`, and judge with the default. The homogeneity is
+    the controls and its own error. Where a turned copy has a veto the standing is flat at -1, and a foreign image would
+    not move: attack it with `AlignmentConfig(least_turned=None)`, and judge with the default. The homogeneity is
     piecewise constant, and straight-through quantization leaves `latent_error` without a gradient too, so that a
     statistic of these alone moves nothing, which says nothing of how robust it is.
 
