@@ -38,11 +38,12 @@ from aedr_jax.generate.demo import PHOTOGRAPHS
 from aedr_jax.images.geometry import Geometry
 from aedr_jax.images.pixels import fit_crop
 from aedr_jax.rivals.inversion import with_fast_gradients
-from aedr_jax.signal.alignment import align, block_losses, mean_logs, of_blocks
+from aedr_jax.signal.alignment import align, block_losses, of_blocks, over_blocks
 from aedr_jax.study.attacks import LEVEL, along_residual, launder, projected
 from benchmarks import search
 from benchmarks.batches import in_batches, keep_arrays, of_one_version
 from benchmarks.matrix import MODELS, RATE, print_table, related, share
+from benchmarks.null import VETO
 from benchmarks.sources import GRID
 
 BATCH = 4
@@ -50,7 +51,6 @@ COUNT = 40
 LEVELS = (1, 2, 4)
 STEPS = 20
 OPEN = AlignmentConfig(least_turned=None)  # a veto has no gradient
-MARGIN = AlignmentConfig.least_turned
 EVERY = dataclasses.replace(OPEN, stop=None)  # all four tiles of a square of `search.SIDE`
 
 Change = Callable[[Any, jax.Array], jax.Array]
@@ -77,7 +77,7 @@ def of_tiles(autoencoder: Any, images: jax.Array) -> jax.Array:
 
 def above_turned(losses: jax.Array, telling: jax.Array) -> jax.Array:
     """In each band, how far an image's log loss is above that of the turned copy that loses least."""
-    logs = mean_logs(jnp.log(losses + OPEN.floor), telling)
+    logs = over_blocks(jnp.log(losses + OPEN.floor), telling)
     return (logs[:, :, :1] - logs[:, :, -len(OPEN.turns) :]).max(2)
 
 
@@ -89,7 +89,7 @@ def past_veto(autoencoder: Any, images: jax.Array) -> jax.Array:
     """Of images of one tile: in the band that counts, the standing and, in margins, what the veto's margin still lacks,
     with a fifth to spare."""
     losses, telling = block_losses(autoencoder, images, config=OPEN)
-    lacking = jax.nn.relu(above_turned(losses, telling) + 1.2 * MARGIN) / MARGIN
+    lacking = jax.nn.relu(above_turned(losses, telling) + 1.2 * VETO) / VETO
 
     def of_band(i: int) -> jax.Array:
         config = dataclasses.replace(OPEN, bands=OPEN.bands[i : i + 1])

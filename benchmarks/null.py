@@ -36,7 +36,7 @@ from aedr_jax.autoencoders.names import split_list
 from aedr_jax.decision.null import ROUNDING
 from aedr_jax.images.tiles import FEWEST
 from aedr_jax.scoring.tables import to_markdown
-from aedr_jax.signal.alignment import COMMUTES, block_losses, of_blocks
+from aedr_jax.signal.alignment import COMMUTES, block_losses, of_blocks, over_blocks
 from benchmarks.batches import keep_columns
 from benchmarks.matrix import MODELS, related
 from benchmarks.sources import CHAIN, KINDS, LATER, Pixels, foreign, own
@@ -82,10 +82,10 @@ def standings(path: Path, controls: str = "both", margin: float | None = VETO) -
 def nearest_turned(path: Path) -> np.ndarray:
     """Of each image that something can be said of, how near a turned copy's log losses come, the mean over blocks."""
     with np.load(path) as table:
-        logs, weight = np.log(table["losses"] + AlignmentConfig.floor), table["telling"].astype(np.float32)
+        logs, telling = np.log(table["losses"] + AlignmentConfig.floor), table["telling"]
     off = np.abs(logs[:, :, TURNS] - logs[:, :, :1])
-    each = np.einsum("nb,nfvb->nfv", weight, off) / np.maximum(weight.sum(1), 1)[:, None, None]
-    return each.min((1, 2))[weight.sum(1) >= FEWEST]
+    each = np.asarray(over_blocks(jnp.asarray(off), jnp.asarray(telling)))
+    return each.min((1, 2))[telling.sum(1) >= FEWEST]
 
 
 def tables(

@@ -66,8 +66,8 @@ __all__ = [
     "alignment_map",
     "block_losses",
     "box_mean",
-    "mean_logs",
     "of_blocks",
+    "over_blocks",
 ]
 
 _State = TypeVar("_State")
@@ -372,12 +372,12 @@ def _of_views(
 
 
 def _turned(
-    logs: Float[Array, "n bands views blocks"], weight: Float[Array, "n blocks"], config: AlignmentConfig
+    logs: Float[Array, "n bands views blocks"], telling: Bool[Array, "n blocks"], config: AlignmentConfig
 ) -> Bool[Array, "n bands views"]:
     """Which views are turned copies that show something: those whose losses are not the image's own."""
-    off = jnp.einsum("nb,nfvb->nfv", weight, jnp.abs(logs - logs[:, :, :1]))
+    off = over_blocks(jnp.abs(logs - logs[:, :, :1]), telling)
     views = logs.shape[2]
-    return (off > COMMUTES * weight.sum(1)[:, None, None]) & (jnp.arange(views) >= views - len(config.turns))
+    return (off > COMMUTES) & (jnp.arange(views) >= views - len(config.turns))
 
 
 def of_blocks(
@@ -404,15 +404,15 @@ def of_blocks(
     count = of_tiles.sum(1)
     safe = jnp.maximum(count, 2.0)[:, None]
     logs = jnp.log(losses + config.floor)
-    of_views = mean_logs(logs, telling)
-    turned = _turned(logs, weight, config)
+    of_views = over_blocks(logs, telling)
+    turned = _turned(logs, telling, config)
     moved = logs.shape[2] - 1 - len(config.turns)
     view = jnp.arange(logs.shape[2])
     # With one moved copy, or none, nothing but the turned ones would tell how controls spread.
     are_controls = turned | ((view > 0) & (view <= moved)) if moved > 1 else jnp.broadcast_to(view > 0, turned.shape)
     controls = are_controls.sum(2).astype(losses.dtype)
     differences = logs[:, :, 0] - jnp.mean(logs, axis=2, where=are_controls[..., None])
-    mean = jnp.einsum("nb,nfb->nf", weight, differences) / safe
+    mean = over_blocks(differences, telling)
     between_blocks = jnp.einsum("nb,nfb->nf", weight, jnp.square(differences - mean[..., None])) / (safe - 1.0) / safe
     between_controls = jnp.var(of_views, axis=2, ddof=1, where=are_controls)
     beyond_one = 1.0 - jnp.square(of_tiles).sum(1, keepdims=True) / jnp.square(safe)  # 1 - 1 / T
@@ -435,17 +435,16 @@ def of_blocks(
     return Alignment(*said)
 
 
-def mean_logs(
-    logs: Float[Array, "n bands views blocks"], telling: Bool[Array, "n blocks"]
-) -> Float[Array, "n bands views"]:
-    """The log loss of each view: the mean over the blocks that say something; 0 where none does.
+def over_blocks(values: Float[Array, "n *rest blocks"], telling: Bool[Array, "n blocks"]) -> Float[Array, "n *rest"]:
+    """The mean over the blocks that say something; 0 where none does.
 
     Args:
-      logs: log (losses + floor).
+      values: such as logarithms of losses.
       telling: as `block_losses` gives it.
     """
-    weight = telling.astype(logs.dtype)
-    return jnp.einsum("nb,nfvb->nfv", weight, logs) / jnp.maximum(weight.sum(1), 1.0)[:, None, None]
+    weight = telling.astype(values.dtype)
+    count = jnp.maximum(weight.sum(1), 1.0).reshape(-1, *[1] * (values.ndim - 2))
+    return jnp.einsum("nb,n...b->n...", weight, values) / count
 
 
 def box_mean(x: Float[Array, "n h w c"], box: int) -> Float[Array, "n h w c"]:
